@@ -1,0 +1,1 @@
+"""The app: routes, auth, server, assistant, store."""

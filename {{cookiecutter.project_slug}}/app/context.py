@@ -1,0 +1,1 @@
+# jinja: include "context/" ~ cookiecutter.context_type ~ ".py"

@@ -1,0 +1,1 @@
+# jinja: include "store/" ~ cookiecutter.storage_type ~ ".py"
