@@ -1,0 +1,54 @@
+"""Errors that reach a caller: a status, a code for programs, one sentence for people."""
+
+import logging
+
+from chatkit.store import NotFoundError
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger("app.errors")
+
+
+class ApiError(Exception):
+    """Answered as `{"error": {"code", "message", "request_id"}}` with its status and headers."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: dict[str, str] | None = None
+    ) -> None:
+        """Keep what the answer needs; `message` is shown to the user as it stands."""
+        super().__init__(message)
+        self.status, self.code, self.message, self.headers = status, code, message, headers
+
+
+def error_response(error: Exception, request_id: str) -> JSONResponse:
+    """Return the answer for an error: what is foreign and what is unknown are the same 404."""
+    match error:
+        case ApiError():
+            answer = error
+        case NotFoundError():
+            answer = ApiError(404, "not_found", "There is no such thread, message or file.")
+        case NotImplementedError():
+            answer = ApiError(501, "not_offered", "This app does not offer that.")
+        case HTTPException():
+            answer = ApiError(error.status_code, "http", str(error.detail), dict(error.headers or {}))
+        case ValueError():
+            answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
+        case _:
+            log.error("unavailable", exc_info=error, extra={"request_id": request_id})
+            answer = ApiError(
+                503, "unavailable", "The service is not available just now. Try again in a moment."
+            )
+    body = {"code": answer.code, "message": answer.message, "request_id": request_id}
+    return JSONResponse({"error": body}, answer.status, answer.headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error of every route in one form."""
+
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return error_response(error, getattr(request.state, "request_id", ""))
+
+    for kind in (ApiError, NotFoundError, NotImplementedError, HTTPException, ValueError):
+        app.add_exception_handler(kind, handle)
+    app.add_exception_handler(Exception, handle)

@@ -1,0 +1,194 @@
+"""Every setting of the app: its name in the environment, its default, its meaning.
+
+Read from the environment, then from `.env`; the field `max_turns` is the variable `MAX_TURNS`.
+"""
+
+import ipaddress
+import secrets
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Names = Annotated[list[str], NoDecode]
+"""A list written with commas: `ALLOWED_HOSTS=chat.example.com,localhost`."""
+# jinja: if cookiecutter.storage_type == "memory"
+STORE_ALIASES = ["store_url"]
+# jinja: elif cookiecutter.storage_type == "sqlite"
+STORE_ALIASES = ["store_url"]
+# jinja: elif cookiecutter.storage_type == "redis"
+STORE_ALIASES = ["store_url", "redis_url"]
+# jinja: else
+STORE_ALIASES = ["store_url", "database_url"]
+# jinja: endif
+
+
+class Settings(BaseSettings):
+    """What can be set, in the order in which a team meets it."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    environment: Literal["development", "production"] = Field(
+        "development", description="production turns every development convenience off"
+    )
+    host: str = Field("127.0.0.1", description="the address to listen on; development: loopback")
+    port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
+    workers: int = Field(1, ge=1, le=64, description="processes on this machine; memory: only 1")
+    data_dir: Path = Field(Path(".data"), description="where development keeps its data")
+    store_url: str = Field(
+        "",
+        validation_alias=AliasChoices(*STORE_ALIASES),
+        description="where conversations live; empty in development: an engine of the app's own",
+    )
+    # jinja: if cookiecutter.storage_type == "postgres"
+    store_pool_size: int = Field(10, ge=1, le=1000, description="connections a process may hold")
+    store_statement_cache_size: int = Field(
+        100, ge=0, description="prepared statements a connection keeps; 0 behind PgBouncer"
+    )
+    # jinja: endif
+
+    openai_api_key: SecretStr = Field(
+        SecretStr(""), description="empty: the offline model, which needs no network"
+    )
+    openai_base_url: str = Field("", description="another server with OpenAI's API")
+    model: str = Field("gpt-5-mini", description="the model's name as its server knows it")
+    model_api: Literal["responses", "chat_completions"] = Field(
+        "responses", description="chat_completions for LiteLLM, vLLM, Ollama and most others"
+    )
+    title_model: str = Field("", description="names threads after the first answer; empty: off")
+    transcribe_model: str = Field("", description="dictation, e.g. gpt-4o-mini-transcribe; or off")
+    allowed_models: Names = Field([], description="models a user may choose in the composer")
+    allowed_tools: Names = Field([], description="tools a user may choose in the composer")
+    history_items: int = Field(100, ge=1, le=10_000, description="newest items the model is given")
+    history_chars: int = Field(100_000, ge=1000, description="newest characters it is given")
+    max_turns: int = Field(10, ge=1, description="model calls in one answer")
+    turn_seconds: float = Field(300, gt=0, description="the longest a whole answer may take")
+    tool_seconds: float = Field(60, gt=0, description="the longest one tool may take")
+
+    heartbeat_seconds: float = Field(15, gt=0, description="silence before a comment is sent")
+    on_disconnect: Literal["cancel", "finish"] = Field(
+        "cancel", description="what a closed connection does to the answer under way"
+    )
+    shutdown_seconds: float = Field(10, ge=0, description="grace of running answers at SIGTERM")
+
+    secret_key: SecretStr = Field(SecretStr(""), description="signs cookies and file addresses")
+    oidc_issuer: str = Field("", description="login: who signs the bearer tokens")
+    oidc_audience: str = Field("", description="login: for whom they are")
+    allow_anonymous: bool = Field(
+        default=False, description="production without login: a signed cookie is the user"
+    )
+    allowed_origins: Names = Field([], description="other origins whose pages may call the app")
+    allowed_hosts: Names = Field([], description="Host headers answered; empty: loopback's names")
+
+    max_body_bytes: int = Field(1 << 20, ge=1024, description="a request's body, uploads apart")
+    max_text_chars: int = Field(32_000, ge=1, description="the text of one message")
+    max_audio_bytes: int = Field(10 << 20, ge=1, description="one dictation")
+    max_attachments: int = Field(10, ge=0, description="files in one message; 0: no uploads")
+    max_file_bytes: int = Field(20 << 20, ge=1, description="one uploaded file")
+    max_user_file_bytes: int = Field(500 << 20, ge=1, description="all files of one user")
+    files_url: str = Field("", description="memory://, s3://bucket/…; empty: a folder in DATA_DIR")
+    upload_strategy: Literal["direct", "two_phase"] = Field(
+        "direct", description="how the page sends files"
+    )
+    turns_per_user: int = Field(4, ge=1, description="answers under way for one user, a process")
+    turns_total: int = Field(500, ge=1, description="answers under way for all, a process")
+    requests_per_minute: int = Field(240, ge=1, description="requests of one user, a process")
+    tokens_per_day: int = Field(0, ge=0, description="model tokens of one user a day; 0: no bound")
+
+    chatkit_script_url: str = Field(
+        "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js",
+        description="where the page loads the component from",
+    )
+    chatkit_domain_key: str = Field(
+        "domain_pk_localhost_dev", description="the key that OpenAI gave for this domain"
+    )
+    plain_client: bool | None = Field(
+        None, description="the page's own client as a fallback; empty: in development only"
+    )
+    image_hosts: Names = Field([], description="other hosts that images may come from")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="logging")
+    metrics_token: SecretStr = Field(
+        SecretStr(""), description="turns /metrics on, for callers that bring this bearer token"
+    )
+    trace_content: bool = Field(
+        default=False, description="OpenAI's traces also carry what was said"
+    )
+
+    @field_validator(
+        "allowed_models",
+        "allowed_tools",
+        "allowed_origins",
+        "allowed_hosts",
+        "image_hosts",
+        mode="before",
+    )
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Take a list written with commas."""
+        return [n for n in map(str.strip, value.split(",")) if n] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        """Refuse what would be unsafe; each sentence names the setting to change."""
+        if self.environment == "development" and not _is_loopback(self.host):
+            raise ValueError(
+                f"HOST={self.host} would show a development app to the network; "
+                "keep HOST=127.0.0.1 or set ENVIRONMENT=production"
+            )
+        if self.environment == "production":
+            self._production()
+        # jinja: if cookiecutter.storage_type == "memory"
+        if self.workers > 1:
+            raise ValueError("WORKERS must be 1: memory lives in one process")
+        # jinja: endif
+        return self
+
+    def _production(self) -> None:
+        """Refuse a production app that is open, forgetful or signs with a known key."""
+        key = self.secret_key.get_secret_value()
+        if not self.store_url:
+            raise ValueError("STORE_URL is not set: say where conversations live")
+        if len(key) < 32 or len(set(key)) < 10:
+            raise ValueError("SECRET_KEY needs 32 random characters: openssl rand -hex 32")
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("OIDC_AUDIENCE is not set: a token for any app would be taken")
+        if not self.oidc_issuer and not self.allow_anonymous:
+            raise ValueError("OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true")
+        if self.chatkit_domain_key.startswith("domain_pk_localhost"):
+            raise ValueError("CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key")
+        if not self.allowed_hosts:
+            raise ValueError("ALLOWED_HOSTS is not set: name the hosts the app answers for")
+
+    @property
+    def development(self) -> bool:
+        """Say whether conveniences of development are on."""
+        return self.environment == "development"
+
+    def signing_key(self) -> str:
+        """Return SECRET_KEY, or in development a key made once and kept in DATA_DIR."""
+        if key := self.secret_key.get_secret_value():
+            return key
+        path = self.data_dir / "secret_key"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(f".{secrets.token_hex(4)}")
+            draft.touch(mode=0o600)
+            draft.write_text(secrets.token_hex(32))
+            try:
+                path.hardlink_to(draft)  # the first process wins; the others read its key
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        return path.read_text().strip()
+
+
+def _is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
