@@ -1,0 +1,64 @@
+"""Refuse answers that would make a broken app, in one line, before a file is written."""
+
+import json
+import re
+import sys
+import unicodedata
+
+# cookiecutter renders this file; as hexadecimal an answer is data, whatever stands in it.
+ANSWERS = json.loads(bytes.fromhex("{{ (cookiecutter | jsonify).encode().hex() }}"))
+CHOICES = {
+    "storage_type": ("memory", "sqlite", "redis", "postgres"),
+    "context_type": ("dict", "dataclass", "pydantic"),
+}
+SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+WINDOWS = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
+BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+def slug_like(text: str) -> str:
+    """Return a slug that would pass, as near to the text as possible."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
+    if not slug:
+        return "chatkit-app"
+    if slug[0].isdigit() or WINDOWS.fullmatch(slug):
+        slug = "app-" + slug
+    return slug[:63].rstrip("-")
+
+
+def escaped(name: str) -> str:
+    """Return what `__name_escaped` must be: the name inside double quotes."""
+    return name.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def fault() -> str:
+    """Return the first thing wrong with the answers, or an empty string."""
+    name, slug = ANSWERS["project_name"], ANSWERS["project_slug"]
+    for key in ("project_name", "project_slug"):
+        if not isinstance(ANSWERS[key], str):
+            return f"{key} must be text, not {ANSWERS[key]!r}"
+    if not name.strip():
+        return "project_name is empty: give the app a name"
+    for char in name:
+        category = unicodedata.category(char)
+        if category in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(char) in BIDI:
+            return f"project_name holds the control character {ascii(char)}: leave it out"
+    if not SLUG.fullmatch(slug) or len(slug) > 63 or WINDOWS.fullmatch(slug):
+        return (
+            f"project_slug {ascii(slug)} must be lower-case letters, digits and single dashes, "
+            "start with a letter, not end with a dash, have 63 characters at most "
+            f"and be no name of a Windows device: try {slug_like(slug)!r}"
+        )
+    for key, choices in CHOICES.items():
+        if ANSWERS[key] not in choices:
+            return f"{key} {ascii(ANSWERS[key])} is none of {', '.join(choices)}"
+    dev = "dev.py" if ANSWERS["storage_type"] in ("redis", "postgres") else ""
+    if ANSWERS["__name_escaped"] != escaped(name) or ANSWERS["__dev"] != dev:
+        return "the replay file was edited by hand: remove its keys that begin with two underscores"
+    return ""
+
+
+if message := fault():
+    sys.stderr.write(f"ERROR: {message}\n")
+    sys.exit(1)

@@ -1,0 +1,1 @@
+# jinja: include "engine/" ~ cookiecutter.storage_type ~ ".py"
