@@ -12,6 +12,7 @@ CHOICES = {
     "context_type": ("dict", "dataclass", "pydantic"),
 }
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+LONGEST = 63  # a host name's part
 WINDOWS = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
@@ -24,7 +25,7 @@ def slug_like(text: str) -> str:
         return "chatkit-app"
     if slug[0].isdigit() or WINDOWS.fullmatch(slug):
         slug = "app-" + slug
-    return slug[:63].rstrip("-")
+    return slug[:LONGEST].rstrip("-")
 
 
 def escaped(name: str) -> str:
@@ -44,10 +45,10 @@ def fault() -> str:
         category = unicodedata.category(char)
         if category in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(char) in BIDI:
             return f"project_name holds the control character {ascii(char)}: leave it out"
-    if not SLUG.fullmatch(slug) or len(slug) > 63 or WINDOWS.fullmatch(slug):
+    if not SLUG.fullmatch(slug) or len(slug) > LONGEST or WINDOWS.fullmatch(slug):
         return (
             f"project_slug {ascii(slug)} must be lower-case letters, digits and single dashes, "
-            "start with a letter, not end with a dash, have 63 characters at most "
+            f"start with a letter, not end with a dash, have {LONGEST} characters at most "
             f"and be no name of a Windows device: try {slug_like(slug)!r}"
         )
     for key, choices in CHOICES.items():

@@ -1,0 +1,51 @@
+# Everything lives in a private .venv. Where uv is missing, pip fetches one into it.
+UV := $(if $(shell uv --version 2>/dev/null),uv,.venv/bin/uv)
+PYTHON := python3
+STORAGE := memory
+CONTEXT := dict
+BAKED := $(filter .venv/bin/uv,$(UV))
+unexport VIRTUAL_ENV
+
+.PHONY: help demo test test-fast test-full test-mutation bench bench-full check format outdated
+help: ## show these lines
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 22
+
+demo: | $(BAKED) ## bake an app and run it (STORAGE=memory|sqlite|redis|postgres)
+	"$(UV)" run --no-dev cookiecutter . --no-input --overwrite-if-exists --output-dir .demo/$(STORAGE) \
+		storage_type=$(STORAGE) context_type=$(CONTEXT)
+	$(MAKE) --no-print-directory -C .demo/$(STORAGE)/chatkit-app run UV="$(if $(BAKED),$(CURDIR)/$(UV),$(UV))"
+
+test: | $(BAKED) ## what CI runs, at most 15 minutes
+	"$(UV)" run pytest -n 2 -m "not full"
+
+test-fast: | $(BAKED) ## under a minute, for every day
+	"$(UV)" run pytest -n 2 -m "not full and not product"
+
+test-full: | $(BAKED) ## the long rounds too: crashes, stops, mutations, 100,000 rows
+	"$(UV)" run pytest -n 2 -m ""
+
+test-mutation: | $(BAKED) ## sow defects one at a time; the apps' own tests must catch each
+	"$(UV)" run pytest -m mutation
+
+bench: | $(BAKED) ## the short benchmarks
+	"$(UV)" run python benchmarks/run.py
+
+bench-full: | $(BAKED) ## the whole benchmarks
+	"$(UV)" run python benchmarks/run.py --full
+
+check: | $(BAKED) ## lint the template as it stands, unrendered
+	"$(UV)" run ruff check --ignore ERA001 . # a jinja line looks like dead code
+	"$(UV)" run ruff format --check .
+	"$(UV)" run yamllint --strict .
+
+format: | $(BAKED) ## mend what can be mended
+	"$(UV)" run ruff check --ignore ERA001 --fix .
+	"$(UV)" run ruff format .
+
+outdated: | $(BAKED) ## list dependencies with newer releases, the workshop's and every app's
+	"$(UV)" tree --outdated --depth 1
+	"$(UV)" run python tests/outdated.py
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet "uv>=0.9"
