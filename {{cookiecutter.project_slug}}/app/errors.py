@@ -31,7 +31,8 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
         case NotImplementedError():
             answer = ApiError(501, "not_offered", "This app does not offer that.")
         case HTTPException():
-            answer = ApiError(error.status_code, "http", str(error.detail), dict(error.headers or {}))
+            headers = dict(error.headers or {})
+            answer = ApiError(error.status_code, "http", str(error.detail), headers)
         case ValueError():
             answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
         case _:

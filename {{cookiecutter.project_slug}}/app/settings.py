@@ -13,15 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Names = Annotated[list[str], NoDecode]
 """A list written with commas: `ALLOWED_HOSTS=chat.example.com,localhost`."""
-# jinja: if cookiecutter.storage_type == "memory"
-STORE_ALIASES = ["store_url"]
-# jinja: elif cookiecutter.storage_type == "sqlite"
-STORE_ALIASES = ["store_url"]
-# jinja: elif cookiecutter.storage_type == "redis"
-STORE_ALIASES = ["store_url", "redis_url"]
-# jinja: else
-STORE_ALIASES = ["store_url", "database_url"]
-# jinja: endif
+SECRET_CHARS, SECRET_VARIETY = 32, 10
+"""What SECRET_KEY has at least, and how many different characters: no word, no placeholder."""
 
 
 class Settings(BaseSettings):
@@ -40,7 +33,14 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".data"), description="where development keeps its data")
     store_url: str = Field(
         "",
-        validation_alias=AliasChoices(*STORE_ALIASES),
+        validation_alias=AliasChoices(
+            "store_url",
+            # jinja: if cookiecutter.storage_type == "redis"
+            "redis_url",
+            # jinja: elif cookiecutter.storage_type == "postgres"
+            "database_url",
+            # jinja: endif
+        ),
         description="where conversations live; empty in development: an engine of the app's own",
     )
     # jinja: if cookiecutter.storage_type == "postgres"
@@ -128,7 +128,9 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         """Take a list written with commas."""
-        return [n for n in map(str.strip, value.split(",")) if n] if isinstance(value, str) else value
+        if isinstance(value, str):
+            return [name for name in map(str.strip, value.split(",")) if name]
+        return value
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
@@ -151,7 +153,7 @@ class Settings(BaseSettings):
         key = self.secret_key.get_secret_value()
         if not self.store_url:
             raise ValueError("STORE_URL is not set: say where conversations live")
-        if len(key) < 32 or len(set(key)) < 10:
+        if len(key) < SECRET_CHARS or len(set(key)) < SECRET_VARIETY:
             raise ValueError("SECRET_KEY needs 32 random characters: openssl rand -hex 32")
         if self.oidc_issuer and not self.oidc_audience:
             raise ValueError("OIDC_AUDIENCE is not set: a token for any app would be taken")

@@ -1,0 +1,124 @@
+"""`python -m app` serves; `python -m app export USER` and its like look after data."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import ExitStack
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+from uvicorn.supervisors import Multiprocess
+
+from .logs import set_up_logging
+from .settings import Settings
+
+DATA_COMMANDS = ("export", "forget", "import", "purge", "sweep")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return its exit status: 2 for what the caller can mend."""
+    if arguments and arguments[0] not in DATA_COMMANDS:
+        return _refuse(f"unknown command {arguments[0]!r}: none to serve, or {DATA_COMMANDS}")
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        return _refuse(*(_fault(dict(fault)) for fault in error.errors(include_url=False)))
+    set_up_logging(settings.log_level)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again at its end
+    stack = ExitStack()
+    with stack:
+        if not settings.store_url:
+            # jinja: if cookiecutter.storage_type in ["redis", "postgres"]
+            import dev  # noqa: PLC0415 - it is no part of a production image
+
+            engine = dev.engine(settings.data_dir / "{{ cookiecutter.storage_type }}")
+            os.environ["STORE_URL"] = stack.enter_context(engine)
+            # jinja: elif cookiecutter.storage_type == "sqlite"
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
+            # jinja: else
+            os.environ["STORE_URL"] = "memory://"
+            # jinja: endif
+            settings = Settings()  # workers read the environment, too
+        from .store import StoreError  # noqa: PLC0415 - the SDK takes seconds to import
+
+        try:
+            if arguments:
+                from . import data  # noqa: PLC0415
+
+                return data.main(arguments, settings)
+            return serve(settings)
+        except StoreError as error:
+            return _refuse(str(error))
+        except KeyboardInterrupt:
+            return 0
+
+
+def serve(settings: Settings) -> int:
+    """Listen until a signal comes; a store that cannot be used ends it before that."""
+    from .store import open_store  # noqa: PLC0415
+
+    async def open_once() -> None:
+        """Meet a wrong STORE_URL here, where it is one line, and upgrade before workers start."""
+        async with open_store(settings) as store:
+            await store.ping()
+
+    asyncio.run(open_once())
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if os.name == "posix":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        return _refuse(f"cannot listen on {where} ({error.strerror}): set another HOST or PORT")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    print("{{ cookiecutter.__name_escaped }}", f"http://{host}:{listener.getsockname()[1]}", flush=True)
+    config = uvicorn.Config(
+        "app.__main__:app",
+        factory=True,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+    )
+    server = uvicorn.Server(config)
+    if settings.workers > 1:
+        listener.set_inheritable(True)
+        Multiprocess(config, target=server.run, sockets=[listener]).run()
+    else:
+        server.run(sockets=[listener])
+    return 0
+
+
+def app() -> FastAPI:
+    """Return the app that a worker serves."""
+    from .main import create_app  # noqa: PLC0415
+
+    settings = Settings()
+    set_up_logging(settings.log_level)
+    return create_app(settings)
+
+
+def _fault(fault: dict[str, object]) -> str:
+    """Return a setting's name and what is wrong with its value; a secret's value is not shown."""
+    place = fault["loc"]
+    name = str(place[0]).upper() if isinstance(place, tuple) and place else ""
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{name}={fault.get('input')!s:.100}: {text}" if name else text
+
+
+def _refuse(*lines: str) -> int:
+    """Say what is wrong, a line each; return the exit status for it."""
+    for line in lines:
+        print(line, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

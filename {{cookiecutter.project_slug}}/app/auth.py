@@ -1,0 +1,118 @@
+"""Who is calling: a signed cookie in development and for anonymous apps, a bearer token else.
+
+A team with a login of its own replaces `Authenticator.user_of`: it gets the request and returns
+the user's id, or raises `ApiError(401, ...)`.
+"""
+
+import re
+import secrets
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+import httpx2
+import jwt
+from fastapi import Request
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from .context import RequestContext
+from .errors import ApiError
+from .settings import Settings
+
+COOKIE = "chat_user"
+COOKIE_SECONDS = 365 * 86_400
+ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
+LEEWAY_SECONDS = 30
+FETCH_SECONDS = 5.0
+
+
+class Authenticator:
+    """Says who a request is from."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Keep the settings; the issuer's keys are fetched with the first token."""
+        self._settings = settings
+        self._cookies = URLSafeSerializer(settings.signing_key(), salt="user")
+        self._keys: jwt.PyJWKClient | None = None
+
+    async def user_of(self, request: Request) -> str:
+        """Return the caller's id: the token's issuer and subject, or the cookie's user.
+
+        Raises:
+            ApiError: 401 without a valid token, 403 for a page of a foreign origin.
+        """
+        if self._settings.oidc_issuer:
+            return await self._token_user(request)
+        self._check_origin(request)
+        try:
+            return str(self._cookies.loads(request.cookies.get(COOKIE, "")))
+        except BadSignature:
+            user = f"anon-{secrets.token_hex(12)}"
+            request.state.set_cookie = self._cookie(str(self._cookies.dumps(user)))
+            return user
+
+    def _cookie(self, value: str) -> str:
+        """Return the Set-Cookie header; Secure where the app is served by HTTPS."""
+        secure = "" if self._settings.development else "; Secure"
+        return f"{COOKIE}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuse a foreign page that sends this user's cookie along."""
+        origin = request.headers.get("origin")
+        if request.method in ("GET", "HEAD") or origin is None:
+            return
+        own = urlsplit(origin).netloc == request.headers.get("host")
+        if not own and origin not in self._settings.allowed_origins:
+            raise ApiError(403, "origin", "This page may not call the app: see ALLOWED_ORIGINS.")
+
+    async def _token_user(self, request: Request) -> str:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise ApiError(401, "login", "Please sign in.", {"WWW-Authenticate": "Bearer"})
+        try:
+            claims = await anyio.to_thread.run_sync(self._verify, token)
+        except jwt.PyJWKClientConnectionError as error:
+            text = "The sign-in service does not answer. Try again in a moment."
+            raise ApiError(503, "login_unavailable", text) from error
+        except jwt.PyJWTError as error:
+            challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            raise ApiError(401, "login", "Please sign in again.", challenge) from error
+        return f"{claims['iss']}|{claims['sub']}"
+
+    def _verify(self, token: str) -> dict[str, str]:
+        """Verify a token in a worker thread; PyJWKClient caches keys and throttles unknown ids."""
+        settings = self._settings
+        if self._keys is None:
+            self._keys = jwt.PyJWKClient(self._jwks_uri(), timeout=FETCH_SECONDS)
+        claims: dict[str, str] = jwt.decode(
+            token,
+            self._keys.get_signing_key_from_jwt(token),
+            algorithms=ALGORITHMS,
+            audience=settings.oidc_audience,
+            issuer=settings.oidc_issuer,
+            leeway=LEEWAY_SECONDS,
+            options={"require": ["exp", "iss", "aud", "sub"]},
+        )
+        return claims
+
+    def _jwks_uri(self) -> str:
+        """Ask the issuer where its keys are (OpenID Connect Discovery 1.0, section 4)."""
+        address = f"{self._settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
+        try:
+            answer = httpx2.get(address, timeout=FETCH_SECONDS).raise_for_status()
+            return str(answer.json()["jwks_uri"])
+        except (httpx2.HTTPError, ValueError, KeyError) as error:
+            raise jwt.PyJWKClientConnectionError(f"no keys at {address}: {error}") from error
+
+
+async def context_of(request: Request) -> RequestContext:
+    """Return what travels with this request; the one dependency of every route with data."""
+    user = await request.app.state.auth.user_of(request)
+    request.state.user = user
+    request.app.state.limits.hit(user, request)
+    return RequestContext(user_id=user, locale=locale(request), request_id=request.state.request_id)
+
+
+def locale(request: Request) -> str:
+    """Return the first language of Accept-Language if it looks like one, else `en`."""
+    first = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
+    return first if re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}", first) else "en"

@@ -1,0 +1,144 @@
+"""What is checked before the SDK starts: it takes any number, text and id, and answers 500 late."""
+
+import base64
+import binascii
+
+from chatkit.types import (
+    ClosedStatus,
+    InputTranscribeReq,
+    ItemsFeedbackReq,
+    ItemsListReq,
+    LockedStatus,
+    NonStreamingReq,
+    StreamingReq,
+    StructuredInputItem,
+    ThreadsAddClientToolOutputReq,
+    ThreadsAddStructuredInputReq,
+    ThreadsAddUserMessageReq,
+    ThreadsCreateReq,
+    ThreadsCustomActionReq,
+    ThreadsListReq,
+    ThreadsRetryAfterItemReq,
+    ThreadsSyncCustomActionReq,
+    ThreadsUpdateReq,
+    UserMessageInput,
+    UserMessageItem,
+    UserMessageTextContent,
+    WidgetItem,
+)
+
+from .attachments import Files
+from .context import RequestContext
+from .errors import ApiError
+from .settings import Settings
+from .store import ChatStore
+
+MAX_PAGE = 100
+MAX_TITLE_CHARS = 200
+MAX_FEEDBACK_ITEMS = 100
+
+
+async def check(
+    request: StreamingReq | NonStreamingReq,
+    context: RequestContext,
+    store: ChatStore,
+    files: Files,
+    settings: Settings,
+) -> None:
+    """Refuse what this user may not do, or what could not end well; clamp page sizes.
+
+    Raises:
+        NotFoundError: a thread, item or attachment that this user does not have.
+        ApiError: 400 for a value that cannot be taken, 409 for a locked or closed thread.
+    """
+    match request:
+        case ThreadsListReq() | ItemsListReq() if request.params.limit is not None:
+            request.params.limit = min(max(request.params.limit, 1), MAX_PAGE)
+        case ThreadsUpdateReq() if len(request.params.title) > MAX_TITLE_CHARS:
+            raise ApiError(400, "title", f"A title has {MAX_TITLE_CHARS} characters at most.")
+        case ItemsFeedbackReq() if len(request.params.item_ids) > MAX_FEEDBACK_ITEMS:
+            text = f"Feedback is for {MAX_FEEDBACK_ITEMS} messages at a time at most."
+            raise ApiError(400, "feedback", text)
+        case InputTranscribeReq():
+            _check_audio(request.params.audio_base64, settings)
+        case ThreadsCreateReq():
+            await _check_message(request.params.input, None, context, files, settings)
+        case (
+            ThreadsAddUserMessageReq()
+            | ThreadsAddClientToolOutputReq()
+            | ThreadsAddStructuredInputReq()
+            | ThreadsRetryAfterItemReq()
+            | ThreadsCustomActionReq()
+            | ThreadsSyncCustomActionReq()
+        ):
+            await _check_thread(request, context, store)
+            if isinstance(request, ThreadsAddUserMessageReq):
+                params = request.params
+                await _check_message(params.input, params.thread_id, context, files, settings)
+
+
+async def _check_thread(
+    request: ThreadsAddUserMessageReq
+    | ThreadsAddClientToolOutputReq
+    | ThreadsAddStructuredInputReq
+    | ThreadsRetryAfterItemReq
+    | ThreadsCustomActionReq
+    | ThreadsSyncCustomActionReq,
+    context: RequestContext,
+    store: ChatStore,
+) -> None:
+    """Check the thread, its status, and that the item named is of the kind the operation needs."""
+    thread = await store.load_thread(request.params.thread_id, context)
+    match request:
+        case ThreadsRetryAfterItemReq():
+            wanted: type = UserMessageItem
+        case ThreadsAddStructuredInputReq():
+            wanted = StructuredInputItem
+        case _:
+            wanted = WidgetItem
+    if item_id := getattr(request.params, "item_id", None):
+        item = await store.load_item(thread.id, item_id, context)
+        if not isinstance(item, wanted):
+            raise ApiError(400, "item", "That message is of another kind.")
+    if isinstance(thread.status, LockedStatus | ClosedStatus):
+        text = thread.status.reason or f"This conversation is {thread.status.type}."
+        raise ApiError(409, f"thread_{thread.status.type}", text)
+
+
+async def _check_message(
+    message: UserMessageInput,
+    thread_id: str | None,
+    context: RequestContext,
+    files: Files,
+    settings: Settings,
+) -> None:
+    """Check a message's length, choices and attachments."""
+    texts = [p.text for p in message.content if isinstance(p, UserMessageTextContent)]
+    if sum(map(len, [*texts, message.quoted_text or ""])) > settings.max_text_chars:
+        text = f"A message has {settings.max_text_chars:,} characters at most."
+        raise ApiError(413, "message_too_long", text)
+    tags = len(message.content) > len(texts)
+    if not (tags or message.attachments or any(map(str.strip, texts))):
+        raise ApiError(400, "message_empty", "The message is empty.")
+    if len(message.attachments) > settings.max_attachments:
+        text = f"A message has {settings.max_attachments} files at most."
+        raise ApiError(400, "too_many_attachments", text)
+    options = message.inference_options
+    if options.model is not None and options.model not in settings.allowed_models:
+        raise ApiError(400, "model", "That model cannot be chosen here.")
+    if options.tool_choice is not None and options.tool_choice.id not in settings.allowed_tools:
+        raise ApiError(400, "tool_choice", "That tool cannot be chosen here.")
+    await files.check_attachments(message.attachments, thread_id, context)
+
+
+def _check_audio(audio: str, settings: Settings) -> None:
+    """Refuse dictation that is off, too large or no base64."""
+    if not settings.transcribe_model:
+        raise ApiError(501, "not_offered", "Dictation is not set up: TRANSCRIBE_MODEL is empty.")
+    if len(audio) * 3 // 4 > settings.max_audio_bytes:
+        text = f"A dictation has {settings.max_audio_bytes:,} bytes at most."
+        raise ApiError(413, "audio_too_large", text)
+    try:
+        base64.b64decode(audio, validate=True)
+    except binascii.Error as error:
+        raise ApiError(400, "audio", "The audio is not base64.") from error

@@ -1,0 +1,49 @@
+"""How much one user may ask for; counted in this process."""
+
+import math
+import time
+
+from fastapi import Request
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from .errors import ApiError
+from .settings import Settings
+
+
+class Limits:
+    """Requests a minute and model tokens a day."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Count in memory: each of several workers has counters of its own."""
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._requests = RateLimitItemPerMinute(settings.requests_per_minute)
+        self._tokens = RateLimitItemPerDay(settings.tokens_per_day or 1)
+        self._count_tokens = settings.tokens_per_day > 0
+        # a cookie costs an anonymous caller nothing, so their address is counted too
+        self._by_address = not settings.oidc_issuer and not settings.development
+
+    def hit(self, user: str, request: Request) -> None:
+        """Count a request; ApiError 429 with Retry-After past the limit."""
+        who = [f"user {user}"]
+        if self._by_address and request.client:
+            who.append(f"address {request.client.host}")
+        for name in who:
+            if not self._limiter.hit(self._requests, name):
+                self._refuse(self._requests, name, "Too many requests. Wait a moment.")
+
+    def check_tokens(self, user: str) -> None:
+        """Raise ApiError 429 when the user's tokens of the day are used up."""
+        if self._count_tokens and not self._limiter.test(self._tokens, user):
+            self._refuse(self._tokens, user, "Today's share is used up. Come back tomorrow.")
+
+    def spend_tokens(self, user: str, tokens: int) -> None:
+        """Count the tokens of an answer; the last answer of a day may go past the limit."""
+        if self._count_tokens and tokens:
+            left = self._limiter.get_window_stats(self._tokens, user).remaining
+            self._limiter.hit(self._tokens, user, cost=min(tokens, left))
+
+    def _refuse(self, item: RateLimitItem, name: str, text: str) -> None:
+        seconds = self._limiter.get_window_stats(item, name).reset_time - time.time()
+        raise ApiError(429, "too_many", text, {"Retry-After": str(max(math.ceil(seconds), 1))})

@@ -1,0 +1,144 @@
+"""One line a request, the numbers for Prometheus, and what every answer carries."""
+
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import ApiError, error_response
+from .settings import Settings
+from .streaming import Turns
+
+log = logging.getLogger("app.request")
+LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""For every answer that does not say otherwise; the page has a policy of its own."""
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON: its message, its level, its time, and its extras."""
+
+    known = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; what the record carries besides is data, never part of the text."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {k: v for k, v in vars(record).items() if k not in self.known}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def set_up_logging(level: str) -> None:
+    """Send every record to stderr as a line of JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in ("httpx2", "openai.agents"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class Metrics:
+    """The app's numbers, in a registry of its own."""
+
+    def __init__(self, turns: Turns) -> None:
+        """Name the numbers; active streams are read when somebody asks."""
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "chat_requests", "Requests.", ["op", "status"], registry=self.registry
+        )
+        self.turns = Counter("chat_turns", "Answers.", ["outcome"], registry=self.registry)
+        self.first_event = Histogram(
+            "chat_first_event_seconds", "Time to first event.", registry=self.registry
+        )
+        active = Gauge("chat_active_streams", "Answers under way.", registry=self.registry)
+        active.set_function(lambda: len(turns))
+
+
+class Requests:
+    """Wraps the app: request id, hosts, headers, and one log line for each request."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        """Keep the app that answers."""
+        self._app, self._settings = app, settings
+        self._hosts = LOOPBACK | set(settings.allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request and write its line when the answer has ended."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers, started, status = Headers(scope=scope), time.monotonic(), 500
+        sent_id = headers.get("x-request-id", "")
+        request_id = sent_id if re.fullmatch(r"[\w.-]{1,64}", sent_id, re.ASCII) else ""
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id = request_id or secrets.token_hex(8)
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-ID"] = request_id
+                for name, value in SECURITY.items():
+                    answer.setdefault(name, value)
+                if cookie := state.get("set_cookie"):
+                    answer.append("Set-Cookie", cookie)
+            await send(message)
+
+        try:
+            if self._known_host(scope, headers):
+                await self._app(scope, receive, send_with_headers)
+            else:
+                refusal = ApiError(400, "host", "This host is not served: see ALLOWED_HOSTS.")
+                await error_response(refusal, request_id)(scope, receive, send_with_headers)
+        finally:
+            self._write(scope, status, time.monotonic() - started)
+
+    def _known_host(self, scope: Scope, headers: Headers) -> bool:
+        """Say whether the Host is ours: a page of another name may have been rebound to us."""
+        host = re.sub(r":\d+$", "", headers.get("host", ""))
+        return host.lower() in self._hosts or scope["path"] in ("/healthz", "/readyz")
+
+    def _write(self, scope: Scope, status: int, seconds: float) -> None:
+        """Write the line: who, what, how long; never what was said."""
+        state, turn = scope["state"], scope["state"].get("turn")
+        op = state.get("op", "")
+        fields = {
+            "request_id": state["request_id"],
+            "method": scope["method"],
+            "path": scope["path"],
+            "op": op,
+            "user": state.get("user", ""),
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+        }
+        metrics = getattr(scope["app"].state, "metrics", None) if "app" in scope else None
+        if turn is not None:
+            first = turn.first_event_seconds or 0.0
+            fields |= {"thread_id": turn.thread_id, "events": turn.events, "outcome": turn.outcome}
+            fields["first_event_ms"] = round(first * 1000, 1)
+        if metrics:
+            metrics.requests.labels(op or scope["path"].split("/")[1], status).inc()
+            if turn is not None:
+                metrics.turns.labels(turn.outcome).inc()
+                metrics.first_event.observe(turn.first_event_seconds or 0.0)
+        quiet = scope["path"] in ("/healthz", "/readyz", "/metrics")
+        log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)

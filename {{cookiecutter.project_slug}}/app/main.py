@@ -1,0 +1,142 @@
+"""The app: its routes and its lifespan, and no logic."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from agents.models.interface import Model
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import JSONResponse
+
+from . import attachments, page
+from .assistant import make_agent
+from .attachments import Files
+from .auth import Authenticator, context_of
+from .context import RequestContext
+from .errors import ApiError, add_error_handlers
+from .limits import Limits
+from .logs import Metrics, Requests
+from .model import make_model
+from .server import AppServer
+from .settings import Settings
+from .store import open_store
+from .streaming import EventStream
+
+router = APIRouter()
+Caller = Annotated[RequestContext, Depends(context_of)]
+
+
+def create_app(settings: Settings, *, model: Model | None = None) -> FastAPI:
+    """Return the app; `model` takes the place of the one that the settings name."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state = app.state
+        async with open_store(settings) as store, Files.open(settings, store) as files:
+            agent = make_agent(settings, model or make_model(settings))
+            state.store, state.files = store, files
+            state.server = AppServer(store, files, agent, settings, state.limits)
+            state.metrics = Metrics(state.server.turns)
+            try:
+                yield
+            finally:  # answers end before the store closes
+                await state.server.turns.close(settings.shutdown_seconds)
+
+    app = FastAPI(
+        title="{{ cookiecutter.__name_escaped }}",
+        lifespan=lifespan,
+        docs_url="/docs" if settings.development else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.development else None,
+    )
+    app.state.settings = settings
+    app.state.auth = Authenticator(settings)
+    app.state.limits = Limits(settings)
+    for part in (router, attachments.router, page.router):
+        app.include_router(part)
+    app.mount("/static", page.static)
+    add_error_handlers(app)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            allow_credentials=not settings.oidc_issuer,
+        )
+    app.add_middleware(Requests, settings=settings)
+    return app
+
+
+@router.post("/chatkit")
+async def chatkit(request: Request, context: Caller) -> Response:
+    """Answer one operation of the ChatKit protocol: JSON, or events for those that stream."""
+    state = request.app.state
+    body = await read_json_body(request, state.settings)
+    request.state.op, answer = await state.server.handle(body, context)
+    if isinstance(answer, bytes):
+        return Response(answer, media_type="application/json")
+    request.state.turn = answer
+    return EventStream(answer, state.server.turns, state.settings.heartbeat_seconds)
+
+
+@router.post("/threads/{thread_id}/stop")
+async def stop(thread_id: str, request: Request, context: Caller) -> dict[str, bool]:
+    """Stop the answer in a thread: with ON_DISCONNECT=finish, closing the connection does not."""
+    return {"stopped": await request.app.state.server.stop(thread_id, context)}
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Say that the process is alive."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """Say whether the store answers: 503 when not, with the reason in development."""
+    try:
+        await request.app.state.store.ping()
+    except Exception as error:  # noqa: BLE001 - whatever the driver raises is the reason
+        answer = {"status": "unavailable"}
+        if request.app.state.settings.development:
+            answer["reason"] = f"{type(error).__name__}: {error}"
+        return JSONResponse(answer, 503)
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Show the numbers to a caller with METRICS_TOKEN."""
+    token = request.app.state.settings.metrics_token.get_secret_value()
+    brought = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if not token:
+        raise ApiError(404, "not_found", "METRICS_TOKEN is not set.")
+    if not secrets.compare_digest(brought.encode(), token.encode()):
+        raise ApiError(401, "login", "The token is wrong.", {"WWW-Authenticate": "Bearer"})
+    text = generate_latest(request.app.state.metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+async def read_json_body(request: Request, settings: Settings) -> bytes:
+    """Read a JSON body and stop at the limit, before the rest has arrived."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, "content_type", "Send JSON, with Content-Type: application/json.")
+    limit = settings.max_body_bytes
+    if settings.transcribe_model:
+        limit = max(limit, settings.max_audio_bytes * 4 // 3 + 4096)
+    declared = request.headers.get("content-length", "0")
+    body = bytearray()
+    if not declared.isdecimal() or int(declared[:20]) <= limit:
+        async for part in request.stream():
+            body += part
+            if len(body) > limit:
+                break
+        else:
+            return bytes(body)
+    text = f"A request has {limit:,} bytes at most."
+    raise ApiError(413, "too_large", text, {"Connection": "close"})

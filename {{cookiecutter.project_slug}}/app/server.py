@@ -1,0 +1,294 @@
+"""The ChatKit server: runs a request's turn and keeps what was said when it is stopped."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from agents import Agent
+from chatkit.actions import Action
+from chatkit.agents import AgentContext
+from chatkit.server import ChatKitServer
+from chatkit.store import NotFoundError
+from chatkit.types import (
+    AssistantMessageItem,
+    AudioInput,
+    ChatKitReq,
+    ErrorCode,
+    ErrorEvent,
+    FeedbackKind,
+    Page,
+    SyncCustomActionResponse,
+    Thread,
+    ThreadCreatedEvent,
+    ThreadItem,
+    ThreadMetadata,
+    ThreadsCreateReq,
+    ThreadsDeleteReq,
+    ThreadStreamEvent,
+    ThreadUpdatedEvent,
+    TranscriptionResult,
+    UserMessageItem,
+    WidgetItem,
+    is_streaming_req,
+)
+from chatkit.types import StreamingReq as StreamingRequest
+from pydantic import TypeAdapter, ValidationError
+
+from .assistant import ACTIONS, SYNC_ACTIONS
+from .attachments import Files
+from .checks import check
+from .context import RequestContext, context_for, owner_of, request_id_of
+from .errors import ApiError
+from .limits import Limits
+from .run import keep, run, title_by_model, title_of, transcribe
+from .settings import Settings
+from .store import ChatStore
+from .streaming import Turn, Turns
+
+log = logging.getLogger("app.server")
+REQUEST: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
+"""Made once: the SDK makes one for each request, which costs 4 ms."""
+CLAIM_SECONDS = 2.0
+"""How long a message waits for an answer that is stopping: people press Stop, then type."""
+
+
+@dataclass
+class Kept:
+    """What a turn has said so far: its items, each in its last complete state."""
+
+    items: dict[str, ThreadItem] = field(default_factory=dict)
+    marked: bool = False
+    """Whether the stop has been written down."""
+
+
+class AppServer(ChatKitServer[RequestContext]):
+    """Checks a request, runs its turn under the thread's lease, and loses nothing of it."""
+
+    def __init__(
+        self,
+        store: ChatStore,
+        files: Files,
+        agent: Agent[AgentContext[RequestContext]],
+        settings: Settings,
+        limits: Limits,
+    ) -> None:
+        """Take the parts; nothing is opened here."""
+        super().__init__(store, files)
+        self._store, self._files, self._agent, self._settings = store, files, agent, settings
+        self._limits = limits
+        self._kept: dict[tuple[str, str], Kept] = {}
+        self.turns = Turns(
+            lambda turn: store.renew_turn(turn.thread_id, turn.id, context_for(turn.user)),
+            on_disconnect=settings.on_disconnect,
+            per_user=settings.turns_per_user,
+            total=settings.turns_total,
+        )
+
+    async def handle(self, body: bytes, context: RequestContext) -> tuple[str, bytes | Turn]:
+        """Return the operation's name, and its JSON answer or a turn whose first event is there.
+
+        Raises:
+            ApiError: what cannot be taken, with its status.
+            NotFoundError: what this user does not have.
+        """
+        request = parse(body)
+        await check(request, context, self._store, self._files, self._settings)
+        if is_streaming_req(request):
+            turn = Turn(secrets.token_hex(12), owner_of(context))
+            self.turns.start(turn, self._answer(request, context, turn))
+            await turn.first()
+            return request.type, turn
+        if isinstance(request, ThreadsDeleteReq):
+            return request.type, await self._delete(request.params.thread_id, context)
+        return request.type, await self._process_non_streaming(request, context)
+
+    async def stop(self, thread_id: str, context: RequestContext) -> bool:
+        """Stop the answer in a thread, wherever it runs; say whether there was one."""
+        here = self.turns.stop_thread(owner_of(context), thread_id)
+        return here or await self._store.stop_turn(thread_id, context)
+
+    async def _delete(self, thread_id: str, context: RequestContext) -> bytes:
+        """Delete a thread, then the bytes of its files: a crash between leaves only bytes."""
+        self.turns.stop_thread(owner_of(context), thread_id)
+        attached = await self._store.load_attachments(thread_id, context)
+        await self._store.delete_thread(thread_id, context)
+        await self._files.delete_bytes(attached, context)
+        return b"{}"
+
+    # --- a turn ---
+
+    async def _answer(
+        self, request: StreamingRequest, context: RequestContext, turn: Turn
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield a turn's events as SSE frames, under the lease of its thread."""
+        try:
+            if not isinstance(request, ThreadsCreateReq):
+                await self._claim(turn, request.params.thread_id, context)
+            async for event in self._process_streaming_impl(request, context):
+                if isinstance(event, ThreadCreatedEvent):
+                    await self._claim(turn, event.thread.id, context)
+                if isinstance(event, ErrorEvent) and event.code == ErrorCode.STREAM_ERROR:
+                    if not await self._exists(turn.thread_id, context):
+                        return  # deleted meanwhile: there is nobody to tell
+                    yield self._frame(unavailable(context))
+                else:
+                    yield self._frame(event)
+        except asyncio.CancelledError:
+            kept = self._kept.get((turn.user, turn.thread_id))
+            if kept and not kept.marked:  # stopped before the SDK began to watch for it
+                thread = ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
+                await self.handle_stream_cancelled(thread, [], context)
+            raise
+        finally:
+            if turn.thread_id:
+                self._kept.pop((turn.user, turn.thread_id), None)
+                await self._store.release_turn(turn.thread_id, turn.id, context)
+
+    async def _claim(self, turn: Turn, thread_id: str, context: RequestContext) -> None:
+        """Take the thread's lease, waiting a little for an answer that is just stopping."""
+        deadline = asyncio.get_running_loop().time() + CLAIM_SECONDS
+        while not await self._store.claim_turn(thread_id, turn.id, context):
+            if asyncio.get_running_loop().time() > deadline:
+                text = "An answer is under way in this conversation. Stop it or wait for its end."
+                raise ApiError(409, "turn_under_way", text, {"Retry-After": "2"})
+            await asyncio.sleep(0.05)
+        turn.thread_id = thread_id
+        self._kept[turn.user, thread_id] = Kept()
+
+    async def _exists(self, thread_id: str, context: RequestContext) -> bool:
+        try:
+            await self._store.load_thread(thread_id, context)
+        except NotFoundError:
+            return False
+        except Exception:
+            log.exception("store unavailable")
+        return True
+
+    def _frame(self, event: ThreadStreamEvent) -> bytes:
+        return b"data: " + self._serialize(event) + b"\n\n"
+
+    async def respond(
+        self,
+        thread: ThreadMetadata,
+        input_user_message: UserMessageItem | None,
+        context: RequestContext,
+    ) -> AsyncIterator[ThreadStreamEvent]:
+        """Stream the assistant's answer; name the thread after its first message."""
+        title = None
+        if input_user_message and not thread.title:
+            title = title_of(input_user_message)
+            if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
+                yield renamed(thread, title)
+        kept = self._kept.setdefault((owner_of(context), thread.id), Kept())
+        async for event in run(
+            self._agent,
+            self._store,
+            thread,
+            input_user_message,
+            context,
+            self._settings,
+            self._files,
+        ):
+            keep(kept.items, event)
+            yield event
+        if title and input_user_message and self._settings.title_model:
+            better = await title_by_model(input_user_message, context, self._settings)
+            if better and await self._store.set_title_if_unchanged(
+                thread.id, title, better, context
+            ):
+                yield renamed(thread, better)
+
+    async def handle_stream_cancelled(
+        self, thread: ThreadMetadata, pending_items: list[ThreadItem], context: RequestContext
+    ) -> None:
+        """Store what was said before the stop, and that it was stopped.
+
+        The SDK would drop widgets and workflows, and would put a partial text over a full one
+        whose write had just begun: an item that was done is stored again as it was.
+        """
+        kept = self._kept.setdefault((owner_of(context), thread.id), Kept())
+        kept.marked = True
+        pending = {item.id: kept.items.get(item.id, item) for item in pending_items}
+        for item in pending.values():
+            if isinstance(item, AssistantMessageItem) and not any(
+                part.text.strip() for part in item.content
+            ):
+                continue
+            try:
+                await self._store.add_thread_item(thread.id, item, context)
+            except NotFoundError:
+                return  # the thread was deleted meanwhile
+        try:
+            await super().handle_stream_cancelled(thread, [], context)
+        except NotFoundError:
+            return
+
+    # --- what else the protocol offers ---
+
+    async def action(
+        self,
+        thread: ThreadMetadata,
+        action: Action[str, Any],
+        sender: WidgetItem | None,
+        context: RequestContext,
+    ) -> AsyncIterator[ThreadStreamEvent]:
+        """Run the handler that `assistant.ACTIONS` names for the action's type."""
+        kept = self._kept.setdefault((owner_of(context), thread.id), Kept())
+        async for event in ACTIONS[action.type](thread, action, sender, context):
+            keep(kept.items, event)
+            yield event
+
+    async def sync_action(
+        self,
+        thread: ThreadMetadata,
+        action: Action[str, Any],
+        sender: WidgetItem | None,
+        context: RequestContext,
+    ) -> SyncCustomActionResponse:
+        """Run the handler that `assistant.SYNC_ACTIONS` names, and store the item it changed."""
+        answer = await SYNC_ACTIONS[action.type](thread, action, sender, context)
+        if answer.updated_item is not None:
+            await self._store.save_item(thread.id, answer.updated_item, context)
+        return answer
+
+    async def add_feedback(
+        self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
+    ) -> None:
+        """Store a thumb up or down beside the items; NotFoundError unless all are the user's."""
+        await self._store.save_feedback(thread_id, item_ids, feedback, context)
+        log.info("feedback", extra={"thread_id": thread_id, "items": item_ids, "kind": feedback})
+
+    async def transcribe(
+        self, audio_input: AudioInput, context: RequestContext
+    ) -> TranscriptionResult:
+        """Turn speech into text through the configured API."""
+        return TranscriptionResult(text=await transcribe(audio_input, context, self._settings))
+
+
+def parse(body: bytes) -> ChatKitReq:
+    """Return the request; ApiError says what is wrong with it, never what it held."""
+    try:
+        return REQUEST.validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "union_tag_invalid":
+            raise ApiError(404, "unknown_operation", "There is no such operation.") from error
+        place = ".".join(map(str, first["loc"][1:]))
+        text = f"The request is not valid: {place or 'body'}: {first['msg']}."
+        raise ApiError(400, "invalid_request", text[:300]) from error
+
+
+def renamed(thread: ThreadMetadata, title: str) -> ThreadUpdatedEvent:
+    """Return the event that shows a title; `thread` itself stays as it is (the SDK would save)."""
+    fields = thread.model_dump(include=set(ThreadMetadata.model_fields)) | {"title": title}
+    return ThreadUpdatedEvent(thread=Thread(**fields, items=Page()))
+
+
+def unavailable(context: RequestContext) -> ErrorEvent:
+    """Return the sentence for a fault of ours; the log has the cause under the request's id."""
+    text = "Something went wrong on our side. Try again in a moment."
+    return ErrorEvent(message=f"{text} (request {request_id_of(context)})", allow_retry=True)

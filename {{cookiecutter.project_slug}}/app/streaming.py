@@ -1,0 +1,222 @@
+"""An SSE answer that keeps what was said.
+
+Starlette cancels a response in a scope in which every later `await` is cancelled again, so the
+clean-up of a stopped answer could save nothing. Here a task of its own drives the answer and
+outlives the connection; the response only reads what the task has left for it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Literal
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .errors import ApiError
+
+log = logging.getLogger("app.streaming")
+RENEW_SECONDS = 5.0
+"""Between two renewals of a turn's lease, which lasts 15 s in the store."""
+
+
+class Turn:
+    """One answer under way: driven by its own task, read by at most one connection."""
+
+    def __init__(self, turn_id: str, user: str) -> None:
+        """Prepare the turn; `Turns.start` sets it going."""
+        self.id, self.user = turn_id, user
+        self.thread_id = ""  # known from the start, or once the thread is created
+        self.events = 0
+        self.first_event_seconds: float | None = None
+        self.outcome: Literal["running", "done", "stopped", "failed"] = "running"
+        self._started = time.monotonic()
+        self._ready: list[bytes] = []  # unbounded: a turn's size is its bound
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+        self._left = False
+        self.task: asyncio.Task[None] | None = None
+
+    async def drive(self, answer: AsyncGenerator[bytes, None]) -> None:
+        """Run the whole answer; nothing but `answer` is awaited, so a cancel lands inside it."""
+        try:
+            async for event in answer:
+                if self.first_event_seconds is None:
+                    self.first_event_seconds = time.monotonic() - self._started
+                self.events += 1
+                if not self._left:
+                    self._ready.append(event)
+                    self._news.set()
+            self.outcome = "done"
+        except asyncio.CancelledError:
+            self.outcome = "stopped"
+        except Exception as error:  # noqa: BLE001 - handed to the reader, who answers with it
+            self.outcome, self._error = "failed", error
+        finally:
+            self._news.set()
+
+    @property
+    def running(self) -> bool:
+        """Say whether the answer is still being made or its clean-up still runs."""
+        return self.outcome == "running"
+
+    def stop(self) -> None:
+        """Cancel the answer, once: a second cancel would cut its clean-up short."""
+        if self.task is not None and self.running and not self.task.cancelling():
+            self.task.cancel()
+
+    def leave(self) -> None:
+        """Take note that nobody reads any more."""
+        self._left = True
+        self._ready.clear()
+        self._news.set()
+
+    async def first(self) -> None:
+        """Wait for the first event, so that an error before it gets a status of its own.
+
+        Raises:
+            Exception: what the answer raised before its first event.
+            ApiError: 404 when it ended without any event.
+        """
+        await self._news.wait()
+        if self._error is not None:
+            raise self._error
+        if not self._ready:
+            raise ApiError(404, "not_found", "There is no such thread, message or file.")
+
+    async def chunks(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
+        """Yield what is ready, in one piece; a comment after `heartbeat` seconds of silence."""
+        while not self._left:
+            if self._ready:
+                data, self._ready = b"".join(self._ready), []
+                yield data
+                continue
+            if not self.running:
+                return
+            self._news.clear()
+            try:
+                async with asyncio.timeout(heartbeat):
+                    await self._news.wait()
+            except TimeoutError:
+                yield b": still here\n\n"
+
+
+class Turns:
+    """All answers under way in this process."""
+
+    def __init__(
+        self,
+        renew: Callable[[Turn], Awaitable[bool]],
+        *,
+        on_disconnect: Literal["cancel", "finish"],
+        per_user: int,
+        total: int,
+    ) -> None:
+        """Keep the limits; `renew` prolongs a turn's lease and says whether it may go on."""
+        self._renew, self._on_disconnect = renew, on_disconnect
+        self._per_user, self._total = per_user, total
+        self._running: dict[str, Turn] = {}
+        self._users: Counter[str] = Counter()
+        self._closing = False
+        self._renewer: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """Return how many answers are under way."""
+        return len(self._running)
+
+    def start(self, turn: Turn, answer: AsyncGenerator[bytes, None]) -> None:
+        """Set a turn going.
+
+        Raises:
+            ApiError: 429 past a limit, 503 when the app is shutting down.
+        """
+        if self._closing:
+            raise ApiError(503, "closing", "The service restarts. Try again in a moment.")
+        if self._users[turn.user] >= self._per_user or len(self) >= self._total:
+            text = "Too many answers are under way. Wait for one to end."
+            raise ApiError(429, "too_many_turns", text, {"Retry-After": "5"})
+        self._running[turn.id] = turn
+        self._users[turn.user] += 1
+        turn.task = asyncio.create_task(turn.drive(answer))
+        turn.task.add_done_callback(lambda _: self._ended(turn))
+        if self._renewer is None or self._renewer.done():
+            self._renewer = asyncio.create_task(self._keep_leases())
+
+    def _ended(self, turn: Turn) -> None:
+        del self._running[turn.id]
+        self._users[turn.user] -= 1
+        if not self._users[turn.user]:
+            del self._users[turn.user]
+
+    async def _keep_leases(self) -> None:
+        """Renew every lease, and stop the turns that lost theirs or were asked to stop."""
+        while self._running:
+            await asyncio.sleep(RENEW_SECONDS)
+            for turn in list(self._running.values()):
+                try:
+                    if turn.running and turn.thread_id and not await self._renew(turn):
+                        turn.stop()
+                except Exception:
+                    log.exception("lease not renewed", extra={"thread_id": turn.thread_id})
+
+    def disconnected(self, turn: Turn) -> None:
+        """Do what ON_DISCONNECT says about an answer that nobody reads any more."""
+        turn.leave()
+        if self._on_disconnect == "cancel":
+            turn.stop()
+
+    def stop_thread(self, user: str, thread_id: str) -> bool:
+        """Stop this user's answer in this thread; say whether one ran in this process."""
+        found = [t for t in self._running.values() if (t.user, t.thread_id) == (user, thread_id)]
+        for turn in found:
+            turn.stop()
+        return bool(found)
+
+    async def close(self, grace: float) -> None:
+        """Let the answers end, `grace` seconds at the most, then stop them and wait for that."""
+        self._closing = True
+        if tasks := [turn.task for turn in self._running.values() if turn.task]:
+            _, late = await asyncio.wait(tasks, timeout=grace)
+            for turn in list(self._running.values()):
+                turn.stop()
+            if late:
+                await asyncio.wait(late)
+        if self._renewer is not None:
+            self._renewer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewer
+
+
+class EventStream(Response):
+    """The connection's side of a turn: what is ready, heartbeats, and who has gone."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, turn: Turn, turns: Turns, heartbeat: float) -> None:
+        """Answer with the events of `turn`; X-Accel-Buffering keeps nginx from holding them."""
+        self._turn, self._turns, self._heartbeat = turn, turns, heartbeat
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(headers=headers, media_type=self.media_type)
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send until the turn ends or the reader has gone, also when `send` waits for a reader."""
+        gone = asyncio.create_task(self._gone(receive))
+        gone.add_done_callback(lambda _: self._turns.disconnected(self._turn))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for data in self._turn.chunks(self._heartbeat):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except OSError:
+            log.debug("reader gone", extra={"thread_id": self._turn.thread_id})
+        finally:
+            gone.cancel()
+
+    @staticmethod
+    async def _gone(receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
