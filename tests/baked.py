@@ -1,0 +1,187 @@
+"""A baked app as tests see it: commands run in it without the environment of those who test."""
+
+import contextlib
+import http.cookiejar
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = Path(__file__).parents[1]
+STORAGES = ("memory", "sqlite", "redis", "postgres")
+CONTEXTS = ("dict", "dataclass", "pydantic")
+KEPT = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SYSTEMROOT")
+"""The outer variables that a baked app may see: how this machine reaches a package index."""
+
+
+def bare_environment(**more: str) -> dict[str, str]:
+    """Return an environment with nothing but a PATH, a home and the way to a package index."""
+    kept = {name: value for name, value in os.environ.items() if name.upper().startswith(KEPT)}
+    kept.pop("UV_PROJECT_ENVIRONMENT", None)
+    path = f"{Path(sys.base_prefix, 'bin')}{os.pathsep}{os.defpath}"
+    return kept | {"PATH": path, "HOME": str(Path.home()), "LANG": "C.UTF-8"} | more
+
+
+def uv() -> str:
+    """Return the path of the uv that runs these tests."""
+    beside = Path(sys.executable).with_name("uv")
+    found = os.environ.get("UV") or (str(beside) if beside.exists() else shutil.which("uv"))
+    if not found:
+        raise RuntimeError("no uv: run the tests with `make test`")
+    return found
+
+
+def free_port() -> int:
+    """Return a port on which nobody listened a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Session:
+    """One user of a running app: sends ChatKit operations and keeps the cookie."""
+
+    url: str
+    _opener: urllib.request.OpenerDirector = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start with an empty cookie jar and no proxy."""
+        jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), jar)
+
+    def get(self, path: str) -> str:
+        """Return the body of a page."""
+        with self._opener.open(self.url + path, timeout=20) as answer:
+            return str(answer.read().decode())
+
+    def post(self, operation: str, **params: object) -> bytes:
+        """Send one operation; return the whole answer."""
+        body = json.dumps({"type": operation, "params": params, "metadata": {}}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + "/chatkit", body, headers)  # noqa: S310 - http
+        with self._opener.open(request, timeout=60) as answer:
+            return bytes(answer.read())
+
+    def events(self, operation: str, **params: object) -> list[dict[str, Any]]:
+        """Send one streaming operation; return its events."""
+        lines = self.post(operation, **params).decode().splitlines()
+        return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+
+    def say(self, text: str, thread_id: str | None = None) -> tuple[str, str]:
+        """Send a message, in a new thread without an id; return the thread's id and the answer."""
+        message = {
+            "content": [{"type": "input_text", "text": text}],
+            "attachments": [],
+            "inference_options": {},
+        }
+        if thread_id is None:
+            events = self.events("threads.create", input=message)
+            thread_id = next(e["thread"]["id"] for e in events if e["type"] == "thread.created")
+        else:
+            events = self.events("threads.add_user_message", thread_id=thread_id, input=message)
+        items = [e["item"] for e in events if e["type"] == "thread.item.done"]
+        answers = [i for i in items if i["type"] == "assistant_message"]
+        if not answers:
+            raise AssertionError(f"no answer among {[e['type'] for e in events]}: {events[-1]}")
+        return thread_id, "".join(part["text"] for part in answers[-1]["content"])
+
+
+@dataclass(frozen=True)
+class BakedProject:
+    """A generated app in its folder."""
+
+    path: Path
+    answers: Mapping[str, str] = field(default_factory=dict)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return what its commands see: nothing of the outer environment, and uv on the PATH."""
+        bare = bare_environment(**more)
+        return bare | {"PATH": f"{Path(uv()).parent}{os.pathsep}{bare['PATH']}"} | more
+
+    def run(
+        self, *command: str, timeout: float = 300, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the app's folder; its output, errors included, is in `stdout`."""
+        return subprocess.run(
+            [uv(), *command[1:]] if command[0] == "uv" else command,
+            cwd=self.path,
+            env=self.environment(**more),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            timeout=timeout,
+            check=False,
+        )
+
+    def check(self, *command: str, timeout: float = 300, **more: str) -> str:
+        """Run a command that must succeed; return its output."""
+        done = self.run(*command, timeout=timeout, **more)
+        if done.returncode:
+            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}")
+        return done.stdout
+
+    def files(self) -> set[str]:
+        """Return the paths of its files, as they were baked."""
+        made = {".venv", ".data", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
+        return {
+            path.relative_to(self.path).as_posix()
+            for path in self.path.rglob("*")
+            if path.is_file() and not made & set(path.relative_to(self.path).parts)
+        }
+
+    @contextlib.contextmanager
+    def serve(self, *command: str, **more: str) -> Iterator[Session]:
+        """Run the app until the block ends, then end it with SIGTERM, which must be clean.
+
+        Raises:
+            AssertionError: it did not start, did not end within 20 s or ended with an error.
+        """
+        port = free_port()
+        log = self.path.with_name(f"{self.path.name}-{port}.log")
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command or ("make", "run"),
+                cwd=self.path,
+                env=self.environment(PORT=str(port), **more),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        session = Session(f"http://127.0.0.1:{port}")
+        try:
+            _wait_until_ready(session, process, log)
+            yield session
+            os.killpg(process.pid, signal.SIGTERM)
+            code = process.wait(20)
+            said = log.read_text(encoding="utf-8", errors="replace")
+            if "Traceback" in said or code not in (0, 2, -signal.SIGTERM, 128 + signal.SIGTERM):
+                raise AssertionError(f"ended with {code}:\n{said}")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait_until_ready(session: Session, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until /readyz answers, two minutes at the most."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            session.get("/readyz")
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not ready:\n{log.read_text(encoding='utf-8', errors='replace')}")

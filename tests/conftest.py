@@ -1,0 +1,92 @@
+"""What every test of the template may use."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from baked import BakedProject
+from pytest_cookies.plugin import Cookies
+
+CI = bool(os.environ.get("CI"))
+TIMES: dict[str, dict[str, float]] = {}
+
+
+@pytest.fixture(scope="session")
+def bake(
+    cookies_session: Cookies, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., BakedProject]:
+    """Return a function that bakes an app from answers, in a folder with a space in its name."""
+
+    def bake_one(**answers: str) -> BakedProject:
+        result = cookies_session.bake(extra_context=answers)
+        if result.exception is not None:
+            raise result.exception
+        path = tmp_path_factory.mktemp("an app") / result.project_path.name
+        shutil.move(result.project_path, path)
+        return BakedProject(path, answers)
+
+    return bake_one
+
+
+@pytest.fixture
+def tool() -> Callable[[str], str]:
+    """Return a function that finds a program, or skips and says which one is missing."""
+
+    def find(name: str) -> str:
+        for folder in (None, "/usr/sbin:/usr/local/sbin"):
+            if found := shutil.which(name, path=folder):
+                return found
+        pytest.skip(f"{name} is not installed on this machine")
+
+    return find
+
+
+@pytest.fixture
+def timed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Report the time of one step of one combination: `test_step[combination]`."""
+    start = time.monotonic()
+    yield
+    request.node.user_properties.append(("seconds", time.monotonic() - start))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:
+    """In CI nothing is skipped: what is missing there is a failure."""
+    report = yield
+    if CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr[-1]} ({item.nodeid})"
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect the times of the combinations, from every worker."""
+    seconds = dict(report.user_properties).get("seconds")
+    if report.when == "teardown" and isinstance(seconds, float):
+        step, _, combination = report.nodeid.rpartition("::")[2].rstrip("]").partition("[")
+        TIMES.setdefault(combination.split("@")[0], {})[step.removeprefix("test_")] = seconds
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of combinations."""
+    if not TIMES:
+        return
+    steps = sorted({step for row in TIMES.values() for step in row})
+    width = max(map(len, TIMES))
+    terminalreporter.section("seconds for each combination")
+    head = "  ".join(step[:24] for step in steps)
+    terminalreporter.write_line(f"{'':{width}}  {head}  sum")
+    for name, row in sorted(TIMES.items()):
+        cells = "  ".join(f"{row.get(step, 0):{len(step[:24])}.1f}" for step in steps)
+        terminalreporter.write_line(f"{name:{width}}  {cells}  {sum(row.values()):.1f}")
+
+
+@pytest.fixture(autouse=True)
+def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep a user's own cookiecutter configuration out of the tests."""
+    monkeypatch.setenv("COOKIECUTTER_CONFIG", str(tmp_path / "none.yaml"))

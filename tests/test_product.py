@@ -1,0 +1,116 @@
+"""The full product: each storage with each context, baked once and put to work."""
+
+import ast
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from baked import CONTEXTS, STORAGES, BakedProject
+
+pytestmark = pytest.mark.product
+COMBINATIONS = [(storage, context) for storage in STORAGES for context in CONTEXTS]
+LONGEST_MODULE = 300
+LONGEST_APP = {"memory": 1500}
+LONGEST_ASSISTANT = 80
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(pair, id="-".join(pair), marks=pytest.mark.xdist_group("-".join(pair)))
+        for pair in COMBINATIONS
+    ],
+)
+def project(
+    request: pytest.FixtureRequest, bake: Callable[..., BakedProject]
+) -> Iterator[BakedProject]:
+    """Bake one combination, for all the tests of this file."""
+    storage, context = request.param
+    yield bake(storage_type=storage, context_type=context)
+
+
+def test_files(project: BakedProject) -> None:
+    """The set of files is exactly the one in this list: nothing lost, nothing left over."""
+    listed = (Path(__file__).parent / "files.txt").read_text().split()
+    wanted = {name for name in listed if name != "dev.py"}
+    if project.answers["storage_type"] in ("redis", "postgres"):
+        wanted.add("dev.py")
+    assert project.files() == wanted
+
+
+def test_no_trace_of_jinja(project: BakedProject) -> None:
+    """No statement, expression or comment of the template survives, nor a line it left blank."""
+    for name in project.files():
+        text = (project.path / name).read_text(encoding="utf-8", errors="replace")
+        if not name.startswith(".github/workflows/"):
+            assert "{{" not in text or name.startswith("app/static/"), name
+            assert "{%" not in text, name
+        assert "cookiecutter." not in text, name
+        assert "# jinja:" not in text, name
+        assert text.endswith("\n") or not text, name
+        if name.endswith(".py"):
+            assert "\n\n\n\n" not in text, name
+
+
+def test_data_files_parse(project: BakedProject) -> None:
+    """Every Python, TOML, YAML and JSON file parses, and the project is called by its name."""
+    parsers: dict[str, Callable[[str], object]] = {
+        ".py": ast.parse,
+        ".toml": tomllib.loads,
+        ".yaml": yaml.safe_load,
+        ".yml": yaml.safe_load,
+        ".json": json.loads,
+    }
+    for name in project.files():
+        if parse := parsers.get(Path(name).suffix):
+            parse((project.path / name).read_text(encoding="utf-8"))
+    about = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (about["name"], about["description"]) == ("chatkit-app", "ChatKit App")
+
+
+def test_size(project: BakedProject) -> None:
+    """A new owner can read it all: short modules, a short app, a shorter assistant."""
+    lines = {
+        path.relative_to(project.path).as_posix(): path.read_text(encoding="utf-8").count("\n")
+        for path in project.path.glob("app/*.py")
+    }
+    assert {name: n for name, n in lines.items() if n >= LONGEST_MODULE} == {}
+    assert lines["app/assistant.py"] < LONGEST_ASSISTANT
+    assert sum(lines.values()) < LONGEST_APP.get(project.answers["storage_type"], 2000)
+
+
+@pytest.mark.usefixtures("timed")
+def test_own_checks(project: BakedProject, type_cache: Path) -> None:
+    """Its own `make check` passes: lint, format, strict types."""
+    project.check("make", "check", MYPY_CACHE_DIR=str(type_cache))
+
+
+@pytest.mark.usefixtures("timed")
+def test_own_tests(project: BakedProject) -> None:
+    """Its own `make test` passes in an environment made from its own pyproject.toml."""
+    said = project.check("make", "test", timeout=600)
+    last = said.strip().splitlines()[-1]
+    assert re.search(r"\d+ passed", last), said
+    assert "skipped" not in last, said
+
+
+@pytest.mark.usefixtures("timed")
+def test_conversation(project: BakedProject) -> None:
+    """Started by its README's command it remembers the first turn in the second, and ends well."""
+    with project.serve("make", "run") as user:
+        thread, first = user.say("My name is Ada.")
+        assert "1 message;" in first
+        _, second = user.say("What is my name?", thread)
+        assert "3 messages; the first was “My name is Ada.”" in second
+        assert "ChatKit App" in user.get("/")
+        assert json.loads(user.get("/openapi.json"))["info"]["title"] == "ChatKit App"
+
+
+@pytest.fixture(scope="session")
+def type_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return mypy's cache for all combinations: the SDK is read once."""
+    return tmp_path_factory.getbasetemp().parent / "mypy"
