@@ -34,13 +34,13 @@ bench-full: | $(BAKED) ## the whole benchmarks
 	"$(UV)" run python benchmarks/run.py --full
 
 check: | $(BAKED) ## lint the template as it stands, unrendered
-	"$(UV)" run ruff check --ignore ERA001 . # a jinja line looks like dead code
-	"$(UV)" run ruff format --check .
+	"$(UV)" run ruff check --no-cache --ignore ERA001 . # a jinja line looks like dead code
+	"$(UV)" run ruff format --no-cache --check .
 	"$(UV)" run yamllint --strict .
 
 format: | $(BAKED) ## mend what can be mended
-	"$(UV)" run ruff check --ignore ERA001 --fix .
-	"$(UV)" run ruff format .
+	"$(UV)" run ruff check --no-cache --ignore ERA001 --fix .
+	"$(UV)" run ruff format --no-cache .
 
 outdated: | $(BAKED) ## list dependencies with newer releases, the workshop's and every app's
 	"$(UV)" tree --outdated --depth 1

@@ -1,1 +1,3 @@
 """The app: routes, auth, server, assistant, store."""
+
+NAME = "{{ cookiecutter.__name_escaped }}"  # fmt: skip

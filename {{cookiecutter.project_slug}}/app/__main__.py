@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from uvicorn.supervisors import Multiprocess
 
+from . import NAME
 from .logs import set_up_logging
 from .settings import Settings
 
@@ -77,7 +78,7 @@ def serve(settings: Settings) -> int:
         where = f"{settings.host}:{settings.port}"
         return _refuse(f"cannot listen on {where} ({error.strerror}): set another HOST or PORT")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    print("{{ cookiecutter.__name_escaped }}", f"http://{host}:{listener.getsockname()[1]}", flush=True)
+    print(NAME, f"http://{host}:{listener.getsockname()[1]}", flush=True)
     config = uvicorn.Config(
         "app.__main__:app",
         factory=True,

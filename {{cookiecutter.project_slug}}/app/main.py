@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
-from . import attachments, page
+from . import NAME, attachments, page
 from .assistant import make_agent
 from .attachments import Files
 from .auth import Authenticator, context_of
@@ -46,7 +46,7 @@ def create_app(settings: Settings, *, model: Model | None = None) -> FastAPI:
                 await state.server.turns.close(settings.shutdown_seconds)
 
     app = FastAPI(
-        title="{{ cookiecutter.__name_escaped }}",
+        title=NAME,
         lifespan=lifespan,
         docs_url="/docs" if settings.development else None,
         redoc_url=None,
