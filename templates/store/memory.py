@@ -1,1 +1,362 @@
-"""To come."""
+"""Conversations in this process's memory: nothing to run, nothing left after a restart.
+
+Records are JSON bytes, so that what comes back is always a copy. No method waits between its first
+look and its last write: each is one step for every task of the event loop.
+"""
+
+import secrets
+import time
+from bisect import bisect_left, bisect_right, insort
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
+from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
+from pydantic import BaseModel, TypeAdapter
+
+from .context import RequestContext, owner_of
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+# --- the same in every store: values ---
+ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
+ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
+LEASE_SECONDS = 15
+TOMBSTONE_SECONDS = 86_400
+
+
+class StoreError(RuntimeError):
+    """The engine cannot be used: one line that says what was tried and which setting to change."""
+
+
+def new_id(kind: StoreItemType) -> str:
+    """Return the SDK's prefix and 128 bits: milliseconds, then chance (UUIDv7's order)."""
+    prefix = default_generate_id(kind).partition("_")[0]
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def storable(text: str | None) -> bool:
+    """Say whether every engine can hold this id: no NUL, no lone surrogate."""
+    return text is None or not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+
+
+def require_storable(**ids: str | None) -> None:
+    """Raise ValueError, naming the field, for an id that no engine could hold."""
+    for name, value in ids.items():
+        if not storable(value):
+            raise ValueError(f"{name} holds a NUL or a lone surrogate")
+
+
+def dump(model: BaseModel) -> str:
+    """Return the JSON of a record; ValueError names the field that holds a lone surrogate."""
+    try:
+        text = model.model_dump_json()
+    except ValueError as error:
+        field = _unstorable(model.model_dump(), "") or type(model).__name__
+        raise ValueError(f"{field} cannot be stored") from error
+    # Pydantic refuses a lone surrogate in a value, but in a key it writes U+FFFD for it.
+    if "\ufffd" in text and (field := _unstorable(model.model_dump(), "")):
+        raise ValueError(f"{field} cannot be stored")
+    return text
+
+
+def _unstorable(value: object, path: str) -> str:
+    """Return the path of the first string below `value` that is no valid UTF-8, or ''."""
+    if isinstance(value, str):
+        return path if any("\ud800" <= c <= "\udfff" for c in value) else ""
+    pairs = value.items() if isinstance(value, dict) else ()
+    for key, inner in enumerate(value) if isinstance(value, list | tuple) else pairs:
+        here = f"{path}.{key!a}" if path else str(key)
+        if found := _unstorable(key, here) or _unstorable(inner, here):
+            return found
+    return ""
+
+
+def metadata_of(thread: ThreadMetadata) -> ThreadMetadata:
+    """Return the thread without its items: the SDK sends a Thread, and would get two back."""
+    if type(thread) is ThreadMetadata:
+        return thread
+    return ThreadMetadata(**thread.model_dump(include=set(ThreadMetadata.model_fields)))
+
+
+def sort_time(moment: datetime) -> int:
+    """Return microseconds since 1970 for sorting; a naive time counts as UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+# --- end ---
+
+T = TypeVar("T")
+
+
+class Shelf(Generic[T]):
+    """Values by id and in order: a page costs two binary searches and its own length."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[tuple[int, int, str], T]] = {}  # id: (place, value)
+        self._places: list[tuple[int, int, str]] = []  # (rank, number, id), sorted
+        self._count = 0
+
+    def get(self, key: str) -> T | None:
+        return self._held[key][1] if key in self._held else None
+
+    def put(self, key: str, value: T, rank: int = 0) -> None:
+        """Put a value behind all others of its rank, or in the place of the one with its id."""
+        self._count += 1
+        number = self._held[key][0][1] if key in self._held else self._count
+        self.pop(key)
+        insort(self._places, (rank, number, key))
+        self._held[key] = (rank, number, key), value
+
+    def pop(self, key: str) -> T | None:
+        place, value = self._held.pop(key, (None, None))
+        if place is not None:
+            del self._places[bisect_left(self._places, place)]
+        return value
+
+    def page(self, after: str | None, limit: int, order: str) -> tuple[list[T], str | None]:
+        """Return `limit` values behind the one at `after`, and the cursor if more follow."""
+        if limit <= 0 or (after is not None and after not in self._held):
+            return [], None
+        if order == "desc":
+            end = bisect_left(self._places, self._held[after][0]) if after else len(self._places)
+            found = self._places[max(0, end - limit - 1) : end][::-1]
+        else:
+            start = bisect_right(self._places, self._held[after][0]) if after else 0
+            found = self._places[start : start + limit + 1]
+        values = [self._held[key][1] for _, _, key in found[:limit]]
+        return values, found[limit - 1][2] if len(found) > limit else None
+
+
+@dataclass
+class Conversation:
+    """A thread and what is deleted with it."""
+
+    doc: bytes = b""
+    items: Shelf[bytes] = field(default_factory=Shelf)
+    feedback: dict[str, FeedbackKind] = field(default_factory=dict)
+    turn: tuple[str, float] = ("", 0.0)  # who holds the lease, until when
+    stopping: bool = False
+
+    def holder(self) -> str | None:
+        """Return the turn that holds the lease now."""
+        return self.turn[0] if self.turn[1] > time.monotonic() else None
+
+
+class MemoryStore(Store[RequestContext]):
+    """Threads, items and attachments in dictionaries, each owner's apart."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._threads: defaultdict[str, Shelf[Conversation]] = defaultdict(Shelf)
+        self._attachments: defaultdict[str, dict[str, tuple[str | None, bytes]]] = defaultdict(dict)
+        self._tombstones: dict[tuple[str, str], float] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator[Self]:
+        """Open an empty store; StoreError when the URL is not memory://."""
+        if url != "memory://":
+            raise StoreError(f"STORE_URL is of the kind {url.partition(':')[0]!a}, not memory://")
+        yield cls()
+
+    async def ping(self) -> None:
+        """Do nothing: this engine is always there."""
+
+    def _find(self, thread_id: str, context: RequestContext) -> Conversation:
+        if found := self._threads[owner_of(context)].get(thread_id):
+            return found
+        raise NotFoundError(f"There is no thread {thread_id!a}")
+
+    # --- threads ---
+
+    def generate_thread_id(self, context: RequestContext) -> str:
+        """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
+        return new_id("thread")
+
+    async def load_thread(self, thread_id: str, context: RequestContext) -> ThreadMetadata:
+        """Return a thread's metadata, or raise NotFoundError."""
+        return ThreadMetadata.model_validate_json(self._find(thread_id, context).doc)
+
+    async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
+        """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
+        require_storable(thread_id=thread.id)
+        doc, threads = dump(metadata_of(thread)).encode(), self._threads[owner_of(context)]
+        if self._tombstones.get((owner_of(context), thread.id), 0) > time.monotonic():
+            raise NotFoundError(f"The thread {thread.id!a} was deleted")
+        conversation = threads.get(thread.id) or Conversation()
+        conversation.doc = doc
+        threads.put(thread.id, conversation, sort_time(thread.created_at))
+
+    async def load_threads(
+        self, limit: int, after: str | None, order: str, context: RequestContext
+    ) -> Page[ThreadMetadata]:
+        """Return the owner's threads by creation; an unknown cursor gives an empty page."""
+        found, cursor = self._threads[owner_of(context)].page(after, limit, order)
+        data = [ThreadMetadata.model_validate_json(each.doc) for each in found]
+        return Page(data=data, has_more=cursor is not None, after=cursor)
+
+    async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
+        """Delete a thread with its items and attachments; its id is barred for a day."""
+        owner, now = owner_of(context), time.monotonic()
+        if self._threads[owner].pop(thread_id):
+            kept = {k: v for k, v in self._attachments[owner].items() if v[0] != thread_id}
+            self._attachments[owner] = kept
+            self._tombstones = {k: end for k, end in self._tombstones.items() if end > now}
+            self._tombstones[owner, thread_id] = now + TOMBSTONE_SECONDS
+
+    async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
+        """Let a deleted id be saved again, for an import."""
+        self._tombstones.pop((owner_of(context), thread_id), None)
+
+    async def set_title_if_unchanged(
+        self, thread_id: str, old: str | None, new: str, context: RequestContext
+    ) -> bool:
+        """Set the title if it still is `old`; say whether it was set."""
+        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        thread = conversation.doc and ThreadMetadata.model_validate_json(conversation.doc)
+        if not thread or thread.title != old:
+            return False
+        conversation.doc = dump(thread.model_copy(update={"title": new})).encode()
+        return True
+
+    # --- items ---
+
+    def generate_item_id(
+        self, item_type: StoreItemType, thread: ThreadMetadata, context: RequestContext
+    ) -> str:
+        """Return a new id with the SDK's prefix for its kind."""
+        return new_id(item_type)
+
+    async def load_thread_items(
+        self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
+    ) -> Page[ThreadItem]:
+        """Return items in the order of adding; an unknown thread or cursor: an empty page."""
+        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        found, cursor = conversation.items.page(after, limit, order)
+        data = [ITEM.validate_json(doc) for doc in found]
+        return Page(data=data, has_more=cursor is not None, after=cursor)
+
+    async def add_thread_item(
+        self, thread_id: str, item: ThreadItem, context: RequestContext
+    ) -> None:
+        """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
+        require_storable(thread_id=thread_id, item_id=item.id)
+        doc = dump(item.model_copy(update={"thread_id": thread_id})).encode()
+        self._find(thread_id, context).items.put(item.id, doc)
+
+    save_item = add_thread_item  # both add, both replace
+
+    async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
+        """Return an item, or raise NotFoundError."""
+        if doc := self._find(thread_id, context).items.get(item_id):
+            return ITEM.validate_json(doc)
+        raise NotFoundError(f"There is no item {item_id!a}")
+
+    async def delete_thread_item(
+        self, thread_id: str, item_id: str, context: RequestContext
+    ) -> None:
+        """Delete an item and its feedback, if they are there."""
+        if conversation := self._threads[owner_of(context)].get(thread_id):
+            conversation.items.pop(item_id)
+            conversation.feedback.pop(item_id, None)
+
+    async def save_feedback(
+        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
+    ) -> None:
+        """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
+        conversation = self._find(thread_id, context)
+        if not all(map(conversation.items.get, item_ids)):
+            raise NotFoundError("There is no such item")
+        conversation.feedback |= dict.fromkeys(item_ids, kind)
+
+    async def load_feedback(
+        self, thread_id: str, context: RequestContext
+    ) -> dict[str, FeedbackKind]:
+        """Return the thumbs of a thread by item."""
+        conversation = self._threads[owner_of(context)].get(thread_id)
+        return dict(conversation.feedback) if conversation else {}
+
+    # --- attachments ---
+
+    async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
+        """Add or replace a record; ValueError when it would move it out of its thread."""
+        require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
+        doc, held = dump(attachment).encode(), self._attachments[owner_of(context)]
+        if attachment.thread_id is not None:
+            self._find(attachment.thread_id, context)
+        if held.get(attachment.id, (None,))[0] not in (None, attachment.thread_id):
+            raise ValueError("thread_id: the attachment belongs to another thread")
+        held[attachment.id] = attachment.thread_id, doc
+
+    async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
+        """Return an attachment's record, or raise NotFoundError."""
+        if found := self._attachments[owner_of(context)].get(attachment_id):
+            return ATTACHMENT.validate_json(found[1])
+        raise NotFoundError(f"There is no attachment {attachment_id!a}")
+
+    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
+        """Delete an attachment's record, if it is there."""
+        self._attachments[owner_of(context)].pop(attachment_id, None)
+
+    async def load_attachments(
+        self, thread_id: str | None, context: RequestContext
+    ) -> list[Attachment]:
+        """Return the records of one thread, or with None all that the owner has, oldest first."""
+        held = self._attachments[owner_of(context)].values()
+        return [ATTACHMENT.validate_json(v) for of, v in held if thread_id in (None, of)]
+
+    async def owners(self) -> AsyncIterator[str]:
+        """Yield every owner that has a thread or an attachment, each once."""
+        threads = {owner for owner, held in self._threads.items() if held.page(None, 1, "asc")[0]}
+        for owner in threads.union(owner for owner, held in self._attachments.items() if held):
+            yield owner
+
+    # --- turns: one answer at a time in a thread ---
+
+    async def claim_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+        """Take a thread's lease for LEASE_SECONDS; False while another turn holds it.
+
+        It is a promise, not a lock: a worker that was paused past its lease may still write.
+        """
+        conversation = self._find(thread_id, context)
+        if conversation.holder() not in (None, turn_id):
+            return False
+        conversation.turn = turn_id, time.monotonic() + LEASE_SECONDS
+        conversation.stopping = False
+        return True
+
+    async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+        """Prolong the lease; False when it was lost or was asked to stop."""
+        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        if conversation.holder() != turn_id or conversation.stopping:
+            return False
+        conversation.turn = turn_id, time.monotonic() + LEASE_SECONDS
+        return True
+
+    async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
+        """Give the lease back, if it is this turn's."""
+        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        if conversation.holder() == turn_id:
+            conversation.turn = "", 0.0
+
+    async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
+        """Ask the turn that holds the lease to stop; False when none does."""
+        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        conversation.stopping = conversation.holder() is not None
+        return conversation.stopping
+
+
+ChatStore = MemoryStore
+"""The name by which the rest of the app knows its store."""
+
+
+def open_store(settings: "Settings") -> AbstractAsyncContextManager[MemoryStore]:
+    """Return the store that the settings name, to be entered with `async with`."""
+    return MemoryStore.open(settings.store_url or "memory://")
