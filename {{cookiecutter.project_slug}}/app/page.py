@@ -1,0 +1,81 @@
+"""The page: `/`, what its script must know (`/config.json`) and its files (`/static`)."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from .settings import Settings
+
+FOLDER = Path(__file__).parent / "static"
+WAIT_SECONDS = 10
+"""When the component is not ready after this time, the page calls it blocked."""
+
+router = APIRouter(include_in_schema=False)
+
+
+class FreshFiles(StaticFiles):
+    """Files about which a browser asks each time, so that a new release shows at once."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return the file, or 304 when the browser has it."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+static = FreshFiles(directory=FOLDER)
+
+
+def csp(settings: Settings) -> str:
+    """Return the page's Content-Security-Policy: this app, ChatKit's script and its frame."""
+    script = urlsplit(settings.chatkit_script_url)
+    cdn = f"{script.scheme}://{script.netloc}" if script.netloc else ""
+    sources = {
+        "default-src": "'none'",
+        "script-src": f"'self' {cdn}",
+        "frame-src": f"'self' {cdn}",
+        "connect-src": f"'self' {cdn}",
+        "img-src": " ".join(["'self' data: blob:", *settings.image_hosts]),
+        "style-src": "'self' 'unsafe-inline'",  # the component styles its own shadow tree
+        "font-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "object-src": "'none'",
+    }
+    return "; ".join(f"{name} {value.strip()}" for name, value in sources.items())
+
+
+@router.get("/")
+async def index(request: Request) -> FileResponse:
+    """Return the page; it holds no data, so it asks for no login."""
+    policy = csp(request.app.state.settings)
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": policy}
+    return FileResponse(FOLDER / "index.html", headers=headers)
+
+
+@router.get("/config.json")
+async def config(request: Request, response: Response) -> dict[str, Any]:
+    """Return what the page must know, all of it public."""
+    settings: Settings = request.app.state.settings
+    if not settings.oidc_issuer:  # the cookie comes before requests that run side by side
+        await request.app.state.auth.user_of(request)
+    response.headers["Cache-Control"] = "no-store"
+    plain = settings.development if settings.plain_client is None else settings.plain_client
+    return {
+        "scriptUrl": settings.chatkit_script_url,
+        "domainKey": settings.chatkit_domain_key,
+        "waitSeconds": WAIT_SECONDS,
+        "plainClient": plain,
+        "stopByRequest": settings.on_disconnect == "finish",
+        "uploadStrategy": settings.upload_strategy,
+        "maxFiles": settings.max_attachments,
+        "maxFileBytes": settings.max_file_bytes,
+        "models": settings.allowed_models,
+        "tools": settings.allowed_tools,
+        "dictation": bool(settings.transcribe_model),
+    }
