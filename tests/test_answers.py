@@ -1,0 +1,284 @@
+"""Answers are data: kept intact wherever they are shown, or refused in one line; never executed."""
+
+import ast
+import html
+import json
+import os
+import re
+import string
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from baked import CONTEXTS, STORAGES, TEMPLATE, BakedProject
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+CANARY = "canary-was-executed"
+EXECUTES = f"open('{CANARY}','w').close()"
+HOSTILE = [
+    "Bob's \"Best\" App",
+    "’quotes‘ of “all” «kinds» `too` ''' \"\"\"",
+    "back\\slash \\n \\\\ \\\" \\",
+    "trailing backslash\\",
+    f"'); import os; os.system('touch {CANARY}') #",
+    f'"); {EXECUTES}; ("',
+    f'""" + {EXECUTES} + """',
+    f"$({CANARY}) `touch {CANARY}` ; touch {CANARY} && true",
+    "<script>alert(1)</script> </title> & &amp;",
+    "]]> --> <!-- # jinja: include \"/etc/passwd\"",
+    "# jinja: set x = 1",
+    "<# a comment #> {# another #}",
+    "emoji 🚀 👨‍👩‍👧‍👦 and ünïcödé",
+    "שלום עולם مرحبا",
+    "数字 アプリ",
+    "%s %(x)s {0} {x} ${HOME} %PATH%",
+    "[project] name = 'x' # = ] }",
+    "- yaml: [1, 2] &anchor *alias !tag |",
+    "x" * 200,
+    "  spaces  around  ",
+    "null",
+    "2 fast",
+    "🚀",
+    "con",
+]
+RENDERED_BY_COOKIECUTTER = ["{{ 7*7 }}", "{% raw %}", "{{ cookiecutter }}", "a {{ '{{' }} b {%"]
+"""On the command line these are code, says cookiecutter; typed or replayed they are data."""
+REFUSED = ["two\nlines", "tab\there", "nul\0", "bell\a", "\u202eright to left", "\u2028line", " "]
+SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+WRONG_SLUGS = [
+    "2fast", "-x", "x-", "a--b", "a/b", "../x", "..", "Upper", "with space", "x" * 64, "ünï", "a_b",
+    "a.b", "con", "lpt1", "a\nb", 'a"b', "a'b", "C:\\x", "x;y", "🚀",
+]  # fmt: skip
+
+
+def run_cookiecutter(
+    output: Path, *arguments: str, answers: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does, with a home of its own; `answers` are typed."""
+    home = output.parent / "home"
+    home.mkdir(exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COOKIECUTTER")}
+    return subprocess.run(
+        [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "-o", str(output), *arguments],
+        cwd=output.parent,
+        env=environment | {"HOME": str(home), "USERPROFILE": str(home), "PYTHONUTF8": "1"},
+        input=answers or "",
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
+
+def replay_file(folder: Path, **answers: object) -> Path:
+    """Write a replay file as cookiecutter would have, for these answers."""
+    path = folder / "answers.json"
+    path.write_text(json.dumps({"cookiecutter": answers}))
+    return path
+
+
+def assert_shows(project: Path, name: str) -> None:
+    """Check that the name stands, letter by letter, wherever the app shows it."""
+    about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert about["description"] == name
+    assert SLUG.fullmatch(about["name"])
+    assert len(about["name"]) <= 63
+    assert about["name"] == project.name
+    module = ast.parse((project / "app/__init__.py").read_text(encoding="utf-8"))
+    assert ast.literal_eval(module.body[-1].value) == name  # type: ignore[attr-defined]
+    page = (project / "app/static/index.html").read_text(encoding="utf-8")
+    shown = re.search(r"<title>(.*?)</title>", page)
+    assert shown is not None
+    assert html.unescape(shown[1]) == name
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert readme.splitlines()[0] == f"# {name}"
+    for path in project.rglob("*.py"):
+        ast.parse(path.read_text(encoding="utf-8"))
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], output: Path, key: str) -> str:
+    """Check that our one line came first and that no file was left; return the line."""
+    assert done.returncode != 0
+    first = done.stderr.splitlines()[0]
+    assert first.startswith(f"ERROR: {key}"), done.stderr
+    assert [p for p in output.parent.rglob("*") if p.is_file() and "home" not in p.parts
+            and p.name != "answers.json"] == []  # fmt: skip
+    return first
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Return an empty folder to bake into."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("name", HOSTILE + RENDERED_BY_COOKIECUTTER)
+def test_a_typed_name_is_kept_intact(output: Path, name: str) -> None:
+    """What is typed at the prompt stands in README, page, pyproject.toml and OpenAPI's title."""
+    done = run_cookiecutter(output, answers=f"{name}\n\n\n\n")
+    assert done.returncode == 0, done.stderr
+    (project,) = output.iterdir()
+    assert_shows(project, name.strip() if name != name.strip() else name)
+    assert not list(output.parent.rglob(CANARY))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_on_the_command_line_is_kept_intact(
+    bake: Callable[..., BakedProject], name: str
+) -> None:
+    """The same for `project_name=...`, without Jinja's braces: cookiecutter renders those."""
+    project = bake(project_name=name)
+    assert_shows(project.path, name)
+    assert not list(project.path.parent.rglob(CANARY))
+    assert not Path(CANARY).exists()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_name_with_control_characters_is_refused(output: Path, name: str) -> None:
+    """One line names the key, before anything is written."""
+    replay = replay_file(
+        output.parent,
+        project_name=name,
+        project_slug="x",
+        storage_type="memory",
+        context_type="dict",
+        __name_escaped=name.replace("\\", "\\\\").replace('"', '\\"'),
+        __dev="",
+        **private(),
+    )
+    done = run_cookiecutter(output, "--replay-file", str(replay))
+    assert_refused(done, output, "project_name")
+
+
+def private() -> dict[str, object]:
+    """Return what cookiecutter keeps beside the answers in a replay file."""
+    own = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    kept = ("_copy_without_render", "_jinja2_env_vars", "__template_version")
+    return {key: own[key] for key in kept}
+
+
+NAMES = st.text(st.characters(exclude_categories=("Cs",)), max_size=200) | st.text(
+    st.sampled_from(string.punctuation + "\\'\" {}%#\n\té🚀")
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(name=NAMES)
+def test_any_name_is_kept_or_refused(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Any text through the replay file: the app shows it letter by letter, or one line says no."""
+    from cookiecutter.exceptions import FailedHookException  # noqa: PLC0415 - slow to import
+    from cookiecutter.main import cookiecutter  # noqa: PLC0415
+
+    output = tmp_path_factory.mktemp("any")
+    answers = {"project_name": name, "storage_type": "memory", "context_type": "dict"}
+    replay = replay_file(output, **answers, **private())
+    try:
+        made = cookiecutter(
+            str(TEMPLATE), replay=str(replay), output_dir=str(output), default_config=True
+        )
+    except FailedHookException:
+        refused = not name.strip() or any(ord(c) < 32 or 126 < ord(c) < 160 for c in name)
+        assert refused or re.search("[\u2028-\u202e\u2066-\u2069]", name), ascii(name)
+        return
+    assert_shows(Path(made), name)
+
+
+@pytest.mark.parametrize("slug", WRONG_SLUGS)
+def test_a_wrong_slug_is_refused_with_one_that_passes(output: Path, slug: str) -> None:
+    """The line names the rule and a slug that would pass; it does pass."""
+    replay = replay_file(output.parent, project_name="X", project_slug=slug, storage_type="memory",
+                         context_type="dict", __name_escaped="X", __dev="", **private())  # fmt: skip
+    done = run_cookiecutter(output, "--replay-file", str(replay))
+    if slug == "..":
+        assert "already exists" in done.stderr
+        return
+    line = assert_refused(done, output, "project_slug")
+    offered = re.search(r"try '(.*)'$", line)
+    assert offered is not None
+    assert SLUG.fullmatch(offered[1])
+    assert len(offered[1]) <= 63
+    assert run_cookiecutter(output, "--no-input", f"project_slug={offered[1]}").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("storage_type", "mongo"), ("context_type", "list"), ("__dev", "../x.py")]
+)
+def test_a_wrong_replay_file_is_refused(output: Path, key: str, value: str) -> None:
+    """A replay file skips cookiecutter's own checks, so pre_gen names the choices."""
+    answers = {"project_name": "X", "project_slug": "x", "storage_type": "memory"}
+    answers |= {"context_type": "dict", "__name_escaped": "X", "__dev": "", key: value}
+    done = run_cookiecutter(
+        output, "--replay-file", str(replay_file(output.parent, **answers, **private()))
+    )
+    line = assert_refused(done, output, key if key != "__dev" else "the replay file")
+    for choice in {"storage_type": STORAGES, "context_type": CONTEXTS}.get(key, ()):
+        assert choice in line
+
+
+def test_a_wrong_choice_names_the_choices(output: Path) -> None:
+    """On the command line cookiecutter itself names them."""
+    done = run_cookiecutter(output, "--no-input", "storage_type=mongo")
+    assert done.returncode != 0
+    assert all(choice in done.stderr for choice in STORAGES)
+    assert list(output.iterdir()) == []
+
+
+def test_a_misspelt_key_shows(output: Path) -> None:
+    """cookiecutter drops unknown keys without a word; the choices printed at the end show it."""
+    done = run_cookiecutter(output, "--no-input", "storage_typ=redis")
+    assert re.search(r"storage_type +memory", done.stdout)
+
+
+def test_the_next_steps_are_printed(output: Path) -> None:
+    """The last lines say where the app is and how to run it."""
+    done = run_cookiecutter(output, "--no-input")
+    assert f'cd "{output / "chatkit-app"}"' in done.stdout
+    assert "make run" in done.stdout
+    assert "uv run python -m app" in done.stdout
+
+
+def test_an_existing_folder_is_left_alone(output: Path) -> None:
+    """cookiecutter's own refusal; nothing is overwritten."""
+    (output / "chatkit-app").mkdir()
+    (output / "chatkit-app/README.md").write_text("mine")
+    done = run_cookiecutter(output, "--no-input")
+    assert "already exists" in done.stderr
+    assert (output / "chatkit-app/README.md").read_text() == "mine"
+    assert len(list((output / "chatkit-app").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("🚀", "chatkit-app"),
+        ("2 fast", "app-2-fast"),
+        ("x" * 200, "x" * 63),
+        ("1" * 200, "app-" + "1" * 59),
+        ("a" * 62 + " b", "a" * 62),
+        ("Con", "app-con"),
+        ("Größe & Co. KG", "grosse-co-kg"),
+    ],
+)
+def test_the_default_slug_is_always_a_good_one(
+    bake: Callable[..., BakedProject], name: str, slug: str
+) -> None:
+    """Whatever the name."""
+    assert bake(project_name=name).path.name == slug
+
+
+def test_the_questions_are_four_and_labelled() -> None:
+    """Every question has a label, every choice says what it means."""
+    asked = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    questions = [key for key in asked if not key.startswith("_")]
+    assert questions == ["project_name", "project_slug", "storage_type", "context_type"]
+    assert list(asked["__prompts__"]) == questions
+    for key in ("storage_type", "context_type"):
+        assert set(asked["__prompts__"][key]) == {"__prompt__", *asked[key]}
