@@ -27,6 +27,7 @@ from chatkit.types import (
     WidgetItem,
 )
 
+from .assistant import ACTIONS, SYNC_ACTIONS
 from .attachments import Files
 from .context import RequestContext
 from .errors import ApiError
@@ -96,6 +97,10 @@ async def _check_thread(
             wanted = StructuredInputItem
         case _:
             wanted = WidgetItem
+    if isinstance(request, ThreadsCustomActionReq | ThreadsSyncCustomActionReq):
+        known = ACTIONS if isinstance(request, ThreadsCustomActionReq) else SYNC_ACTIONS
+        if request.params.action.type not in known:
+            raise ApiError(400, "unknown_action", "This app does not know that action.")
     if item_id := getattr(request.params, "item_id", None):
         item = await store.load_item(thread.id, item_id, context)
         if not isinstance(item, wanted):

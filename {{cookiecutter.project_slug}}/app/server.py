@@ -11,13 +11,12 @@ from typing import Any
 from agents import Agent
 from chatkit.actions import Action
 from chatkit.agents import AgentContext
+from chatkit.errors import ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
 from chatkit.types import (
-    AssistantMessageItem,
     AudioInput,
     ChatKitReq,
-    ErrorCode,
     ErrorEvent,
     FeedbackKind,
     Page,
@@ -43,8 +42,10 @@ from .attachments import Files
 from .checks import check
 from .context import RequestContext, context_for, owner_of, request_id_of
 from .errors import ApiError
+from .events import has_content, keep
 from .limits import Limits
-from .run import keep, run, title_by_model, title_of, transcribe
+from .model import title_by_model, title_of, transcribe
+from .run import run
 from .settings import Settings
 from .store import ChatStore
 from .streaming import Turn, Turns
@@ -196,7 +197,7 @@ class AppServer(ChatKitServer[RequestContext]):
             keep(kept.items, event)
             yield event
         if title and input_user_message and self._settings.title_model:
-            better = await title_by_model(input_user_message, context, self._settings)
+            better = await title_by_model(self._agent, input_user_message, self._settings)
             if better and await self._store.set_title_if_unchanged(
                 thread.id, title, better, context
             ):
@@ -214,9 +215,7 @@ class AppServer(ChatKitServer[RequestContext]):
         kept.marked = True
         pending = {item.id: kept.items.get(item.id, item) for item in pending_items}
         for item in pending.values():
-            if isinstance(item, AssistantMessageItem) and not any(
-                part.text.strip() for part in item.content
-            ):
+            if not has_content(item):
                 continue
             try:
                 await self._store.add_thread_item(thread.id, item, context)
@@ -266,7 +265,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self, audio_input: AudioInput, context: RequestContext
     ) -> TranscriptionResult:
         """Turn speech into text through the configured API."""
-        return TranscriptionResult(text=await transcribe(audio_input, context, self._settings))
+        return TranscriptionResult(text=await transcribe(audio_input, self._settings))
 
 
 def parse(body: bytes) -> ChatKitReq:

@@ -1,0 +1,67 @@
+"""The example's widget: a clock that streams in, and its two buttons. Delete it with its tool."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from chatkit.actions import Action
+from chatkit.types import (
+    SyncCustomActionResponse,
+    ThreadItemReplacedEvent,
+    ThreadMetadata,
+    ThreadStreamEvent,
+    WidgetItem,
+)
+from chatkit.widgets import DynamicWidgetRoot as Widget
+
+from .context import RequestContext
+
+
+def read_clock(zone: str) -> str:
+    """Return the time there; the model reads the text of a tool's ValueError and may try again."""
+    try:
+        return f"It is {datetime.now(ZoneInfo(zone)):%H:%M:%S} in {zone}"
+    except (LookupError, OSError, ValueError):
+        raise ValueError(f"There is no time zone {zone[:80]!r}.") from None
+
+
+def clock(zone: str, text: str, *, closed: bool = False) -> Widget:
+    """Return a card with the time and, unless it is closed, two buttons."""
+    again = {"type": "clock.again", "payload": {"zone": zone}}
+    close = {"type": "clock.close", "streaming": False}
+    buttons = [
+        {"type": "Button", "label": "Again", "onClickAction": again},
+        {"type": "Button", "label": "Close", "onClickAction": close},
+    ]
+    parts = [{"type": "Text", "id": "time", "value": text}, {"type": "Row", "children": buttons}]
+    return Widget.model_validate({"type": "Card", "children": parts[:1] if closed else parts})
+
+
+async def clock_again(
+    thread: ThreadMetadata,
+    action: Action[str, Any],
+    sender: WidgetItem | None,
+    context: RequestContext,
+) -> AsyncIterator[ThreadStreamEvent]:
+    """Answer the button Again with events: the card shows the time anew."""
+    match sender, action.payload:
+        case WidgetItem(), {"zone": str(zone)}:
+            text = read_clock(zone)
+            update = {"widget": clock(zone, text), "copy_text": text}
+            yield ThreadItemReplacedEvent(item=sender.model_copy(update=update))
+        case _:
+            raise ValueError("clock.again is sent by the widget, with a zone")
+
+
+async def clock_close(
+    thread: ThreadMetadata,
+    action: Action[str, Any],
+    sender: WidgetItem | None,
+    context: RequestContext,
+) -> SyncCustomActionResponse:
+    """Answer the button Close with the changed item: the card loses its buttons."""
+    if sender is None:
+        raise ValueError("clock.close is sent by the widget")
+    widget = clock("", sender.copy_text or "", closed=True)
+    return SyncCustomActionResponse(updated_item=sender.model_copy(update={"widget": widget}))

@@ -1,0 +1,176 @@
+"""What the model is given of a conversation: its newest whole turns, in a form any model takes."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agents import TResponseInputItem
+from chatkit.agents import ThreadItemConverter
+from chatkit.store import Store
+from chatkit.types import (
+    AssistantMessageItem,
+    Attachment,
+    ClientToolCallItem,
+    GeneratedImageItem,
+    HiddenContextItem,
+    ThreadItem,
+    ThreadMetadata,
+    UserMessageItem,
+    UserMessageTagContent,
+)
+from openai.types.responses import ResponseInputContentParam
+
+from .context import RequestContext
+from .settings import Settings
+
+log = logging.getLogger("app.history")
+ContentPart = Callable[[Attachment, RequestContext], Awaitable[ResponseInputContentParam]]
+PAGE = 100
+REMEMBERED_CHARS = 20_000
+"""How much of a tool's output the next turns are given."""
+
+
+async def load_history(
+    store: Store[RequestContext],
+    thread: ThreadMetadata,
+    context: RequestContext,
+    settings: Settings,
+) -> list[ThreadItem]:
+    """Return the newest turns, oldest first: whole ones, up to the settings' HISTORY_*.
+
+    The newest turn is always there. A long thread costs what the budget costs: it is read from
+    its end.
+    """
+    newest: list[ThreadItem] = []
+    turns, size, after, more = 0, 0, None, True
+    while more and len(newest) < settings.history_items:
+        page = await store.load_thread_items(
+            thread.id, after, min(settings.history_items - len(newest), PAGE), "desc", context
+        )
+        more, after = page.has_more, page.after
+        for item in page.data:
+            size += _size(item)
+            if size > settings.history_chars and turns:
+                more = True
+                break
+            newest.append(item)
+            turns += isinstance(item, UserMessageItem)
+        else:
+            continue
+        break
+    while more and turns and not isinstance(newest[-1], UserMessageItem):
+        newest.pop()  # the end of a turn that did not fit
+    return [item for item in reversed(newest) if not _pending(item)]
+
+
+def _size(item: ThreadItem) -> int:
+    """Return about how many characters the model reads of an item."""
+    match item:
+        case UserMessageItem():
+            return sum(len(part.text) for part in item.content) + len(item.quoted_text or "")
+        case AssistantMessageItem():
+            return sum(len(part.text) for part in item.content)
+        case _:
+            return len(item.model_dump_json())
+
+
+def _pending(item: ThreadItem) -> bool:
+    """Say whether a call never got its result: no model takes a call without one."""
+    return isinstance(item, ClientToolCallItem) and item.status == "pending"
+
+
+def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
+    """Return what a hidden item keeps of a server tool's call."""
+    text = str(output)
+    if len(text) > REMEMBERED_CHARS:
+        text = f"{text[:REMEMBERED_CHARS]}… (cut)"
+    return {"type": "tool_call", "name": name, "arguments": arguments, "output": text}
+
+
+class Converter(ThreadItemConverter):
+    """Thread items as input of both APIs: plain assistant texts, calls with ids of our own."""
+
+    def __init__(
+        self, context: RequestContext, content_part: ContentPart | None = None, files: int = 10
+    ) -> None:
+        """Send the newest `files` files through `content_part`; older ones are described."""
+        self._context, self._content_part, self._files = context, content_part, files
+        self._sent: set[str] = set()
+
+    async def convert(self, items: list[ThreadItem]) -> list[TResponseInputItem]:
+        """Return the model's input for these items, oldest first."""
+        users = (item for item in items if isinstance(item, UserMessageItem))
+        ids = [attachment.id for item in users for attachment in item.attachments]
+        self._sent = set(ids[-self._files :])
+        return await self.to_agent_input(items)
+
+    async def user_message_to_input(
+        self, item: UserMessageItem, is_last_message: bool = True
+    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+        """Keep a quote also when tools or answers follow its message."""
+        return await super().user_message_to_input(item, is_last_message=True)
+
+    async def assistant_message_to_input(
+        self, item: AssistantMessageItem
+    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+        """Replay as plain text: chat-completions models refuse `output_text`."""
+        text = "\n".join(part.text for part in item.content).strip()
+        return {"role": "assistant", "content": text} if text else None
+
+    async def client_tool_call_to_input(
+        self, item: ClientToolCallItem
+    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+        """Replay a call of the page's; one without a result is left out."""
+        if _pending(item):
+            return None
+        return _call(item.id, item.name, json.dumps(item.arguments), json.dumps(item.output))
+
+    async def hidden_context_to_input(
+        self, item: HiddenContextItem
+    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+        """Replay a server tool's call as such, any other value as text."""
+        match item.content:
+            case {"type": "tool_call", "name": str(name), "arguments": str(args), "output": output}:
+                return _call(item.id, name, args, str(output))
+            case str():
+                return await super().hidden_context_to_input(item)
+            case content:
+                text = json.dumps(content, default=str, ensure_ascii=False)
+                return await super().hidden_context_to_input(
+                    item.model_copy(update={"content": text})
+                )
+
+    async def generated_image_to_input(
+        self, item: GeneratedImageItem
+    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+        """Say that there was an image: its address is for the user's browser alone."""
+        return {"role": "assistant", "content": "(I made an image here; the user sees it.)"}
+
+    async def tag_to_message_content(self, tag: UserMessageTagContent) -> ResponseInputContentParam:
+        """Describe an @-mention as the page sent it; look it up by its id to trust it."""
+        data = json.dumps(tag.data, ensure_ascii=False)[:2000]
+        return _text(f"@{tag.text} is {tag.group or 'an entity'} {tag.id}: {data}")
+
+    async def attachment_to_message_content(
+        self, attachment: Attachment
+    ) -> ResponseInputContentParam:
+        """Send a file's content; one that is old, gone or unreadable is described."""
+        described = f"(file {attachment.name!r}, {attachment.mime_type})"
+        if self._content_part is None or attachment.id not in self._sent:
+            return _text(described)
+        try:
+            return await self._content_part(attachment, self._context)
+        except Exception:
+            log.exception("file %s cannot be given to the model", attachment.id)
+            return _text(f"{described[:-1]}, which cannot be read)")
+
+
+def _text(text: str) -> ResponseInputContentParam:
+    return {"type": "input_text", "text": text}
+
+
+def _call(call_id: str, name: str, arguments: str, output: str) -> list[TResponseInputItem]:
+    """Return a call and its output under the item's id: models may use theirs twice."""
+    call: Any = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
+    return [call, {"type": "function_call_output", "call_id": call_id, "output": output}]

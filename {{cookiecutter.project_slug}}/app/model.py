@@ -1,0 +1,101 @@
+"""The model that `Settings` ask for: offline, or any server that speaks one of OpenAI's APIs."""
+
+from copy import copy
+from typing import Any
+
+from agents import (
+    Agent,
+    Model,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    RunConfig,
+    Runner,
+    set_tracing_export_api_key,
+)
+from chatkit.types import AudioInput, UserMessageItem
+from openai import AsyncOpenAI
+
+from .errors import ApiError
+from .offline import OfflineModel
+from .settings import Settings
+
+TITLE_CHARS = 60
+
+
+def make_client(settings: Settings) -> AsyncOpenAI | None:
+    """Return a client of the model's server, None when neither key nor address is set."""
+    key = settings.openai_api_key.get_secret_value()
+    if not key and not settings.openai_base_url:
+        return None
+    return AsyncOpenAI(
+        api_key=key or "none",  # local servers ask for none, the client insists on one
+        base_url=settings.openai_base_url or None,
+        timeout=settings.turn_seconds,
+    )
+
+
+def make_model(settings: Settings) -> Model:
+    """Return the model that answers; the offline one when nothing else is set."""
+    client = make_client(settings)
+    if client is None:
+        return OfflineModel()
+    if traced(settings):
+        set_tracing_export_api_key(client.api_key)
+    if settings.model_api == "responses":
+        return OpenAIResponsesModel(settings.model, client)
+    return OpenAIChatCompletionsModel(settings.model, client)
+
+
+def traced(settings: Settings) -> bool:
+    """Say whether runs go to OpenAI's traces: not those of another server, nor offline ones."""
+    return bool(settings.openai_api_key) and not settings.openai_base_url
+
+
+def named(model: Any, name: str) -> Any:
+    """Return the model of another name on the same server; a model without a name stays."""
+    if not isinstance(model, OpenAIResponsesModel | OpenAIChatCompletionsModel):
+        return model
+    other = copy(model)
+    other.model = name
+    return other
+
+
+def text_of(message: UserMessageItem) -> str:
+    """Return what the user typed, on one line."""
+    return " ".join(" ".join(part.text for part in message.content).split())
+
+
+def title_of(message: UserMessageItem) -> str:
+    """Return a thread's first title: the message, cut at a word."""
+    text = text_of(message) or next((file.name for file in message.attachments), "")
+    if len(text) <= TITLE_CHARS:
+        return text or "Conversation"
+    head, space, _ = text[: TITLE_CHARS - 1].rpartition(" ")
+    return f"{head if space else text[: TITLE_CHARS - 1]}…"
+
+
+async def title_by_model(
+    agent: Agent[Any], message: UserMessageItem, settings: Settings
+) -> str | None:
+    """Return a better title from the model that TITLE_MODEL names, None when it has none."""
+    namer = Agent[None](
+        "Title",
+        instructions="Answer with a title of at most five words for a conversation that begins so.",
+        model=named(agent.model, settings.title_model),
+    )
+    config = RunConfig(tracing_disabled=True)
+    result = await Runner.run(namer, text_of(message)[:2000], run_config=config)
+    return " ".join(str(result.final_output).strip("\"'“”. \n").split())[:TITLE_CHARS] or None
+
+
+async def transcribe(audio: AudioInput, settings: Settings) -> str:
+    """Return what was said, through the model's server; ApiError 501 without one."""
+    client = make_client(settings)
+    if client is None or not settings.transcribe_model:
+        raise ApiError(501, "not_offered", "Dictation is not set up here.")
+    file = (f"speech.{audio.media_type.rpartition('/')[2]}", audio.data, audio.media_type)
+    async with client:
+        answer = await client.audio.transcriptions.create(
+            file=file, model=settings.transcribe_model
+        )
+    return answer.text

@@ -1,0 +1,179 @@
+"""One turn of the assistant: from the thread's history to the events that the page sees."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from copy import copy
+from datetime import UTC, datetime
+
+from agents import (
+    Agent,
+    FunctionTool,
+    ModelSettings,
+    RunConfig,
+    RunContextWrapper,
+    RunHooks,
+    Runner,
+    RunResultStreaming,
+    Tool,
+    TResponseInputItem,
+)
+from agents.tool_context import ToolContext
+from chatkit.agents import AgentContext, stream_agent_response
+from chatkit.errors import BaseStreamError
+from chatkit.store import NotFoundError, Store
+from chatkit.types import (
+    HiddenContextItem,
+    InferenceOptions,
+    ProgressUpdateEvent,
+    ThreadItem,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadMetadata,
+    ThreadStreamEvent,
+    UserMessageItem,
+)
+
+from .attachments import Files
+from .context import RequestContext, request_id_of
+from .events import OwnIds, has_content, keep
+from .failures import TurnTimeoutError, explain, tool_failed, tool_hangs
+from .history import Converter, load_history, tool_memory
+from .model import named, traced
+from .settings import Settings
+
+log = logging.getLogger("app.run")
+Chat = AgentContext[RequestContext]
+
+
+async def run(  # noqa: PLR0917 - what a turn is made of
+    agent: Agent[Chat],
+    store: Store[RequestContext],
+    thread: ThreadMetadata,
+    message: UserMessageItem | None,
+    context: RequestContext,
+    settings: Settings,
+    files: Files,
+) -> AsyncIterator[ThreadStreamEvent]:
+    """Answer the newest turn of the thread; the model stops when the caller does.
+
+    Raises:
+        CustomStreamError: one sentence for the user; the log has the cause.
+        NotFoundError: the thread was deleted meanwhile.
+    """
+    ids = OwnIds(lambda kind: store.generate_item_id(kind, thread, context))
+    unfinished: dict[str, ThreadItem] = {}
+    try:
+        history = await load_history(store, thread, context, settings)
+        converter = Converter(context, files.content_part, settings.max_attachments)
+        chat = Chat(thread=thread, store=store, request_context=context)
+        result = _start(agent, await converter.convert(history), chat, message, settings)
+        async for event in _events(chat, result, settings.turn_seconds):
+            for own in ids.own(event):
+                keep(unfinished, own)
+                if isinstance(own, ThreadItemDoneEvent):
+                    del unfinished[own.item.id]
+                yield own
+    except (NotFoundError, BaseStreamError):
+        raise
+    except Exception as error:
+        request_id = request_id_of(context)
+        log.exception("no answer", extra={"request_id": request_id, "thread_id": thread.id})
+        for item in filter(has_content, unfinished.values()):
+            yield ThreadItemDoneEvent(item=item)
+        raise explain(error, request_id) from error
+
+
+def _start(
+    agent: Agent[Chat],
+    history: list[TResponseInputItem],
+    chat: Chat,
+    message: UserMessageItem | None,
+    settings: Settings,
+) -> RunResultStreaming:
+    """Start the model with what the user chose in the composer and a limit on each tool's time."""
+    tools = [copy(tool) for tool in agent.tools]
+    for tool in tools:
+        if isinstance(tool, FunctionTool) and tool.timeout_seconds is None:
+            tool.timeout_seconds, tool.timeout_error_function = settings.tool_seconds, tool_hangs
+    chosen = message.inference_options if message else InferenceOptions()
+    return Runner.run_streamed(
+        agent.clone(tools=tools),
+        history,
+        context=chat,
+        max_turns=settings.max_turns,
+        hooks=ToolMemory(),
+        run_config=RunConfig(
+            model=named(agent.model, chosen.model) if chosen.model else None,
+            model_settings=ModelSettings(
+                tool_choice=chosen.tool_choice.id if chosen.tool_choice else None
+            ),
+            group_id=chat.thread.id,
+            tracing_disabled=not traced(settings),
+            trace_include_sensitive_data=settings.trace_content,
+            tool_error_formatter=tool_failed,
+            tool_not_found_behavior="return_error_to_model",
+        ),
+    )
+
+
+async def _events(
+    chat: Chat, result: RunResultStreaming, seconds: float
+) -> AsyncIterator[ThreadStreamEvent]:
+    """Yield the run's events; stop the model when this ends, is cancelled or takes too long."""
+    queue: asyncio.Queue[ThreadStreamEvent | None] = asyncio.Queue()
+
+    async def pull() -> None:
+        """Read the SDK's stream to its end, in a task that no cancellation tears apart."""
+        try:
+            async for event in stream_agent_response(chat, result):
+                # a copy: tools go on changing the workflow that they have added
+                added = isinstance(event, ThreadItemAddedEvent)
+                queue.put_nowait(event.model_copy(deep=True) if added else event)
+        finally:
+            queue.put_nowait(None)
+            await chat.stream(ProgressUpdateEvent(text=""))  # frees a reader the SDK leaves behind
+
+    def stop(_: object) -> None:
+        result.cancel()
+
+    puller = asyncio.create_task(pull())
+    caller = asyncio.current_task()
+    if caller:
+        caller.add_done_callback(stop)  # it may be cancelled while it holds an event
+    deadline = asyncio.get_running_loop().time() + seconds
+    try:
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    event = await queue.get()
+            except TimeoutError:
+                raise TurnTimeoutError from None
+            if event is None:
+                break
+            yield event
+        await puller
+    finally:
+        result.cancel()
+        if caller:
+            caller.remove_done_callback(stop)
+        await asyncio.wait({puller}, timeout=1)
+
+
+class ToolMemory(RunHooks[Chat]):
+    """Keeps the calls of server tools as hidden items, for the model's next turns."""
+
+    async def on_tool_end(
+        self, context: RunContextWrapper[Chat], agent: Agent[Chat], tool: Tool, result: object
+    ) -> None:
+        """Store a call and its output where it happened in the thread."""
+        chat = context.context
+        if chat.client_tool_call or not isinstance(context, ToolContext):
+            return  # the page's own call is an item of its own
+        item = HiddenContextItem(
+            id=chat.generate_id("tool_call"),
+            thread_id=chat.thread.id,
+            created_at=datetime.now(UTC),
+            content=tool_memory(context.tool_name, context.tool_arguments, result),
+        )
+        await chat.stream(ThreadItemDoneEvent(item=item))
