@@ -1,1 +1,520 @@
-"""To come."""
+"""Conversations in one SQLite file: one thread writes, with group commit, another one reads.
+
+Several processes of one machine may share the file; a network file system must not hold it.
+"""
+# ruff: noqa: S608 - statements are put together from this file's constants alone
+
+import asyncio
+import functools
+import json
+import secrets
+import sqlite3
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
+from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
+from pydantic import BaseModel, TypeAdapter
+
+from .context import RequestContext, owner_of
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+# --- the same in every store: values ---
+ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
+ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
+LEASE_SECONDS = 15
+TOMBSTONE_SECONDS = 86_400
+
+
+class StoreError(RuntimeError):
+    """The engine cannot be used: one line that says what was tried and which setting to change."""
+
+
+def new_id(kind: StoreItemType) -> str:
+    """Return the SDK's prefix and 128 bits: milliseconds, then chance (UUIDv7's order)."""
+    prefix = default_generate_id(kind).partition("_")[0]
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def storable(text: str | None) -> bool:
+    """Say whether every engine can hold this id: no NUL, no lone surrogate."""
+    return text is None or not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+
+
+def require_storable(**ids: str | None) -> None:
+    """Raise ValueError, naming the field, for an id that no engine could hold."""
+    for name, value in ids.items():
+        if not storable(value):
+            raise ValueError(f"{name} holds a NUL or a lone surrogate")
+
+
+def dump(model: BaseModel) -> str:
+    """Return the JSON of a record; ValueError names the field that holds a lone surrogate."""
+    try:
+        text = model.model_dump_json()
+    except ValueError as error:
+        field = _unstorable(model.model_dump(), "") or type(model).__name__
+        raise ValueError(f"{field} cannot be stored") from error
+    # Pydantic refuses a lone surrogate in a value, but in a key it writes U+FFFD for it.
+    if "\ufffd" in text and (field := _unstorable(model.model_dump(), "")):
+        raise ValueError(f"{field} cannot be stored")
+    return text
+
+
+def _unstorable(value: object, path: str) -> str:
+    """Return the path of the first string below `value` that is no valid UTF-8, or ''."""
+    if isinstance(value, str):
+        return path if any("\ud800" <= c <= "\udfff" for c in value) else ""
+    pairs = value.items() if isinstance(value, dict) else ()
+    for key, inner in enumerate(value) if isinstance(value, list | tuple) else pairs:
+        here = f"{path}.{key!a}" if path else str(key)
+        if found := _unstorable(key, here) or _unstorable(inner, here):
+            return found
+    return ""
+
+
+def metadata_of(thread: ThreadMetadata) -> ThreadMetadata:
+    """Return the thread without its items: the SDK sends a Thread, and would get two back."""
+    if type(thread) is ThreadMetadata:
+        return thread
+    return ThreadMetadata(**thread.model_dump(include=set(ThreadMetadata.model_fields)))
+
+
+def sort_time(moment: datetime) -> int:
+    """Return microseconds since 1970 for sorting; a naive time counts as UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+# --- end ---
+
+T = TypeVar("T")
+ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
+THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
+BUSY_SECONDS = 4.0  # how long another process may hold the file; a start-up ends within 5 s
+GROUP = 128  # operations in one commit at most, so that another process gets its turn
+SCHEMA = [
+    """CREATE TABLE threads (key INTEGER PRIMARY KEY, seq INTEGER AS (key), owner BLOB NOT NULL,
+        id TEXT NOT NULL, created INTEGER NOT NULL, doc TEXT NOT NULL, UNIQUE (owner, id))""",
+    "CREATE INDEX threads_in_order ON threads (owner, created, seq)",
+    """CREATE TABLE items (key INTEGER PRIMARY KEY,
+        thread INTEGER NOT NULL REFERENCES threads ON DELETE CASCADE,
+        id TEXT NOT NULL, feedback TEXT, doc TEXT NOT NULL, UNIQUE (thread, id))""",
+    "CREATE INDEX items_in_order ON items (thread, key)",
+    "CREATE INDEX items_with_feedback ON items (thread) WHERE feedback IS NOT NULL",
+    """CREATE TABLE attachments (key INTEGER PRIMARY KEY, owner BLOB NOT NULL, id TEXT NOT NULL,
+        thread INTEGER REFERENCES threads ON DELETE CASCADE,
+        doc TEXT NOT NULL, UNIQUE (owner, id))""",
+    "CREATE INDEX attachments_of_thread ON attachments (thread)",
+    """CREATE TABLE turns (thread INTEGER PRIMARY KEY REFERENCES threads ON DELETE CASCADE,
+        id TEXT NOT NULL, until REAL NOT NULL, stopping INTEGER NOT NULL DEFAULT 0)""",
+    "CREATE TABLE tombstones (owner BLOB, id TEXT, until REAL NOT NULL, PRIMARY KEY (owner, id))",
+    "CREATE INDEX tombstones_by_end ON tombstones (until)",
+]
+"""Append only: `PRAGMA user_version` is the number of these statements that a file has run."""
+MINE = "owner = ?1 AND id = ?2"
+THREAD = f"(SELECT key FROM threads WHERE {MINE})"
+
+
+class SQLiteStore(Store[RequestContext]):
+    """The SDK's Store in one file. Each operation is one hop to a thread and one transaction.
+
+    Times are Unix seconds of the machine's clock. In every statement ?1 is the owner.
+    """
+
+    def __init__(self, reads: sqlite3.Connection, writes: sqlite3.Connection) -> None:
+        """Take two connections; `open` makes and closes them."""
+        self._reads, self._writes = reads, writes
+        self._reader, self._writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._waiting: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator[Self]:
+        """Open `sqlite:///relative.db` or `sqlite:////absolute.db`; close when all is written.
+
+        Raises StoreError within 5 s: no such folder, not a database, a newer schema, locked.
+        """
+        scheme, _, path = url.partition(":///")
+        if scheme != "sqlite" or path in ("", ":memory:"):
+            raise StoreError(f"STORE_URL names no file as sqlite:///chat.db does: {scheme!a}")
+        try:
+            store = cls(*await asyncio.to_thread(_connect, path))
+        except (sqlite3.Error, ValueError) as error:
+            raise StoreError(f"cannot use the file {path!r} of STORE_URL: {error}") from error
+        try:
+            yield store
+        finally:
+            await asyncio.to_thread(store._close)
+
+    def _close(self) -> None:
+        """Finish what waits and close the file."""
+        self._reader.shutdown()
+        self._writer.shutdown()
+        self._reads.close()
+        self._writes.close()
+
+    async def ping(self) -> None:
+        """Raise sqlite3.Error when the file cannot be read."""
+        await self._read("PRAGMA schema_version")
+
+    # --- threads ---
+
+    def generate_thread_id(self, context: RequestContext) -> str:
+        """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
+        return new_id("thread")
+
+    async def load_thread(self, thread_id: str, context: RequestContext) -> ThreadMetadata:
+        """Return a thread's metadata, or raise NotFoundError."""
+        sql = f"SELECT doc FROM threads WHERE {MINE}"
+        return ThreadMetadata.model_validate_json(await self._doc(sql, context, thread_id))
+
+    async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
+        """Add or replace the metadata; NotFoundError for a thread that was deleted today."""
+        require_storable(thread_id=thread.id)
+        sql = f"""INSERT INTO threads (owner, id, created, doc) SELECT ?1, ?2, ?3, ?4 WHERE NOT
+            EXISTS (SELECT 1 FROM tombstones WHERE {MINE} AND until > ?5)
+            ON CONFLICT DO UPDATE SET created = excluded.created, doc = excluded.doc"""
+        created, doc = sort_time(thread.created_at), dump(metadata_of(thread))
+        if not await self._change(sql, context, thread.id, created, doc, time.time()):
+            raise NotFoundError(f"The thread {thread.id!a} was deleted")
+
+    async def load_threads(
+        self, limit: int, after: str | None, order: str, context: RequestContext
+    ) -> Page[ThreadMetadata]:
+        """Return a page of threads by `created_at`; ties in the order of saving."""
+        than, way = ("<", "DESC") if order == "desc" else (">", "ASC")
+        # `seq`, and the plus that takes a column's type away: only so does a pair use the index.
+        start = f"AND (created, seq) {than} (SELECT +created, +seq FROM threads WHERE {MINE})"
+        sql = f"""SELECT id, doc FROM threads WHERE owner = ?1 {start if after is not None else ""}
+            ORDER BY created {way}, seq {way} LIMIT ?3"""
+        return await self._page(THREADS, sql, limit, context, after)
+
+    async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
+        """Delete a thread with all that hangs on it; its id is barred for a day."""
+        key, now = (_owner(context), thread_id), time.time()
+
+        def delete(db: sqlite3.Connection) -> None:
+            if db.execute(f"DELETE FROM threads WHERE {MINE}", key).rowcount:
+                db.execute("DELETE FROM tombstones WHERE until <= ?", (now,))
+                tombstone = (*key, now + TOMBSTONE_SECONDS)
+                db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)", tombstone)
+
+        with suppress(UnicodeEncodeError):
+            await self._write(delete)
+
+    async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
+        """Let a deleted id be saved again."""
+        await self._change(f"DELETE FROM tombstones WHERE {MINE}", context, thread_id)
+
+    async def set_title_if_unchanged(
+        self, thread_id: str, old: str | None, new: str, context: RequestContext
+    ) -> bool:
+        """Set the title unless it is no longer `old` or the thread is gone; say whether."""
+        key = _owner(context), thread_id
+
+        def set_title(db: sqlite3.Connection) -> bool:
+            row = db.execute(f"SELECT doc FROM threads WHERE {MINE}", key).fetchone()
+            if not row or (thread := ThreadMetadata.model_validate_json(row[0])).title != old:
+                return False
+            doc = dump(thread.model_copy(update={"title": new}))
+            db.execute(f"UPDATE threads SET doc = ?3 WHERE {MINE}", (*key, doc))
+            return True
+
+        return await self._write(set_title)
+
+    # --- items ---
+
+    def generate_item_id(
+        self, item_type: StoreItemType, thread: ThreadMetadata, context: RequestContext
+    ) -> str:
+        """Return a new id with the SDK's prefix for its kind."""
+        return new_id(item_type)
+
+    async def load_thread_items(
+        self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
+    ) -> Page[ThreadItem]:
+        """Return a page of items in the order in which they were first added."""
+        than, way = ("<", "DESC") if order == "desc" else (">", "ASC")
+        start = f"AND key {than} (SELECT key FROM items WHERE thread = {THREAD} AND id = ?3)"
+        sql = f"""SELECT id, doc FROM items WHERE thread = {THREAD}
+            {start if after is not None else ""} ORDER BY key {way} LIMIT ?4"""
+        return await self._page(ITEMS, sql, limit, context, thread_id, after)
+
+    async def add_thread_item(
+        self, thread_id: str, item: ThreadItem, context: RequestContext
+    ) -> None:
+        """Add the item, or replace it in its place; NotFoundError without the thread."""
+        require_storable(thread_id=thread_id, item_id=item.id)
+        sql = f"""INSERT INTO items (thread, id, doc) SELECT key, ?3, ?4 FROM threads WHERE {MINE}
+            ON CONFLICT DO UPDATE SET doc = excluded.doc"""
+        doc = dump(item.model_copy(update={"thread_id": thread_id}))
+        await self._change(sql, context, thread_id, item.id, doc, least=1)
+
+    save_item = add_thread_item  # both add, both replace
+
+    async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
+        """Return an item, or raise NotFoundError."""
+        sql = f"SELECT doc FROM items WHERE thread = {THREAD} AND id = ?3"
+        return ITEM.validate_json(await self._doc(sql, context, thread_id, item_id))
+
+    async def delete_thread_item(
+        self, thread_id: str, item_id: str, context: RequestContext
+    ) -> None:
+        """Delete an item and its feedback, if they are there."""
+        sql = f"DELETE FROM items WHERE thread = {THREAD} AND id = ?3"
+        await self._change(sql, context, thread_id, item_id)
+
+    async def save_feedback(
+        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
+    ) -> None:
+        """Keep the verdict beside each item; NotFoundError, and none kept, if one is missing."""
+        require_storable(thread_id=thread_id, item_ids="".join(item_ids))
+        sql = f"""UPDATE items SET feedback = ?3
+            WHERE thread = {THREAD} AND id IN (SELECT value FROM json_each(?4))"""
+        least = len(set(item_ids))
+        await self._change(sql, context, thread_id, kind, json.dumps(item_ids), least=least)
+
+    async def load_feedback(
+        self, thread_id: str, context: RequestContext
+    ) -> dict[str, FeedbackKind]:
+        """Return the verdict on each item that has one."""
+        sql = f"SELECT id, feedback FROM items WHERE thread = {THREAD} AND feedback IS NOT NULL"
+        return dict(await self._rows(sql, context, thread_id))
+
+    # --- attachments ---
+
+    async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
+        """Add or replace the record; ValueError when it belongs to another thread already."""
+        require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
+        sql = f"""INSERT INTO attachments (owner, id, thread, doc)
+            SELECT ?1, ?3, {THREAD}, ?4 WHERE ?2 IS NULL OR {THREAD} IS NOT NULL
+            ON CONFLICT DO UPDATE SET thread = excluded.thread, doc = excluded.doc
+            WHERE attachments.thread IS NULL OR attachments.thread = excluded.thread"""
+        values = attachment.thread_id, attachment.id, dump(attachment)
+        if not await self._change(sql, context, *values):
+            if attachment.thread_id is not None:
+                await self.load_thread(attachment.thread_id, context)
+            raise ValueError("thread_id: the attachment belongs to another thread")
+
+    async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
+        """Return an attachment's record, or raise NotFoundError."""
+        sql = "SELECT doc FROM attachments WHERE owner = ?1 AND id = ?2"
+        return ATTACHMENT.validate_json(await self._doc(sql, context, attachment_id))
+
+    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
+        """Delete an attachment's record, if it is there."""
+        await self._change(f"DELETE FROM attachments WHERE {MINE}", context, attachment_id)
+
+    async def load_attachments(
+        self, thread_id: str | None, context: RequestContext
+    ) -> list[Attachment]:
+        """Return the records of one thread, or all of the owner's; oldest first."""
+        which = f"?2 IS NULL OR thread = {THREAD}"
+        sql = f"SELECT doc FROM attachments WHERE owner = ?1 AND ({which}) ORDER BY key"
+        rows = await self._rows(sql, context, thread_id)
+        return [ATTACHMENT.validate_json(doc) for (doc,) in rows]
+
+    async def owners(self) -> AsyncIterator[str]:
+        """Yield everyone who has a thread or an attachment, each once."""
+        sql = """SELECT owner FROM threads WHERE owner > ?1
+            UNION SELECT owner FROM attachments WHERE owner > ?1 ORDER BY owner LIMIT 500"""
+        last: Any = ""  # every blob sorts after every text
+        while rows := await self._read(sql, last):
+            for (last,) in rows:
+                yield last.decode("utf-8", "surrogatepass")
+
+    # --- turns: one answer at a time in a thread ---
+
+    async def claim_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+        """Take the thread for one answer, for LEASE_SECONDS; False while another answer has it.
+
+        A worker that was paused past its lease may still write; it only starts no second answer.
+        """
+        require_storable(thread_id=thread_id, turn_id=turn_id)
+        sql = f"""INSERT INTO turns (thread, id, until)
+            SELECT key, ?3, ?4 + {LEASE_SECONDS} FROM threads WHERE {MINE}
+            ON CONFLICT DO UPDATE SET id = excluded.id, until = excluded.until,
+                stopping = stopping AND turns.id = excluded.id AND turns.until > ?4
+            WHERE turns.id = excluded.id OR turns.until <= ?4"""
+        if await self._change(sql, context, thread_id, turn_id, time.time()):
+            return True
+        await self.load_thread(thread_id, context)
+        return False
+
+    async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+        """Keep the lease for another LEASE_SECONDS; False when it is lost or was told to stop."""
+        sql = f"""UPDATE turns SET until = ?4 + {LEASE_SECONDS}
+            WHERE thread = {THREAD} AND id = ?3 AND until > ?4 AND NOT stopping"""
+        return await self._change(sql, context, thread_id, turn_id, time.time()) > 0
+
+    async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
+        """Give the lease back, if it is this turn's."""
+        sql = f"DELETE FROM turns WHERE thread = {THREAD} AND id = ?3"
+        await self._change(sql, context, thread_id, turn_id)
+
+    async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
+        """Have the running turn's next renewal answer False; False when none runs."""
+        sql = f"UPDATE turns SET stopping = 1 WHERE thread = {THREAD} AND until > ?3"
+        return await self._change(sql, context, thread_id, time.time()) > 0
+
+    # --- the two threads ---
+
+    async def _read(self, sql: str, *values: object) -> list[Any]:
+        """Return the rows that are committed now."""
+        query = functools.partial(_fetch, self._reads, sql, values)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, query)
+
+    async def _rows(self, sql: str, context: RequestContext, *values: object) -> list[Any]:
+        """Return the owner's rows; none for an id that is no valid UTF-8."""
+        with suppress(UnicodeEncodeError):
+            return await self._read(sql, _owner(context), *values)
+        return []
+
+    async def _doc(self, sql: str, context: RequestContext, *ids: str) -> str:
+        """Return the document that the statement finds, or raise NotFoundError."""
+        if rows := await self._rows(sql, context, *ids):
+            return str(rows[0][0])
+        raise NotFoundError(f"There is no {ids[-1]!a}")
+
+    async def _page(
+        self,
+        adapter: TypeAdapter[list[T]],
+        sql: str,
+        limit: int,
+        context: RequestContext,
+        *ids: str | None,
+    ) -> Page[T]:
+        """Return a page; one row more than `limit` is read to see whether others follow."""
+        rows = await self._rows(sql, context, *ids, min(limit, 1 << 62) + 1) if limit > 0 else []
+        more = len(rows) > limit > 0
+        data = adapter.validate_json(f"[{','.join([doc for _, doc in rows[:limit]])}]")
+        return Page(data=data, has_more=more, after=rows[limit - 1][0] if more else None)
+
+    async def _change(
+        self, sql: str, context: RequestContext, *values: object, least: int = 0
+    ) -> int:
+        """Return the number of changed rows; fewer than `least`: NotFoundError and no change."""
+        owner = _owner(context)
+
+        def change(db: sqlite3.Connection) -> int:
+            rows = db.execute(sql, (owner, *values)).rowcount
+            if rows < least:
+                raise NotFoundError("There is no such thread or item")
+            return rows
+
+        try:
+            return await self._write(change)
+        except UnicodeEncodeError:  # an id that is no valid UTF-8 is nobody's
+            return 0
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the result of the work once it is committed, or raise its error."""
+        done: Future[T] = Future()
+        self._waiting.append((work, done))
+        self._writer.submit(self._commit)
+        return await asyncio.wrap_future(done)
+
+    def _commit(self) -> None:
+        """Commit at once all that waits; the calls for those behind the first find nothing left."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP))]
+        batch = [(work, done) for work, done in batch if done.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        try:
+            _patiently(self._writes, "BEGIN IMMEDIATE")
+            outcomes = [_attempt(self._writes, work) for work, _ in batch]
+            self._writes.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - each of them must hear of it
+            outcomes = [error] * len(batch)
+            with suppress(sqlite3.Error):  # SQLite may have rolled back already
+                self._writes.execute("ROLLBACK")
+        for (_, done), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
+
+
+ChatStore = SQLiteStore
+"""The name by which the rest of the app knows its store."""
+
+
+def open_store(settings: "Settings") -> AbstractAsyncContextManager[SQLiteStore]:
+    """Return the store that the settings name, to be entered with `async with`."""
+    return SQLiteStore.open(settings.store_url)
+
+
+def _owner(context: RequestContext) -> bytes:
+    """Return the owner as bytes, which may be any."""
+    return owner_of(context).encode("utf-8", "surrogatepass")
+
+
+def _fetch(db: sqlite3.Connection, sql: str, values: tuple[object, ...]) -> list[Any]:
+    return db.execute(sql, values).fetchall()
+
+
+def _attempt(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T | Exception:
+    """Return the work's result, or its error, which leaves what was done before it alone."""
+    db.execute("SAVEPOINT work")
+    try:
+        outcome: T | Exception = work(db)
+    except Exception as error:
+        if not db.in_transaction:  # a full disk has ended it: nothing of it is done
+            raise
+        db.execute("ROLLBACK TO work")
+        outcome = error
+    db.execute("RELEASE work")
+    return outcome
+
+
+def _connect(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Return a connection to read and one to write, and bring the file's schema up to date."""
+    with ExitStack() as unless_done:
+        writes = sqlite3.connect(path, 0, isolation_level=None, check_same_thread=False)
+        unless_done.callback(writes.close)
+        _known_version(writes, path)
+        _patiently(writes, "PRAGMA journal_mode = WAL")
+        writes.execute("PRAGMA synchronous = FULL")
+        writes.execute("PRAGMA foreign_keys = ON")
+        _patiently(writes, "BEGIN IMMEDIATE")
+        for statement in SCHEMA[_known_version(writes, path) :]:
+            writes.execute(statement)
+        writes.execute(f"PRAGMA user_version = {len(SCHEMA)}")
+        writes.execute("COMMIT")
+        reads = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        reads.execute("PRAGMA query_only = ON")
+        unless_done.pop_all()
+    return reads, writes
+
+
+def _known_version(db: sqlite3.Connection, path: str) -> int:
+    """Return the file's schema version; StoreError when a newer app made it."""
+    version = int(_patiently(db, "PRAGMA user_version").fetchone()[0])
+    if version > len(SCHEMA):
+        raise StoreError(
+            f"the file {path!r} of STORE_URL has schema {version}, this app knows {len(SCHEMA)}"
+        )
+    return version
+
+
+def _patiently(db: sqlite3.Connection, sql: str) -> sqlite3.Cursor:
+    """Run a statement that locks the file, waiting for other processes up to BUSY_SECONDS.
+
+    SQLite's own wait looks every 100 ms, too seldom to get in beside a process that writes a lot.
+    """
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return db.execute(sql)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(0.002)
