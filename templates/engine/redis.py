@@ -1,1 +1,48 @@
-"""To come."""
+"""The engine under test: a private Valkey, or the server that TEST_STORE_URL names."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis, RedisCluster
+
+import dev
+
+ENGINE = "redis"
+SHARED = True
+"""Two stores on one URL see the same data."""
+PrivateEngine = dev.Server
+
+
+@pytest.fixture(scope="session")
+def engine_url() -> Iterator[str]:
+    """Yield the address of the server that all tests share."""
+    if url := os.environ.get("TEST_STORE_URL"):
+        yield url
+    else:
+        with dev.engine() as url:
+            yield url
+
+
+@pytest.fixture
+def store_url(engine_url: str) -> Iterator[str]:
+    """Yield a URL with a prefix of the test's own, and remove its keys afterwards."""
+    prefix = f"test_{secrets.token_hex(8)}"
+    yield f"{engine_url}{'&' if '?' in engine_url else '?'}prefix={prefix}"
+    client: Redis | RedisCluster = Redis.from_url(engine_url)
+    if client.info()["redis_mode"] == "cluster":
+        client = RedisCluster.from_url(engine_url)
+    for key in client.scan_iter(f"{prefix}:*", count=1000):
+        client.unlink(key)
+    client.close()
+
+
+@pytest.fixture
+def private_engine(tmp_path: Path) -> Iterator[PrivateEngine]:
+    """Yield a server of the test's own, to be stopped, killed and started again."""
+    server = PrivateEngine(tmp_path / "valkey")
+    server.start()
+    yield server
+    server.stop()

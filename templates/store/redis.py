@@ -1,1 +1,557 @@
-"""To come."""
+"""The store in Redis or Valkey: one round trip per operation, a Lua script where it has steps.
+
+All keys of one owner share a hash tag, so that the same code runs on a cluster:
+    threads, order, places         documents by id; ids in order; where in it a thread stands
+    items:T, sequence:T            the same for the items of thread T
+    feedback:T, lease:T, gone:T    thumbs; the turn under way; the tombstone of a deleted thread
+    files, homes                   attachments; when each came and to which thread it belongs
+    token, count                   the owner's entry in the list of owners; what numbers arrivals
+The list of owners is in other slots, so a step of its own: see `_save`.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
+from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
+from pydantic import BaseModel, TypeAdapter
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from .context import RequestContext, owner_of
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+# --- the same in every store: values ---
+ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
+ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
+LEASE_SECONDS = 15
+TOMBSTONE_SECONDS = 86_400
+
+
+class StoreError(RuntimeError):
+    """The engine cannot be used: one line that says what was tried and which setting to change."""
+
+
+def new_id(kind: StoreItemType) -> str:
+    """Return the SDK's prefix and 128 bits: milliseconds, then chance (UUIDv7's order)."""
+    prefix = default_generate_id(kind).partition("_")[0]
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def storable(text: str | None) -> bool:
+    """Say whether every engine can hold this id: no NUL, no lone surrogate."""
+    return text is None or not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+
+
+def require_storable(**ids: str | None) -> None:
+    """Raise ValueError, naming the field, for an id that no engine could hold."""
+    for name, value in ids.items():
+        if not storable(value):
+            raise ValueError(f"{name} holds a NUL or a lone surrogate")
+
+
+def dump(model: BaseModel) -> str:
+    """Return the JSON of a record; ValueError names the field that holds a lone surrogate."""
+    try:
+        text = model.model_dump_json()
+    except ValueError as error:
+        field = _unstorable(model.model_dump(), "") or type(model).__name__
+        raise ValueError(f"{field} cannot be stored") from error
+    # Pydantic refuses a lone surrogate in a value, but in a key it writes U+FFFD for it.
+    if "\ufffd" in text and (field := _unstorable(model.model_dump(), "")):
+        raise ValueError(f"{field} cannot be stored")
+    return text
+
+
+def _unstorable(value: object, path: str) -> str:
+    """Return the path of the first string below `value` that is no valid UTF-8, or ''."""
+    if isinstance(value, str):
+        return path if any("\ud800" <= c <= "\udfff" for c in value) else ""
+    pairs = value.items() if isinstance(value, dict) else ()
+    for key, inner in enumerate(value) if isinstance(value, list | tuple) else pairs:
+        here = f"{path}.{key!a}" if path else str(key)
+        if found := _unstorable(key, here) or _unstorable(inner, here):
+            return found
+    return ""
+
+
+def metadata_of(thread: ThreadMetadata) -> ThreadMetadata:
+    """Return the thread without its items: the SDK sends a Thread, and would get two back."""
+    if type(thread) is ThreadMetadata:
+        return thread
+    return ThreadMetadata(**thread.model_dump(include=set(ThreadMetadata.model_fields)))
+
+
+def sort_time(moment: datetime) -> int:
+    """Return microseconds since 1970 for sorting; a naive time counts as UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+# --- end ---
+T = TypeVar("T")
+Client = Redis | RedisCluster
+THREAD: TypeAdapter[ThreadMetadata] = TypeAdapter(ThreadMetadata)
+YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
+SHARDS = 16
+SECONDS = 4.5  # the longest wait for a connection or for an answer
+UNFIT = (exceptions.RedisError, exceptions.RedisClusterException)
+UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
+
+# `=== name: keys` begins a script; in it each key is a local, and T is the thread in ARGV[1].
+# A script that answers false found no such thread or item.
+LUA = """
+local call, thread = redis.call, ARGV[1]
+local function documents(docs, ids, found)
+  for i = 1, #ids, 4000 do -- as many as fit Lua's stack
+    local part = call('HMGET', docs, unpack(ids, i, math.min(i + 3999, #ids)))
+    for _, doc in ipairs(part) do found[#found + 1] = doc end
+  end
+  return found
+end
+local function page(order, docs, places)
+  local limit, down, first = math.min(tonumber(ARGV[2]), 2 ^ 31), ARGV[3] == 'desc', 0
+  if limit < 1 then return { 0 } end
+  if ARGV[4] ~= '' then
+    local after = ARGV[4]:sub(2)
+    if places then after = call('HGET', places, after) end
+    local rank = after and call(down and 'ZREVRANK' or 'ZRANK', order, after)
+    if not rank then return { 0 } end
+    first = rank + 1
+  end
+  local ids = call(down and 'ZREVRANGE' or 'ZRANGE', order, first, first + limit)
+  local more = table.remove(ids, limit + 1) and 1 or 0
+  if places then for i, place in ipairs(ids) do ids[i] = place:sub(31) end end
+  return documents(docs, ids, { more })
+end
+local function attached(homes, home)
+  local found, all = {}, call('HGETALL', homes)
+  for i = 1, #all, 2 do
+    local number, its = all[i + 1]:sub(1, 12), all[i + 1]:sub(13)
+    if home == its or home == 'any' then found[#found + 1] = number .. all[i] end
+  end
+  table.sort(found)
+  for i, file in ipairs(found) do found[i] = file:sub(13) end
+  return found
+end
+local function number(count) return string.format('%012d', call('INCR', count)) end
+local function listed(token)
+  return call('EXISTS', token) == 1 or ARGV[2] ~= '' and call('SET', token, ARGV[2])
+end
+local function delist(token, count, threads, files)
+  if call('EXISTS', threads, files) > 0 then return '' end
+  local old = call('GET', token)
+  call('DEL', token, count)
+  return old
+end
+=== load_threads: order threads places
+return page(order, threads, places)
+=== save_thread: token count threads order places gone:{T}
+if call('EXISTS', gone) == 1 then return false end
+if not listed(token) then return 2 end
+local old, moment, doc = call('HGET', places, thread), ARGV[3], ARGV[4]
+local place = moment .. (old and old:sub(19, 30) or number(count)) .. thread
+if old then call('ZREM', order, old) end
+call('ZADD', order, 0, place)
+call('HSET', places, thread, place)
+call('HSET', threads, thread, doc)
+return 1
+=== delete_thread: token count threads files homes order places \
+sequence:{T} items:{T} feedback:{T} lease:{T} gone:{T}
+if call('HDEL', threads, thread) == 0 then return '' end
+call('ZREM', order, call('HGET', places, thread))
+call('HDEL', places, thread)
+for _, file in ipairs(attached(homes, '=' .. thread)) do
+  call('HDEL', files, file)
+  call('HDEL', homes, file)
+end
+call('UNLINK', sequence, items, feedback, lease)
+call('SET', gone, '', 'EX', ARGV[2])
+return delist(token, count, threads, files)
+=== set_title_if_unchanged: threads
+local doc, old, new = call('HGET', threads, thread), ARGV[2], ARGV[3]
+if not doc or doc:sub(1, #old) ~= old then return 0 end
+call('HSET', threads, thread, new .. doc:sub(#old + 1))
+return 1
+=== load_thread_items: sequence:{T} items:{T}
+return page(sequence, items)
+=== add_thread_item: threads sequence:{T} items:{T}
+if call('HEXISTS', threads, thread) == 0 then return false end
+if call('HSET', items, ARGV[2], ARGV[3]) == 1 then
+  local last = call('ZRANGE', sequence, -1, -1, 'WITHSCORES')[2] or 0
+  call('ZADD', sequence, last + 1, ARGV[2])
+end
+return 1
+=== delete_thread_item: sequence:{T} items:{T} feedback:{T}
+call('ZREM', sequence, ARGV[2])
+call('HDEL', feedback, ARGV[2])
+return call('HDEL', items, ARGV[2])
+=== save_feedback: threads items:{T} feedback:{T}
+if call('HEXISTS', threads, thread) == 0 then return false end
+for i = 3, #ARGV do if call('HEXISTS', items, ARGV[i]) == 0 then return false end end
+for i = 3, #ARGV do call('HSET', feedback, ARGV[i], ARGV[2]) end
+return 1
+=== save_attachment: token count threads files homes
+local file, doc, home = ARGV[3], ARGV[4], ARGV[5]
+if home ~= '' and call('HEXISTS', threads, thread) == 0 then return false end
+if not listed(token) then return 2 end
+local old = call('HGET', homes, file)
+if old and #old > 12 and old:sub(13) ~= home then return 3 end
+call('HSET', homes, file, (old and old:sub(1, 12) or number(count)) .. home)
+call('HSET', files, file, doc)
+return 1
+=== load_attachments: files homes
+return documents(files, attached(homes, ARGV[2]), {})
+=== delete_attachment: token count threads files homes
+call('HDEL', homes, ARGV[2])
+return call('HDEL', files, ARGV[2]) == 1 and delist(token, count, threads, files) or ''
+=== claim_turn: threads lease:{T}
+if call('HEXISTS', threads, thread) == 0 then return false end
+if call('SET', lease, '+' .. ARGV[2], 'NX', 'EX', ARGV[3]) then return 1 end
+return call('GET', lease):sub(2) == ARGV[2] and call('EXPIRE', lease, ARGV[3]) or 0
+=== renew_turn: lease:{T}
+return call('GET', lease) == '+' .. ARGV[2] and call('EXPIRE', lease, ARGV[3]) or 0
+=== release_turn: lease:{T}
+return (call('GET', lease) or ''):sub(2) == ARGV[2] and call('DEL', lease) or 0
+=== stop_turn: lease:{T}
+local held = call('GET', lease) -- '+' and the turn; '-' and the turn once it is to stop
+return held and call('SET', lease, '-' .. held:sub(2), 'KEEPTTL') and 1 or 0
+"""
+
+
+class RedisStore(Store[RequestContext]):
+    """Threads, items and attachments in Redis or Valkey, alone or as a cluster."""
+
+    def __init__(self, client: Client, prefix: str) -> None:
+        """Use an open client; `open` makes one. All keys begin with `prefix`."""
+        self._client: Any = client  # the driver says of every answer that it may be str or bytes
+        self._prefix = prefix
+        self._scripts: dict[str, tuple[list[str], Any]] = {}
+        common, *scripts = re.split("^=== ", LUA, flags=re.MULTILINE)
+        for script in scripts:
+            head, _, body = script.partition("\n")
+            name, *keys = head.replace(":", "", 1).split()
+            names = ", ".join(key.partition(":")[0] for key in keys)
+            lua = f"{common}local {names} = unpack(KEYS)\n{body}"
+            self._scripts[name] = keys, client.register_script(lua)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator[Self]:
+        """Open the store at redis://[user:password@]host:port/0?prefix=chatkit, rediss:// for TLS.
+
+        Any node of a cluster will do: its mode is recognised. StoreError comes within 5 s.
+        """
+        client, prefix = await _connect(url)
+        try:
+            yield cls(client, prefix)
+        finally:
+            await client.aclose()
+
+    async def ping(self) -> None:
+        """Raise the driver's error when the server, or a primary of the cluster, is away."""
+        await self._client.ping()
+
+    async def durability(self) -> dict[str, str]:
+        """Return the server's settings `appendonly` and `appendfsync`."""
+        found = await self._client.config_get("append*")
+        return {name: found[name] for name in ("appendonly", "appendfsync")}
+
+    # --- threads ---
+
+    def generate_thread_id(self, context: RequestContext) -> str:
+        """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
+        return new_id("thread")
+
+    async def load_thread(self, thread_id: str, context: RequestContext) -> ThreadMetadata:
+        """Return a thread's metadata, or raise NotFoundError."""
+        return await self._load(THREAD, context, "threads", thread_id)
+
+    async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
+        """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
+        require_storable(thread_id=thread.id)
+        moment = f"{sort_time(thread.created_at) - sort_time(YEAR_ONE):018d}"
+        await self._save("save_thread", context, thread.id, moment, dump(metadata_of(thread)))
+
+    async def load_threads(
+        self, limit: int, after: str | None, order: str, context: RequestContext
+    ) -> Page[ThreadMetadata]:
+        """Return the owner's threads by creation; an unknown cursor gives an empty page."""
+        args = limit, order, _given(after)
+        return _page(THREAD, await self._run("load_threads", context, "", *args))
+
+    async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
+        """Delete a thread with its items and attachments; its id is barred for a day."""
+        await self._delete("delete_thread", context, thread_id, TOMBSTONE_SECONDS)
+
+    async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
+        """Let a deleted id be saved again, for an import."""
+        await self._client.delete(f"{self._base(owner_of(context))}gone:{thread_id}")
+
+    async def set_title_if_unchanged(
+        self, thread_id: str, old: str | None, new: str, context: RequestContext
+    ) -> bool:
+        """Set the title if it still is `old`; say whether it was set."""
+        args = _title(old), _title(new)
+        return bool(await self._run("set_title_if_unchanged", context, thread_id, *args))
+
+    # --- items ---
+
+    def generate_item_id(
+        self, item_type: StoreItemType, thread: ThreadMetadata, context: RequestContext
+    ) -> str:
+        """Return a new id with the SDK's prefix for its kind."""
+        return new_id(item_type)
+
+    async def load_thread_items(
+        self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
+    ) -> Page[ThreadItem]:
+        """Return items in the order of adding; an unknown thread or cursor: an empty page."""
+        args = limit, order, _given(after)
+        return _page(ITEM, await self._run("load_thread_items", context, thread_id, *args))
+
+    async def add_thread_item(
+        self, thread_id: str, item: ThreadItem, context: RequestContext
+    ) -> None:
+        """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
+        require_storable(thread_id=thread_id, item_id=item.id)
+        doc = dump(item.model_copy(update={"thread_id": thread_id}))
+        await self._run("add_thread_item", context, thread_id, item.id, doc)
+
+    save_item = add_thread_item  # both add, both replace
+
+    async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
+        """Return an item, or raise NotFoundError."""
+        return await self._load(ITEM, context, f"items:{thread_id}", item_id)
+
+    async def delete_thread_item(
+        self, thread_id: str, item_id: str, context: RequestContext
+    ) -> None:
+        """Delete an item and its feedback, if they are there."""
+        await self._run("delete_thread_item", context, thread_id, item_id)
+
+    async def save_feedback(
+        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
+    ) -> None:
+        """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
+        await self._run("save_feedback", context, thread_id, kind, *item_ids)
+
+    async def load_feedback(
+        self, thread_id: str, context: RequestContext
+    ) -> dict[str, FeedbackKind]:
+        """Return the thumbs of a thread by item."""
+        found = await self._client.hgetall(f"{self._base(owner_of(context))}feedback:{thread_id}")
+        return {item.decode(): kind.decode() for item, kind in found.items()}
+
+    # --- attachments ---
+
+    async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
+        """Add or replace a record; ValueError when it would move it out of its thread."""
+        thread_id, doc = attachment.thread_id, dump(attachment)
+        require_storable(attachment_id=attachment.id, thread_id=thread_id)
+        args = attachment.id, doc, _given(thread_id)
+        if await self._save("save_attachment", context, thread_id or "", *args) == ELSEWHERE:
+            raise ValueError("thread_id: the attachment belongs to another thread")
+
+    async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
+        """Return an attachment's record, or raise NotFoundError."""
+        return await self._load(ATTACHMENT, context, "files", attachment_id)
+
+    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
+        """Delete an attachment's record, if it is there."""
+        await self._delete("delete_attachment", context, "", attachment_id)
+
+    async def load_attachments(
+        self, thread_id: str | None, context: RequestContext
+    ) -> list[Attachment]:
+        """Return the records of one thread, or with None all that the owner has, oldest first."""
+        home = "any" if thread_id is None else f"={thread_id}"
+        docs = await self._run("load_attachments", context, "", home)
+        return [ATTACHMENT.validate_json(doc) for doc in docs]
+
+    async def owners(self) -> AsyncIterator[str]:
+        """Yield every owner that has a thread or an attachment, each once."""
+        for shard in range(SHARDS):
+            key, seen = f"{self._prefix}:owners:{shard}", set[str]()
+            async for entry in self._client.sscan_iter(key, count=1000):
+                token, owner = unquote(entry.decode(), errors="surrogatepass").split(" ", 1)
+                current = await self._client.get(self._base(owner) + "token")
+                if current == token.encode() and owner not in seen:
+                    seen.add(owner)
+                    yield owner
+
+    # --- turns: one answer at a time in a thread ---
+
+    async def claim_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+        """Take a thread's lease for LEASE_SECONDS; False while another turn holds it.
+
+        It is a promise, not a lock: a worker that was paused past its lease may still write.
+        """
+        require_storable(thread_id=thread_id, turn_id=turn_id)
+        return bool(await self._run("claim_turn", context, thread_id, turn_id, LEASE_SECONDS))
+
+    async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+        """Prolong the lease; False when it was lost or was asked to stop."""
+        return bool(await self._run("renew_turn", context, thread_id, turn_id, LEASE_SECONDS))
+
+    async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
+        """Give the lease back, if it is this turn's."""
+        await self._run("release_turn", context, thread_id, turn_id)
+
+    async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
+        """Ask the turn that holds the lease to stop; False when none does."""
+        return bool(await self._run("stop_turn", context, thread_id))
+
+    # --- how it asks ---
+
+    def _base(self, owner: str) -> str:
+        """Return what the owner's keys begin with; what is in the braces decides on the slot."""
+        return self._prefix + ":{@" + quote(owner, safe="", errors="surrogatepass") + "}:"
+
+    async def _run(
+        self, name: str, context: RequestContext, thread_id: str, *args: str | int
+    ) -> Any:
+        """Run a script; NotFoundError when it answers false."""
+        keys, script = self._scripts[name]
+        base = self._base(owner_of(context))
+        found = await script([base + key.format(T=thread_id) for key in keys], (thread_id, *args))
+        if found is None:
+            raise NotFoundError("There is no such thread or item")
+        return found
+
+    async def _save(self, name: str, context: RequestContext, thread_id: str, *args: str) -> Any:
+        """Run a save, and if it is the owner's first, list the owner and run it again.
+
+        Listed before and taken off after, each time under a new token: whatever dies or races in
+        between, an owner may be listed who has nothing, but none who has something is missing.
+        """
+        answer = await self._run(name, context, thread_id, "", *args)
+        if answer == UNLISTED:
+            token = new_id("thread")
+            await self._client.sadd(*self._entry(context, token))
+            answer = await self._run(name, context, thread_id, token, *args)
+        return answer
+
+    async def _delete(
+        self, name: str, context: RequestContext, thread_id: str, arg: str | int
+    ) -> None:
+        """Run a deletion, and if nothing is left, take the owner off the list."""
+        if token := await self._run(name, context, thread_id, arg):
+            await self._client.srem(*self._entry(context, token.decode()))
+
+    def _entry(self, context: RequestContext, token: str) -> tuple[str, str]:
+        """Return the set that lists the owner, and the entry in it."""
+        owner = quote(owner_of(context), safe="", errors="surrogatepass")
+        return f"{self._prefix}:owners:{zlib.crc32(owner.encode()) % SHARDS}", f"{token} {owner}"
+
+    async def _load(
+        self, adapter: TypeAdapter[T], context: RequestContext, key: str, field: str
+    ) -> T:
+        """Return a document, or raise NotFoundError."""
+        doc = await self._client.hget(self._base(owner_of(context)) + key, field)
+        if doc is None:
+            raise NotFoundError(f"There is no {field!a}")
+        return adapter.validate_json(doc)
+
+
+ChatStore = RedisStore
+"""The name by which the rest of the app knows its store."""
+
+
+def open_store(settings: "Settings") -> AbstractAsyncContextManager[RedisStore]:
+    """Return the store that the settings name, to be entered with `async with`."""
+    return RedisStore.open(settings.store_url)
+
+
+def _given(text: str | None) -> str:
+    """Return an argument for Lua that tells None from an empty string."""
+    return "" if text is None else f"={text}"
+
+
+def _page(adapter: TypeAdapter[T], answer: list[Any]) -> Page[T]:
+    """Return the page that a script answered: whether there is more, and documents."""
+    more, *docs = answer
+    data: list[Any] = [adapter.validate_json(doc) for doc in docs]
+    return Page(data=data, has_more=bool(more), after=data[-1].id if more else None)
+
+
+def _title(title: str | None) -> str:
+    """Return how the document of a thread with this title begins: it is the SDK's first field."""
+    thread = ThreadMetadata(id="", title=title, created_at=YEAR_ONE)
+    return dump(thread).partition(',"id":')[0]
+
+
+class _Cluster(RedisCluster):
+    """A cluster's client that asks again while a slot has no primary, but not after a timeout."""
+
+    ERRORS_ALLOW_RETRY = (  # type: ignore[assignment] # a shorter tuple
+        exceptions.ConnectionError,
+        exceptions.ClusterDownError,
+        exceptions.SlotNotCoveredError,
+    )
+
+
+async def _connect(url: str) -> tuple[Client, str]:
+    """Return a client whose server was found fit, and the prefix of all keys."""
+    address, prefix, shown = _parse(url)
+    options: dict[str, Any] = {
+        "socket_timeout": SECONDS,
+        "socket_connect_timeout": SECONDS,
+        "protocol": 2,
+        "encoding_errors": "surrogatepass",  # any id may be asked for
+    }
+    # Nothing is sent twice: a write whose answer was lost may have been done. The pool looks
+    # whether a connection is alive before it lends it, so a restarted server is met at once.
+    once = Retry(NoBackoff(), 0)
+    pool = BlockingConnectionPool.from_url(address, retry=once, timeout=SECONDS, **options)
+    client: Client = Redis.from_pool(pool)
+    try:
+        async with asyncio.timeout(SECONDS):
+            info = await client.info()
+            if info.get("redis_mode") == "cluster":
+                await client.aclose()
+                client = _Cluster.from_url(
+                    address, retry=Retry(NoBackoff(), 3), max_connections=500, **options
+                )
+                await client.initialize()
+        version = str(info["redis_version"])
+        if tuple(map(int, version.split(".")[:2])) < (6, 2):
+            raise TypeError(f"it is Redis {version}, too old: 6.2 is needed")  # noqa: TRY301
+    except (*UNFIT, OSError, TypeError, ValueError) as error:
+        await client.aclose()
+        reason = " ".join(str(error).split()) or f"no answer within {SECONDS} s"
+        raise StoreError(f"No store at {shown}: {reason}. Check STORE_URL") from error
+    if not info.get("aof_enabled"):
+        logging.getLogger(__name__).warning(
+            "%s keeps no append-only file, a crash of it loses data: set `appendonly yes`", shown
+        )
+    return client, prefix
+
+
+def _parse(url: str) -> tuple[str, str, str]:
+    """Return the address for the driver, the prefix, and the address without its secrets."""
+    with suppress(ValueError):  # whose text may hold the password
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query))
+        prefix = query.pop("prefix", "chatkit")
+        shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+        known = re.fullmatch(r"rediss?://[^/]+:\d+(/\d*)?", shown)
+        if known and parts.hostname and re.fullmatch(r"\w+", prefix):
+            return parts._replace(query=urlencode(query)).geturl(), prefix, shown
+    raise StoreError(
+        "STORE_URL is not redis://[user:password@]host[:port][/0][?prefix=chatkit], rediss:// for "
+        "TLS (in a password, / is written %2F and @ is %40)"
+    )
