@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
             if arguments:
                 from . import data  # noqa: PLC0415
 
-                return data.main(arguments, settings)
+                return int(data.main(arguments, settings))
             return serve(settings)
         except StoreError as error:
             return _refuse(str(error))
@@ -74,6 +74,7 @@ def serve(settings: Settings) -> int:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(2048)  # who comes before the app is ready waits
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         return _refuse(f"cannot listen on {where} ({error.strerror}): set another HOST or PORT")
@@ -88,12 +89,11 @@ def serve(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
     )
-    server = uvicorn.Server(config)
     if settings.workers > 1:
         listener.set_inheritable(True)
-        Multiprocess(config, target=server.run, sockets=[listener]).run()
+        Multiprocess(config, sockets=[listener]).run()
     else:
-        server.run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 

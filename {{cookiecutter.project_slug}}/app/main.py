@@ -55,7 +55,7 @@ def create_app(settings: Settings, *, model: Model | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.auth = Authenticator(settings)
     app.state.limits = Limits(settings)
-    for part in (router, attachments.router, page.router):
+    for part in (router, uploads.router, page.router):
         app.include_router(part)
     app.mount("/static", page.static)
     add_error_handlers(app)
@@ -139,4 +139,4 @@ async def read_json_body(request: Request, settings: Settings) -> bytes:
         else:
             return bytes(body)
     text = f"A request has {limit:,} bytes at most."
-    raise ApiError(413, "too_large", text, {"Connection": "close"})
+    raise ApiError(413, "too_large", text)

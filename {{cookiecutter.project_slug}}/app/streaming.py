@@ -202,7 +202,7 @@ class EventStream(Response):
         super().__init__(headers=headers, media_type=self.media_type)
         del self.headers["content-length"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the turn ends or the reader has gone, also when `send` waits for a reader."""
         gone = asyncio.create_task(self._gone(receive))
         gone.add_done_callback(lambda _: self._turns.disconnected(self._turn))

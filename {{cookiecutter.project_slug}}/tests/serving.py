@@ -1,0 +1,152 @@
+"""The app behind a real uvicorn and real HTTP, in the test's own event loop."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+from agents import ModelSettings, Tool, TResponseInputItem
+from agents.items import TResponseStreamEvent
+from agents.models.interface import Model
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.offline import OfflineModel
+from app.settings import Settings
+
+Event = dict[str, Any]
+
+
+class Words(OfflineModel):
+    """A model that streams numbered words, and notes what it was given and how it ended."""
+
+    def __init__(self, count: int = 200, delay: float = 0.005) -> None:
+        """Say `count` words, `delay` seconds apart."""
+        super().__init__(delay)
+        self.count = count
+        self.given: list[list[Any]] = []
+        self.ended = 0
+
+    async def stream_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],  # noqa: A002 - the interface's name
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        *args: Any,
+        **kwargs: Any,
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        """Stream the words; count the end however it comes."""
+        self.given.append(list(input))
+        try:
+            async for event in super().stream_response(
+                system_instructions, input, model_settings, tools, *args, **kwargs
+            ):
+                yield event
+        finally:
+            self.ended += 1
+
+    def answer(self, items: list[Any], said: list[str]) -> str:
+        """Return the numbered words."""
+        return " ".join(f"w{n}" for n in range(self.count))
+
+
+class Caller(httpx2.AsyncClient):
+    """One browser: its cookie, and the protocol's operations."""
+
+    async def op(self, kind: str, **params: Any) -> httpx2.Response:
+        """Call an operation and read the whole answer."""
+        return await self.post("/chatkit", json={"type": kind, "params": params})
+
+    @asynccontextmanager
+    async def events(self, kind: str, **params: Any) -> AsyncIterator[AsyncIterator[Event]]:
+        """Call a streaming operation; leaving the block closes the connection, as Stop does."""
+        body = {"type": kind, "params": params}
+        async with self.stream("POST", "/chatkit", json=body) as response:
+            assert response.status_code == 200, await response.aread()
+            yield read_events(response)
+
+    async def say(self, text: str, thread_id: str | None = None, **extra: Any) -> list[Event]:
+        """Send a message and return every event of the answer."""
+        kind, params = message(text, thread_id, **extra)
+        async with self.events(kind, **params) as events:
+            return [event async for event in events]
+
+    async def items(self, thread_id: str) -> list[Event]:
+        """Return the thread's items as the page would see them after a reload."""
+        answer = await self.op("items.list", thread_id=thread_id, limit=100, order="asc")
+        found: list[Event] = answer.json()["data"]
+        return found
+
+
+async def read_events(response: httpx2.Response) -> AsyncIterator[Event]:
+    """Yield an answer's events; comments are skipped."""
+    async for line in response.aiter_lines():
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def message(text: str, thread_id: str | None = None, **extra: Any) -> tuple[str, dict[str, Any]]:
+    """Return the operation and parameters of a user's message."""
+    part = {"type": "input_text", "text": text}
+    user_input = {"content": [part], "attachments": [], "inference_options": {}} | extra
+    if thread_id is None:
+        return "threads.create", {"input": user_input}
+    return "threads.add_user_message", {"thread_id": thread_id, "input": user_input}
+
+
+def thread_of(events: list[Event]) -> str:
+    """Return the id of the thread that these events created."""
+    return str(events[0]["thread"]["id"])
+
+
+def text_of(events: list[Event]) -> str:
+    """Return the text that the events streamed."""
+    updates = (event["update"] for event in events if event["type"] == "thread.item.updated")
+    return "".join(update["delta"] for update in updates if "delta" in update)
+
+
+class Served:
+    """A running app and its address."""
+
+    def __init__(self, app: FastAPI, url: str) -> None:
+        """Keep both."""
+        self.app, self.url = app, url
+
+    def caller(self, **headers: str) -> Caller:
+        """Return a new browser."""
+        return Caller(base_url=self.url, headers=headers, timeout=30)
+
+
+@asynccontextmanager
+async def serving(settings: Settings, model: Model | None = None) -> AsyncIterator[Served]:
+    """Serve the app on a free port of loopback for as long as the block lasts."""
+    app = create_app(settings, model=model)
+    listener = socket.create_server(("127.0.0.1", 0))
+    grace = max(1, round(settings.shutdown_seconds))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
+    )
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign] # pytest's own
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        assert not task.done(), "the app did not start"
+        await asyncio.sleep(0.01)
+    try:
+        yield Served(app, f"http://127.0.0.1:{listener.getsockname()[1]}")
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+def settings_for(store_url: str, folder: Path, **changes: Any) -> Settings:
+    """Return settings that no `.env` and no environment of the machine can change."""
+    base: dict[str, Any] = {"store_url": store_url, "data_dir": folder, "openai_api_key": ""}
+    return Settings(_env_file=None, **(base | {"requests_per_minute": 100_000} | changes))

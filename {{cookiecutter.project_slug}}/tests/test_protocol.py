@@ -1,0 +1,224 @@
+"""What a caller may send, and what an error looks like."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .serving import Words, message, serving, settings_for, thread_of
+
+pytestmark = pytest.mark.anyio
+
+WRONG: list[tuple[str, Any, int]] = [
+    ("no JSON", b"{", 400),
+    ("no operation", {}, 400),
+    ("a list", [], 400),
+    ("an unknown operation", {"type": "threads.explode", "params": {}}, 404),
+    ("no parameters", {"type": "threads.get_by_id"}, 400),
+    ("deep nesting", b'{"type": "threads.list", "params": ' + b"[" * 5000, 400),
+    ("a lone surrogate", b'{"type":"threads.get_by_id","params":{"thread_id":"\\ud800"}}', 400),
+    ("a NUL", {"type": "threads.get_by_id", "params": {"thread_id": "\0"}}, 404),
+    ("unknown thread", {"type": "threads.get_by_id", "params": {"thread_id": "thr_x"}}, 404),
+    (
+        "unknown thread of a title",
+        {"type": "threads.update", "params": {"thread_id": "x", "title": "t"}},
+        404,
+    ),
+    (
+        "a long title",
+        {"type": "threads.update", "params": {"thread_id": "x", "title": "t" * 201}},
+        400,
+    ),
+    (
+        "unknown thread of a retry",
+        {"type": "threads.retry_after_item", "params": {"thread_id": "x", "item_id": "y"}},
+        404,
+    ),
+    (
+        "unknown thread of an action",
+        {"type": "threads.custom_action", "params": {"thread_id": "x", "action": {"type": "a"}}},
+        404,
+    ),
+    (
+        "unknown thread of a client tool",
+        {"type": "threads.add_client_tool_output", "params": {"thread_id": "x", "result": 1}},
+        404,
+    ),
+    (
+        "unknown thread of feedback",
+        {
+            "type": "items.feedback",
+            "params": {"thread_id": "x", "item_ids": ["y"], "kind": "positive"},
+        },
+        404,
+    ),
+    (
+        "dictation without an API",
+        {"type": "input.transcribe", "params": {"audio_base64": "AAAA", "mime_type": "audio/webm"}},
+        501,
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
+async def test_a_wrong_request_gets_a_status_and_a_sentence(
+    store_url: str, tmp_path: Path, body: object, status: int
+) -> None:
+    """No 500, no broken stream; the answer names the request."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            answer = await caller.post(
+                "/chatkit",
+                content=data,
+                headers={"Content-Type": "application/json", "X-Request-ID": "req-1"},
+            )
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()["error"]) == {"code", "message", "request_id"}
+    assert answer.json()["error"]["request_id"] == answer.headers["x-request-id"] == "req-1"
+
+
+async def test_a_message_with_an_unknown_attachment_leaves_no_thread(
+    store_url: str, tmp_path: Path
+) -> None:
+    """The SDK would create the thread first and break the stream."""
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            kind, params = message("look", attachments=["atc_unknown"])
+            assert (await caller.op(kind, **params)).status_code == 404
+            assert (await caller.op("threads.list")).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"inference_options": {"model": "gpt-expensive"}}, 400),
+        ({"inference_options": {"tool_choice": {"id": "rm"}}}, 400),
+        ({"attachments": ["a"] * 11}, 400),
+        ({"quoted_text": "x" * 40_000}, 413),
+        ({"content": []}, 400),
+    ],
+)
+async def test_what_a_message_carries_is_checked(
+    store_url: str, tmp_path: Path, change: dict[str, Any], status: int
+) -> None:
+    """The models and tools a user may choose are listed in the settings; sizes are bounded."""
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            kind, params = message("hello", **change)
+            assert (await caller.op(kind, **params)).status_code == status
+            assert (await caller.op("threads.list")).json()["data"] == []
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
+async def test_a_large_body_is_refused_before_it_is_read(
+    store_url: str, tmp_path: Path, *, declared: bool
+) -> None:
+    """413 at the limit, with or without a Content-Length."""
+
+    async def chunks() -> Any:
+        for _ in range(100):
+            yield b" " * 1000
+
+    async with serving(settings_for(store_url, tmp_path, max_body_bytes=2000), Words(3)) as served:
+        async with served.caller() as caller:
+            answer = await caller.post(
+                "/chatkit",
+                content=b" " * 5000 if declared else chunks(),
+                headers={"Content-Type": "application/json"},
+            )
+            assert answer.status_code == 413
+
+
+async def test_only_json_is_taken(store_url: str, tmp_path: Path) -> None:
+    """A form of a foreign page cannot send JSON without asking first."""
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            headers = {"Content-Type": "text/plain"}
+            answer = await caller.post("/chatkit", content=b"{}", headers=headers)
+            assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1, 10**19])
+async def test_any_page_size_is_answered(store_url: str, tmp_path: Path, limit: int) -> None:
+    """The SDK passes it on unchecked; the app clamps it to 1..100."""
+    async with serving(settings_for(store_url, tmp_path), Words(2)) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("hello"))
+            answer = await caller.op("items.list", thread_id=thread_id, limit=limit)
+            assert answer.status_code == 200
+            assert len(answer.json()["data"]) == (2 if limit > 1 else 1)
+
+
+async def test_requests_past_the_limit_wait(store_url: str, tmp_path: Path) -> None:
+    """429 says when to come back; another user is not held up."""
+    settings = settings_for(store_url, tmp_path, requests_per_minute=3)
+    async with serving(settings, Words(2)) as served:
+        async with served.caller() as caller, served.caller() as other:
+            answers = [await caller.op("threads.list") for _ in range(5)]
+            # the cookie came with the first answer, so the first request counted for it too
+            assert [a.status_code for a in answers] == [200, 200, 200, 429, 429]
+            assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+            assert (await other.op("threads.list")).status_code == 200
+
+
+async def test_one_user_has_so_many_answers_at_once(store_url: str, tmp_path: Path) -> None:
+    """The next one gets 429; nobody else does."""
+    settings = settings_for(store_url, tmp_path, turns_per_user=1)
+    async with serving(settings, Words(5000)) as served:
+        async with served.caller() as caller, served.caller() as other:
+            await caller.op("threads.list")
+            kind, params = message("hello")
+            async with caller.events(kind, **params) as events:
+                await anext(events)
+                assert (await caller.op(kind, **params)).status_code == 429
+                async with other.events(kind, **params) as others:
+                    assert (await anext(others))["type"] == "thread.created"
+
+
+async def test_a_store_that_is_away_is_said_and_comes_back(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 with a sentence, /readyz red with its reason, and all of it back by itself."""
+
+    async def away(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError("nobody listens")
+
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            with monkeypatch.context() as patch:
+                patch.setattr(served.app.state.store, "ping", away, raising=True)
+                patch.setattr(served.app.state.store, "load_threads", away)
+                assert (await caller.get("/readyz")).status_code == 503
+                assert "nobody listens" in (await caller.get("/readyz")).text
+                answer = await caller.op("threads.list")
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+            assert (await caller.get("/readyz")).status_code == 200
+            assert (await caller.op("threads.list")).status_code == 200
+            assert (await caller.get("/healthz")).status_code == 200
+
+
+async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
+    """Off without a token; with it, counts of requests and answers."""
+    async with serving(settings_for(store_url, tmp_path)) as served, served.caller() as caller:
+        assert (await caller.get("/metrics")).status_code == 404
+    settings = settings_for(store_url, tmp_path, metrics_token="m" * 32)
+    async with serving(settings, Words(3)) as served, served.caller() as caller:
+        await caller.say("hello")
+        assert (await caller.get("/metrics")).status_code == 401
+        answer = await caller.get("/metrics", headers={"Authorization": "Bearer " + "m" * 32})
+        assert 'chat_turns_total{outcome="done"} 1.0' in answer.text
+
+
+async def test_every_answer_has_safe_headers(store_url: str, tmp_path: Path) -> None:
+    """Also an error has them; a foreign host gets nothing else."""
+    async with serving(settings_for(store_url, tmp_path)) as served, served.caller() as caller:
+        for path in ("/", "/healthz", "/nothing"):
+            headers = (await caller.get(path)).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert "content-security-policy" in headers
+        rebound = await caller.get("/", headers={"Host": "evil.example"})
+        assert rebound.status_code == 400
+        odd = await caller.get("/healthz", headers={"X-Request-ID": "two words"})
+        assert odd.headers["x-request-id"].isalnum()

@@ -1,0 +1,274 @@
+"""A turn over real HTTP: nothing said is lost, one answer at a time, and ends that are clean."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chatkit.types import LockedStatus
+
+from app.context import context_for
+
+from .serving import (
+    Caller,
+    Event,
+    Served,
+    Words,
+    message,
+    serving,
+    settings_for,
+    text_of,
+    thread_of,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds, five seconds at the most."""
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
+async def read_some(caller: Caller, thread_id: str | None, words: int) -> tuple[str, str]:
+    """Send a message, read some words, and stop by closing the connection."""
+    kind, params = message("go on", thread_id)
+    seen: list[Event] = []
+    async with caller.events(kind, **params) as events:
+        async for event in events:
+            seen.append(event)
+            if text_of(seen).count(" ") >= words:
+                break
+    return thread_id or thread_of(seen), text_of(seen)
+
+
+async def stored_answer(served: Served, caller: Caller, thread_id: str) -> str:
+    """Wait until no answer is under way, then return the newest one."""
+    await until(lambda: not served.app.state.server.turns)
+    answers = [i for i in await caller.items(thread_id) if i["type"] == "assistant_message"]
+    return str(answers[-1]["content"][0]["text"])
+
+
+async def hidden_items(served: Served, thread_id: str) -> list[Any]:
+    """Return what the thread holds besides what the page sees."""
+    store = served.app.state.store
+    async for owner in store.owners():
+        page = await store.load_thread_items(thread_id, None, 100, "asc", context_for(owner))
+        if page.data:
+            return [item for item in page.data if item.type == "sdk_hidden_context"]
+    return []
+
+
+async def test_the_model_is_given_the_first_turn_in_the_second(
+    store_url: str, tmp_path: Path
+) -> None:
+    """What the model was given proves the memory; an echo would not."""
+    model = Words(5)
+    async with serving(settings_for(store_url, tmp_path), model) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("My name is Ada."))
+            await caller.say("What is my name?", thread_id)
+    first, second = model.given
+    assert "My name is Ada." in json.dumps(first)
+    assert "What is my name?" not in json.dumps(first)
+    order = [json.dumps(second).index(t) for t in ("My name is Ada.", "w0 w1", "What is my name?")]
+    assert order == sorted(order)
+
+
+async def test_a_stopped_answer_keeps_everything_that_was_received(
+    store_url: str, tmp_path: Path
+) -> None:
+    """Ten stops, each after some text: stored text begins with it, and the model has ended."""
+    model = Words()
+    async with serving(settings_for(store_url, tmp_path), model) as served:
+        async with served.caller() as caller:
+            thread_id: str | None = None
+            for stops in range(1, 11):
+                thread_id, received = await read_some(caller, thread_id, words=stops)
+                stored = await stored_answer(served, caller, thread_id)
+                assert stored.startswith(received)
+                assert len(stored) < len(" ".join(f"w{n}" for n in range(200)))
+                assert model.ended == stops
+                assert len(await hidden_items(served, thread_id)) == stops
+
+
+async def test_a_reader_that_never_reads_loses_nothing(store_url: str, tmp_path: Path) -> None:
+    """The connection is closed with the whole answer still unread in its buffers."""
+    async with serving(settings_for(store_url, tmp_path), Words(400, 0.001)) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("hello"))
+            host, port = served.url.removeprefix("http://").split(":")
+            _, writer = await asyncio.open_connection(host, int(port))
+            kind, params = message("again", thread_id)
+            body = json.dumps({"type": kind, "params": params})
+            cookie = "; ".join(f"{name}={value}" for name, value in caller.cookies.items())
+            head = f"POST /chatkit HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write((head + body).encode())
+            await asyncio.sleep(0.2)
+            writer.close()
+            assert (await stored_answer(served, caller, thread_id)).startswith("w0 w1 w2")
+            assert len(await hidden_items(served, thread_id)) == 1
+
+
+async def test_a_message_right_after_stop_is_answered(store_url: str, tmp_path: Path) -> None:
+    """Stop, then type: the second message waits for the first answer's clean-up."""
+    model = Words(30)
+    async with serving(settings_for(store_url, tmp_path), model) as served:
+        async with served.caller() as caller:
+            thread_id, received = await read_some(caller, None, words=3)
+            events = await caller.say("and now?", thread_id)
+            items = await caller.items(thread_id)
+    assert text_of(events).endswith("w29")
+    texts = [i["content"][0]["text"] for i in items if i["type"] == "assistant_message"]
+    assert texts[0].startswith(received)
+    assert [item["type"] for item in items] == ["user_message", "assistant_message"] * 2
+
+
+async def test_a_second_message_during_an_answer_is_refused(store_url: str, tmp_path: Path) -> None:
+    """Two answers at once would both answer the second message."""
+    async with serving(settings_for(store_url, tmp_path), Words(5000)) as served:
+        async with served.caller() as caller:
+            kind, params = message("first")
+            async with caller.events(kind, **params) as events:
+                thread_id = thread_of([await anext(events)])
+                kind, params = message("second", thread_id)
+                answer = await caller.op(kind, **params)
+                assert answer.status_code == 409
+                assert "An answer is under way" in answer.json()["error"]["message"]
+
+
+async def test_finish_stores_the_whole_answer_of_a_closed_connection(
+    store_url: str, tmp_path: Path
+) -> None:
+    """With ON_DISCONNECT=finish a lost network does not cost the answer."""
+    settings = settings_for(store_url, tmp_path, on_disconnect="finish")
+    async with serving(settings, Words(60)) as served, served.caller() as caller:
+        thread_id, _ = await read_some(caller, None, words=2)
+        assert (await stored_answer(served, caller, thread_id)).endswith("w59")
+
+
+async def test_finish_can_still_be_stopped_by_its_owner_alone(
+    store_url: str, tmp_path: Path
+) -> None:
+    """The stop route ends an answer that goes on without a reader; a stranger's does nothing."""
+    settings = settings_for(store_url, tmp_path, on_disconnect="finish")
+    async with serving(settings, Words(5000)) as served:
+        async with served.caller() as caller, served.caller() as stranger:
+            thread_id, received = await read_some(caller, None, words=2)
+            assert (await stranger.post(f"/threads/{thread_id}/stop")).json() == {"stopped": False}
+            assert (await caller.post(f"/threads/{thread_id}/stop")).json() == {"stopped": True}
+            stored = await stored_answer(served, caller, thread_id)
+            assert stored.startswith(received)
+            assert not stored.endswith("w4999")
+
+
+async def test_a_thread_deleted_during_its_answer_stays_deleted(
+    store_url: str, tmp_path: Path
+) -> None:
+    """The SDK saves its stale copy after the answer; the tombstone refuses it, quietly."""
+    async with serving(settings_for(store_url, tmp_path), Words(40)) as served:
+        async with served.caller() as caller:
+            kind, params = message("hello")
+            async with caller.events(kind, **params) as events:
+                thread_id = thread_of([await anext(events)])
+                assert (await caller.op("threads.delete", thread_id=thread_id)).status_code == 200
+                seen = [event async for event in events]
+            assert "error" not in [event["type"] for event in seen]
+            assert (await caller.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
+            assert (await caller.op("threads.list")).json()["data"] == []
+
+
+async def test_a_title_changed_during_an_answer_stays(store_url: str, tmp_path: Path) -> None:
+    """The app never changes the SDK's copy of the thread, so nothing overwrites the new title."""
+    async with serving(settings_for(store_url, tmp_path), Words(40)) as served:
+        async with served.caller() as caller:
+            kind, params = message("hello there")
+            async with caller.events(kind, **params) as events:
+                thread_id = thread_of([await anext(events)])
+                async for event in events:
+                    if event["type"] == "thread.item.updated":
+                        break
+                await caller.op("threads.update", thread_id=thread_id, title="Mine")
+                assert [event async for event in events]
+            answer = await caller.op("threads.get_by_id", thread_id=thread_id)
+            assert answer.json()["title"] == "Mine"
+
+
+async def test_the_first_message_names_the_thread(store_url: str, tmp_path: Path) -> None:
+    """The title is cut at a word, and the page hears of it during the answer."""
+    text = "Tell me everything about the history of chat servers and their stores, please"
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            events = await caller.say(text)
+            title = (await caller.op("threads.get_by_id", thread_id=thread_of(events))).json()[
+                "title"
+            ]
+    updates = [event for event in events if event["type"] == "thread.updated"]
+    assert [update["thread"]["title"] for update in updates] == [title]
+    assert len(title) <= 60
+    assert text.startswith(title.rstrip("…").rstrip())
+
+
+async def test_a_locked_thread_takes_no_message(store_url: str, tmp_path: Path) -> None:
+    """The SDK does not look at a thread's status; the app does, and gives the reason."""
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("hello"))
+            store = served.app.state.store
+            owner = await anext(store.owners())
+            thread = await store.load_thread(thread_id, context_for(owner))
+            thread.status = LockedStatus(reason="Under review.")
+            await store.save_thread(thread, context_for(owner))
+            kind, params = message("again", thread_id)
+            answer = await caller.op(kind, **params)
+            assert (answer.status_code, answer.json()["error"]["message"]) == (409, "Under review.")
+            assert len(await caller.items(thread_id)) == 2
+
+
+async def test_silence_is_filled_with_comments(store_url: str, tmp_path: Path) -> None:
+    """Proxies close a silent connection; a comment is no event and says nothing."""
+    settings = settings_for(store_url, tmp_path, heartbeat_seconds=0.05)
+    async with serving(settings, Words(2, delay=0.3)) as served, served.caller() as caller:
+        kind, params = message("hello")
+        async with caller.stream("POST", "/chatkit", json={"type": kind, "params": params}) as got:
+            lines = [line async for line in got.aiter_lines()]
+            assert got.headers["cache-control"] == "no-cache"
+            assert got.headers["x-accel-buffering"] == "no"
+    assert sum(line.startswith(":") for line in lines) >= 4
+
+
+async def test_the_app_ends_its_answers_before_it_closes_the_store(
+    store_url: str, tmp_path: Path
+) -> None:
+    """A stop of the server is a stop of its answers: what was said is there afterwards."""
+    settings = settings_for(store_url, tmp_path, shutdown_seconds=0)
+    async with serving(settings, Words(5000)) as served:
+        callers = [served.caller() for _ in range(5)]
+        store = served.app.state.store
+        tails = [asyncio.create_task(read_some(caller, None, words=400)) for caller in callers]
+        await until(lambda: len(served.app.state.server.turns) == 5)
+        await asyncio.sleep(0.2)
+        kept: list[bool] = []
+        close = served.app.state.server.turns.close
+
+        async def close_and_look(grace: float) -> None:
+            await close(grace)
+            async for owner in store.owners():
+                page = await store.load_threads(10, None, "asc", context_for(owner))
+                items = await store.load_thread_items(
+                    page.data[0].id, None, 10, "asc", context_for(owner)
+                )
+                kinds = [item.type for item in items.data]
+                kept.append(kinds == ["user_message", "assistant_message", "sdk_hidden_context"])
+
+        served.app.state.server.turns.close = close_and_look
+    assert kept == [True] * 5
+    await asyncio.gather(*tails, return_exceptions=True)
+    for caller in callers:
+        await caller.aclose()
