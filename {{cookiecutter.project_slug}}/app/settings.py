@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="the address to listen on; development: loopback")
     port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
+    public_url: str = Field(
+        "", description="the app's address for browsers; empty: the first of ALLOWED_HOSTS"
+    )
     workers: int = Field(1, ge=1, le=64, description="processes on this machine; memory: only 1")
     data_dir: Path = Field(Path(".data"), description="where development keeps its data")
     store_url: str = Field(
@@ -90,6 +93,11 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(20 << 20, ge=1, description="one uploaded file")
     max_user_file_bytes: int = Field(500 << 20, ge=1, description="all files of one user")
     files_url: str = Field("", description="memory://, s3://bucket/…; empty: a folder in DATA_DIR")
+    file_types: Names = Field(
+        ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"],
+        description="what may be uploaded, told by its bytes: MIME types",
+    )
+    file_link_seconds: int = Field(1800, ge=1, description="how long a file's address is good for")
     upload_strategy: Literal["direct", "two_phase"] = Field(
         "direct", description="how the page sends files"
     )
@@ -122,6 +130,7 @@ class Settings(BaseSettings):
         "allowed_tools",
         "allowed_origins",
         "allowed_hosts",
+        "file_types",
         "image_hosts",
         mode="before",
     )
@@ -168,6 +177,16 @@ class Settings(BaseSettings):
     def development(self) -> bool:
         """Say whether conveniences of development are on."""
         return self.environment == "development"
+
+    @property
+    def base_url(self) -> str:
+        """Return the app's own address without a slash: files are named by absolute URLs."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        if not self.development and self.allowed_hosts:
+            return f"https://{self.allowed_hosts[0]}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def signing_key(self) -> str:
         """Return SECRET_KEY, or in development a key made once and kept in DATA_DIR."""

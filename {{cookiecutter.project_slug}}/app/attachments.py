@@ -1,0 +1,299 @@
+"""Files: what is taken, whose it is, what the model is given, what goes when.
+
+The routes are in `uploads.py`, types are told in `filetypes.py`, bytes kept in `blobs.py`.
+
+A record in the store says whose a file is; its bytes lie under a key made of the owner and the
+id. Bytes are written before the record and removed after it, so that a crash leaves nothing but
+bytes without a record, and `sweep` removes those.
+"""
+
+import base64
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from io import BytesIO
+from typing import IO, Literal, Self
+from urllib.parse import quote
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from chatkit.store import AttachmentStore, NotFoundError
+from chatkit.types import (
+    Attachment,
+    AttachmentCreateParams,
+    AttachmentUploadDescriptor,
+    FileAttachment,
+    ImageAttachment,
+)
+from itsdangerous import BadData, URLSafeSerializer
+from openai.types.responses import ResponseInputContentParam
+from pydantic import AnyUrl
+
+from .blobs import FOLDER, PARTS, Blobs, key_of, open_blobs, owner_in
+from .context import RequestContext, context_for, owner_of
+from .errors import ApiError
+from .filetypes import EXTENSIONS, IMAGES, PDF, TEXT, UNKNOWN, contradicts, display_name, look
+from .settings import Settings
+from .store import ChatStore, new_id
+
+SWEEP_SECONDS = 86_400
+PREVIEW = re.compile(rb'"preview_url":"preview:([\w.-]+)"')
+Purpose = Literal["file", "preview", "upload"]
+
+
+def size_of(attachment: Attachment) -> int:
+    """Return a file's size in bytes, as it was uploaded or announced."""
+    return int((attachment.metadata or {}).get("size", 0))
+
+
+class Files(AttachmentStore[RequestContext]):
+    """The files of all users; `open` makes one."""
+
+    def __init__(self, settings: Settings, store: ChatStore, blobs: Blobs) -> None:
+        """Take the parts; nothing is opened here."""
+        self._settings, self._store, self.blobs = settings, store, blobs
+        self._signer = URLSafeSerializer(settings.signing_key(), salt="files")
+        self._arriving: Counter[str] = Counter()
+        self._looking = CapacityLimiter(2)  # images that are decoded at once: each takes memory
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, store: ChatStore) -> AsyncIterator[Self]:
+        """Open the place that FILES_URL names; FilesError says what is wrong with it."""
+        yield cls(settings, store, open_blobs(settings.files_url, settings.data_dir / "files"))
+
+    # --- in ---
+
+    async def create_attachment(
+        self, params: AttachmentCreateParams, context: RequestContext
+    ) -> Attachment:
+        """Announce a two-phase upload: the answer says where to send the bytes."""
+        self._check_size(params.size, self._settings.max_file_bytes)
+        claimed = params.mime_type if params.mime_type in EXTENSIONS else UNKNOWN
+        attachment = self._record(new_id("attachment"), params.name, claimed, params.size)
+        url = AnyUrl(self.url("upload", attachment.id, context))
+        attachment.upload_descriptor = AttachmentUploadDescriptor(url=url, method="PUT")
+        async with self._room(params.size, context):
+            await self._store.save_attachment(attachment, context)
+        return attachment
+
+    async def receive(
+        self,
+        file: IO[bytes],
+        name: str,
+        claimed: str,
+        context: RequestContext,
+        announced: Attachment | None = None,
+    ) -> Attachment:
+        """Check an uploaded file, keep its bytes and its record; nothing of one that is refused."""
+        size = await to_thread.run_sync(file.seek, 0, 2)
+        self._check_size(size, size_of(announced) if announced else self._settings.max_file_bytes)
+        kind, preview = await to_thread.run_sync(look, file, limiter=self._looking)
+        if kind not in self._settings.file_types:
+            raise ApiError(415, "file_type", f"Files of this type ({kind}) are not taken.")
+        if contradicts(kind, claimed, name):
+            raise ApiError(415, "file_type", f"This file is not what its name says: it is {kind}.")
+        attachment_id = announced.id if announced else new_id("attachment")
+        attachment = self._record(attachment_id, name, kind, size)
+        async with self._room(0 if announced else size, context):
+            try:
+                await to_thread.run_sync(file.seek, 0)
+                await self.write(attachment, file, context)
+                if preview:
+                    await self.write(attachment, BytesIO(preview), context, ".preview")
+                await self._store.save_attachment(attachment, context)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self.delete_bytes([attachment], context)
+                raise
+        return attachment
+
+    def _record(self, attachment_id: str, name: str, kind: str, size: int) -> Attachment:
+        """Return the record; a preview is stored by name, and `sign` makes it an address."""
+        facts = {"size": size, "created": round(time.time())}
+        shown = display_name(name)
+        if kind in IMAGES.values():
+            address = AnyUrl(f"preview:{attachment_id}")
+            return ImageAttachment(
+                id=attachment_id, name=shown, mime_type=kind, metadata=facts, preview_url=address
+            )
+        return FileAttachment(id=attachment_id, name=shown, mime_type=kind, metadata=facts)
+
+    def _check_size(self, size: int, limit: int) -> None:
+        if size <= 0:
+            raise ApiError(400, "file_empty", "The file is empty.")
+        if size > limit:
+            raise too_large(limit)
+
+    @asynccontextmanager
+    async def _room(self, size: int, context: RequestContext) -> AsyncIterator[None]:
+        """Hold room for a file that is on its way: several at once may not pass the quota."""
+        owner, limit = owner_of(context), self._settings.max_user_file_bytes
+        self._arriving[owner] += size
+        arriving = self._arriving[owner]  # before the look: what ends meanwhile counts twice
+        try:
+            stored = sum(map(size_of, await self._store.load_attachments(None, context)))
+            if stored + arriving > limit:
+                text = f"All your files together have {limit:,} bytes at most. Delete some first."
+                raise ApiError(413, "quota", text)
+            yield
+        finally:
+            self._arriving[owner] -= size
+            self._arriving += Counter()  # drops what is zero
+
+    async def check_attachments(
+        self, ids: Iterable[str], thread_id: str | None, context: RequestContext
+    ) -> None:
+        """Refuse files that a message in this thread (None: a new one) cannot have.
+
+        Raises:
+            NotFoundError: a file that this user does not have.
+            ApiError: 409 for one that is not uploaded yet or belongs to another conversation.
+        """
+        for attachment_id in ids:
+            attachment = await self._store.load_attachment(attachment_id, context)
+            if attachment.upload_descriptor:
+                raise ApiError(409, "file_pending", "A file is still being uploaded.")
+            if attachment.thread_id is not None and attachment.thread_id != thread_id:
+                raise ApiError(409, "file_used", "A file belongs to another conversation.")
+
+    # --- out ---
+
+    def url(self, purpose: Purpose, attachment_id: str, context: RequestContext) -> str:
+        """Return an address that works for one to two times FILE_LINK_SECONDS.
+
+        It is the same for a while, so that browsers may cache what is there.
+        """
+        seconds = self._settings.file_link_seconds
+        until = (int(time.time()) // seconds + 2) * seconds
+        token = str(self._signer.dumps([purpose, owner_of(context), attachment_id, until]))
+        tail = "/preview" if purpose == "preview" else ""
+        name = quote(attachment_id, safe="")
+        return f"{self._settings.base_url}/files/{name}{tail}?token={token}"
+
+    def opened(self, token: str, purpose: Purpose, attachment_id: str) -> RequestContext:
+        """Return for whom an address was signed; ApiError 404 when it is not for this or over."""
+        try:
+            what, owner, which, until = self._signer.loads(token)
+        except (BadData, TypeError, ValueError):
+            what = owner = which = ""
+        if (what, which) != (purpose, attachment_id) or until < time.time():
+            raise ApiError(404, "link", "This address is over or was never good. Reload the page.")
+        return context_for(owner)
+
+    def sign(self, data: bytes, context: RequestContext) -> bytes:
+        """Replace the stored names of previews in serialized JSON by addresses that work."""
+
+        def address(found: re.Match[bytes]) -> bytes:
+            url = self.url("preview", found[1].decode(), context)
+            return b'"preview_url":' + json.dumps(url).encode()
+
+        return PREVIEW.sub(address, data) if b'"preview:' in data else data
+
+    async def write(
+        self, attachment: Attachment, file: IO[bytes], context: RequestContext, part: str = ""
+    ) -> None:
+        """Keep the bytes of a file or, with the part `.preview`, of its preview."""
+        await self.blobs.put(key_of(owner_of(context), attachment.id, part), file)
+
+    def read(
+        self, attachment: Attachment, context: RequestContext, part: str = ""
+    ) -> AsyncIterator[bytes]:
+        """Yield those bytes; NotFoundError before the first when they are gone."""
+        return self.blobs.read(key_of(owner_of(context), attachment.id, part))
+
+    async def content_part(
+        self, attachment: Attachment, context: RequestContext
+    ) -> ResponseInputContentParam:
+        """Return what the model is given: the picture, the PDF, the text, or a description."""
+        name = json.dumps(attachment.name, ensure_ascii=False)
+        try:
+            if isinstance(attachment, ImageAttachment):
+                picture = await self._read(attachment, context, ".preview")
+                url = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+                return {"type": "input_image", "detail": "auto", "image_url": url}
+            if attachment.mime_type == PDF:
+                document = base64.b64encode(await self._read(attachment, context)).decode()
+                url = f"data:{PDF};base64,{document}"
+                return {"type": "input_file", "filename": attachment.name, "file_data": url}
+            if attachment.mime_type == TEXT:
+                limit = self._settings.max_text_chars
+                data = await self._read(attachment, context, most=limit * 4)
+                text = data.decode("utf-8-sig", "replace")
+                cut = f"\n(cut after {limit} characters)" if len(text) > limit else ""
+                body = f"The file {name}:\n{text[:limit]}{cut}"
+                return {"type": "input_text", "text": body}
+        except NotFoundError:
+            return {"type": "input_text", "text": f"(The file {name} is no longer there.)"}
+        kind, size = attachment.mime_type, size_of(attachment)
+        text = f"(The file {name}, {kind}, {size} bytes; its content cannot be read here.)"
+        return {"type": "input_text", "text": text}
+
+    async def _read(
+        self, attachment: Attachment, context: RequestContext, part: str = "", most: int = 1 << 62
+    ) -> bytes:
+        data = bytearray()
+        async for chunk in self.read(attachment, context, part):
+            data += chunk
+            if len(data) >= most:
+                break
+        return bytes(data)
+
+    # --- away ---
+
+    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
+        """Delete a file of this user's; nothing happens for any other."""
+        try:
+            attachment = await self._store.load_attachment(attachment_id, context)
+        except NotFoundError:
+            return
+        await self._store.delete_attachment(attachment_id, context)
+        await self.delete_bytes([attachment], context)
+
+    async def delete_bytes(
+        self, attachments: Iterable[Attachment], context: RequestContext
+    ) -> None:
+        """Remove the bytes of records that are gone."""
+        for attachment in attachments:
+            for part in PARTS:
+                await self.blobs.delete(key_of(owner_of(context), attachment.id, part))
+
+    async def sweep(self, age: float = SWEEP_SECONDS) -> tuple[int, int]:
+        """Remove what is older (seconds) and of no use; return how many records, how many objects.
+
+        A record that never came into a thread is an upload that was not sent. An object without
+        a record is what a crash left.
+        """
+        before = time.time() - age
+        records = 0
+        async for owner in self._store.owners():
+            context = context_for(owner)
+            for attachment in await self._store.load_attachments(None, context):
+                created = (attachment.metadata or {}).get("created", before)
+                if attachment.thread_id is None and created < before:
+                    await self.delete_attachment(attachment.id, context)
+                    records += 1
+        return records, await self._sweep_objects(before)
+
+    async def _sweep_objects(self, before: float) -> int:
+        owner, known, removed = None, set[str](), 0
+        async for key in self.blobs.keys(FOLDER, before):  # those of one owner follow each other
+            if (whose := owner_in(key)) is None:
+                continue
+            if whose != owner:
+                owner = whose
+                found = await self._store.load_attachments(None, context_for(owner))
+                known = {key_of(owner, each.id, part) for each in found for part in PARTS}
+            if key not in known:
+                await self.blobs.delete(key)
+                removed += 1
+        return removed
+
+
+def too_large(limit: int) -> ApiError:
+    """Return the refusal; the connection closes, for the rest is not read."""
+    text = f"A file has {limit:,} bytes at most."
+    return ApiError(413, "file_too_large", text, {"Connection": "close"})

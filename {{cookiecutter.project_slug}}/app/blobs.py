@@ -1,0 +1,221 @@
+"""Where the bytes of files lie: a local folder, memory, or S3, GCS and Azure through obstore.
+
+A key is a path of plain names, so no name that a user chose ever reaches a file system. A `put`
+is there whole or not at all.
+"""
+
+import importlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import anyio
+from anyio import to_thread
+from chatkit.store import NotFoundError
+
+CHUNK = 256 * 1024
+FOLDER = "attachments"
+KEY = re.compile(FOLDER + r"/((?:(?:[0-9a-f]{2})+/)+)[0-9a-f]+(?:\.\w+)*")
+PARTS = ("", ".preview")
+"""What there may be of a file: itself, and for an image what is shown of it."""
+
+
+class FilesError(RuntimeError):
+    """Files cannot be kept: one line that says which setting to change."""
+
+
+def key_of(owner: str, attachment_id: str = "", part: str = "") -> str:
+    """Return where bytes lie: hex, so that any owner and any id is a plain path."""
+    name = owner.encode("utf-8", "surrogatepass").hex()
+    folders = [name[at : at + 200] for at in range(0, len(name), 200)]
+    return "/".join(filter(None, [FOLDER, *folders, attachment_id.encode().hex() + part]))
+
+
+def owner_in(key: str) -> str | None:
+    """Return the owner whose bytes lie under a key; None when the object is not ours."""
+    found = KEY.fullmatch(key)
+    owner = found[1].replace("/", "") if found else ""
+    return bytes.fromhex(owner).decode("utf-8", "surrogatepass") if owner else None
+
+
+class Blobs(Protocol):
+    """What files need of the place that keeps their bytes."""
+
+    async def put(self, key: str, file: IO[bytes]) -> None:
+        """Store all of an open file from where it stands, replacing what was there."""
+
+    def read(self, key: str) -> AsyncIterator[bytes]:
+        """Yield the bytes in chunks; NotFoundError before the first when there are none."""
+
+    async def delete(self, key: str) -> None:
+        """Remove the bytes if they are there."""
+
+    def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
+        """Yield keys below a folder (`""`: all) written before a time in seconds since 1970."""
+
+
+def open_blobs(url: str, folder: Path) -> Blobs:
+    """Return the place that FILES_URL names; the folder when it names none."""
+    scheme = url.partition("://")[0]
+    if not url:
+        return Folder(folder)
+    if url == "memory://":
+        return Memory()
+    if scheme == "file":
+        return Folder(Path(url.removeprefix("file://")))
+    if scheme in ("s3", "gs", "az"):
+        return Cloud(url)
+    raise FilesError(f"FILES_URL begins with {scheme!a}: expected file, memory, s3, gs or az")
+
+
+class Folder:
+    """Plain files below a folder; every touch of the disk happens in a worker thread."""
+
+    def __init__(self, root: Path) -> None:
+        """Keep the folder's path; it is made with the first file."""
+        self._root = root.absolute()
+
+    async def put(self, key: str, file: IO[bytes]) -> None:
+        """Write under another name, then rename."""
+        await to_thread.run_sync(self._put, self._root / key, file)
+
+    def _put(self, path: Path, file: IO[bytes]) -> None:
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        try:
+            with _create(draft) as out:
+                shutil.copyfileobj(file, out, CHUNK)
+                out.flush()
+                os.fsync(out.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """Yield the file's bytes."""
+        try:
+            file = await anyio.open_file(self._root / key, "rb")
+        except FileNotFoundError:
+            raise NotFoundError(key) from None
+        async with file:
+            while chunk := await file.read(CHUNK):
+                yield chunk
+
+    async def delete(self, key: str) -> None:
+        """Remove the file, and its folder with the last one."""
+        await to_thread.run_sync(self._delete, self._root / key)
+
+    def _delete(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        try:
+            os.removedirs(path.parent)
+        except OSError:
+            return  # others are in it
+
+    async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
+        """Yield paths below the folder, a folder at a time."""
+        folders = self._old(self._root / prefix, before)
+        while (found := await to_thread.run_sync(next, folders, None)) is not None:
+            for key in found:
+                yield key
+
+    def _old(self, top: Path, before: float) -> Iterator[list[str]]:
+        for folder, _, names in os.walk(top):
+            paths = [Path(folder, name) for name in names]
+            yield [p.relative_to(self._root).as_posix() for p in paths if _mtime(p) < before]
+
+
+def _create(path: Path) -> IO[bytes]:
+    """Open a new file; twice, for a delete may take the empty folder away in between."""
+    for _ in range(2):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            return path.open("xb")
+        except FileNotFoundError:
+            continue
+    return path.open("xb")
+
+
+def _mtime(path: Path) -> float:
+    """Return when a file was written; one that has just gone counts as new."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+class Memory:
+    """Bytes in this process, for tests and demonstrations."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._bytes: dict[str, tuple[float, bytes]] = {}
+
+    async def put(self, key: str, file: IO[bytes]) -> None:
+        """Keep a copy."""
+        self._bytes[key] = (time.time(), await to_thread.run_sync(file.read))
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """Yield the bytes in one piece."""
+        if key not in self._bytes:
+            raise NotFoundError(key)
+        yield self._bytes[key][1]
+
+    async def delete(self, key: str) -> None:
+        """Forget the bytes."""
+        self._bytes.pop(key, None)
+
+    async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
+        """Yield the keys below a folder."""
+        for key, (written, _) in list(self._bytes.items()):
+            if written < before and (not prefix or key.startswith(f"{prefix}/")):
+                yield key
+
+
+class Cloud:
+    """A bucket, with the credentials that its own environment variables name.
+
+    obstore 0.12 may abort at exit after much work on its local folder; in buckets it does not,
+    so folders are ours. Give the bucket a rule that ends unfinished multipart uploads.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Prepare the client; FilesError without obstore or for a URL that it cannot take."""
+        try:
+            self._api: Any = importlib.import_module("obstore")
+            self._bucket: Any = importlib.import_module("obstore.store").from_url(url)
+        except ImportError:
+            raise FilesError(f"FILES_URL={url} needs obstore: install the extra `cloud`") from None
+        except Exception as error:  # obstore has an exception of its own for each provider
+            raise FilesError(f"FILES_URL={url}: {str(error).splitlines()[0]}") from error
+
+    async def put(self, key: str, file: IO[bytes]) -> None:
+        """Upload, in parts when the file is long."""
+        await self._api.put_async(self._bucket, key, file)
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """Yield the object's bytes as they arrive."""
+        try:
+            found = await self._api.get_async(self._bucket, key)
+        except FileNotFoundError:
+            raise NotFoundError(key) from None
+        async for chunk in found.stream(CHUNK):
+            yield bytes(chunk)
+
+    async def delete(self, key: str) -> None:
+        """Remove the object if it is there."""
+        try:
+            await self._api.delete_async(self._bucket, key)
+        except FileNotFoundError:
+            return
+
+    async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
+        """Yield the objects' keys, page by page."""
+        async for page in self._api.list(self._bucket, prefix=prefix or None):
+            for found in page:
+                if found["last_modified"].timestamp() < before:
+                    yield found["path"]

@@ -1,0 +1,119 @@
+"""What a file is, told by its bytes: what a browser or a name claims is not believed."""
+
+import codecs
+import io
+import re
+import unicodedata
+from typing import IO
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import ApiError
+
+IMAGES = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
+PDF, TEXT, ZIP = "application/pdf", "text/plain", "application/zip"
+UNKNOWN = "application/octet-stream"
+OFFICE = "application/vnd.openxmlformats-officedocument."
+DOCUMENTS = {
+    b"word/": f"{OFFICE}wordprocessingml.document",
+    b"xl/": f"{OFFICE}spreadsheetml.sheet",
+    b"ppt/": f"{OFFICE}presentationml.presentation",
+}
+EXTENSIONS = {
+    "image/png": [".png"],
+    "image/jpeg": [".jpg", ".jpeg"],
+    "image/gif": [".gif"],
+    "image/webp": [".webp"],
+    PDF: [".pdf"],
+    f"{OFFICE}wordprocessingml.document": [".docx"],
+    f"{OFFICE}spreadsheetml.sheet": [".xlsx"],
+    f"{OFFICE}presentationml.presentation": [".pptx"],
+    ZIP: [".zip"],
+    TEXT: [".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".toml", ".html", ".log"],
+}
+"""What a page's file dialog offers for a type; the types are those that `look` can tell."""
+CLAIMS = {ending: kind for kind, endings in EXTENSIONS.items() for ending in endings}
+
+MAX_PIXELS = 50_000_000
+"""Checked before anything is decoded: 50 million take 200 MB for a moment."""
+PREVIEW_SIDE = 1536
+HEAD = 64 * 1024
+NAME_CHARS = 120
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+
+
+def look(file: IO[bytes]) -> tuple[str, bytes]:
+    """Return a file's type and, for an image, its preview; call it in a worker thread.
+
+    Raises:
+        ApiError: 415 for an image that cannot be decoded, 413 for one with too many pixels.
+    """
+    file.seek(0)
+    head = file.read(HEAD)
+    if head.startswith(b"%PDF-"):
+        return PDF, b""
+    if head.startswith(b"PK\x03\x04"):
+        file.seek(-min(HEAD, file.seek(0, io.SEEK_END)), io.SEEK_END)
+        return _zip_type(head + file.read()), b""
+    try:
+        with Image.open(file, formats=[*IMAGES]) as image:
+            if image.width * image.height <= MAX_PIXELS:
+                # phones append a second picture to a JPEG, which Pillow then calls MPO
+                return IMAGES.get(image.format or "", "image/jpeg"), _preview(image)
+    except UnidentifiedImageError:
+        return (TEXT if _is_text(head) else UNKNOWN), b""
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        pass  # Pillow's own bound
+    except Exception as error:  # a decoder raises anything at all on a broken file
+        raise ApiError(415, "file_type", "This image cannot be read: it is damaged.") from error
+    text = f"An image has {MAX_PIXELS // 1_000_000} million pixels at most."
+    raise ApiError(413, "image_too_large", text)
+
+
+def _preview(image: Image.Image) -> bytes:
+    """Return a JPEG that the page and the model see: bounded, upright, without its metadata."""
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))  # a JPEG is decoded at a fraction of its size
+    opaque = ImageOps.exif_transpose(image).convert("RGBA")
+    canvas = Image.new("RGB", opaque.size, "white")
+    canvas.paste(opaque, mask=opaque.getchannel("A"))
+    out = io.BytesIO()
+    canvas.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def _zip_type(ends: bytes) -> str:
+    """Tell Office's documents from other archives by the names at both ends, unpacking nothing."""
+    if b"[Content_Types].xml" in ends:
+        return next((kind for folder, kind in DOCUMENTS.items() if folder in ends), ZIP)
+    return ZIP
+
+
+def _is_text(head: bytes) -> bool:
+    """Say whether this is the beginning of a UTF-8 text, an SVG or a page of HTML included."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return not CONTROL.search(head)
+
+
+def contradicts(found: str, claimed: str, name: str) -> bool:
+    """Say whether a claimed type or a file name promises something else: a zip called .png.
+
+    Images may go by each other's names, and anything may go by the name of a text.
+    """
+    promised = {claimed, CLAIMS.get(f".{name.rpartition('.')[2].lower()}", "")}
+    same = {*IMAGES.values()} if found in IMAGES.values() else {found}
+    return not (promised & {*EXTENSIONS}) <= (same | {TEXT})
+
+
+def display_name(name: str) -> str:
+    """Return a name to show: one line without a path, controls or direction marks, cut."""
+    text = unicodedata.normalize("NFC", re.split(r"[/\\]", name.rstrip("/\\ "))[-1])
+    clean = "".join(c for c in text if unicodedata.category(c) not in UNSEEN).strip()
+    stem, dot, ending = clean.rpartition(".")
+    if len(clean) > NAME_CHARS:
+        keep = f"{dot}{ending}"[-12:] if stem else ""
+        clean = clean[: NAME_CHARS - len(keep)] + keep
+    return clean or "file"

@@ -1,0 +1,136 @@
+"""The routes of files: uploads in one step or two, and downloads at signed addresses."""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from tempfile import SpooledTemporaryFile
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from anyio import to_thread
+from chatkit.types import Attachment
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
+
+from .attachments import Files, size_of, too_large
+from .auth import context_of
+from .context import RequestContext
+from .errors import ApiError
+
+FORM_BYTES = 64 * 1024
+"""What multipart may add to the file itself."""
+
+router = APIRouter(prefix="/files")
+Caller = Annotated[RequestContext, Depends(context_of)]
+
+
+async def upload_stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """Yield a body's chunks; ApiError 413 at a header that says too much, or at the limit."""
+    declared, size = request.headers.get("content-length", "0"), 0
+    if not declared.isdecimal() or int(declared[:20]) > limit:
+        raise too_large(limit)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise too_large(limit)
+            yield chunk
+    except ClientDisconnect:
+        raise ApiError(400, "cut_off", "The upload was cut off.") from None
+
+
+def as_json(files: Files, attachment: Attachment, context: RequestContext) -> Response:
+    """Answer with an attachment as ChatKit expects it."""
+    data = attachment.model_dump_json(context={"exclude_metadata": True}, exclude_none=True)
+    return Response(files.sign(data.encode(), context), media_type="application/json")
+
+
+@router.post("")
+async def upload(request: Request, context: Caller) -> Response:
+    """Take a direct upload: multipart/form-data with the field `file`."""
+    settings, files = request.app.state.settings, request.app.state.files
+    if not settings.max_attachments:
+        raise NotImplementedError
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise ApiError(415, "content_type", "Send multipart/form-data with the field `file`.")
+    body = upload_stream(request, settings.max_file_bytes + FORM_BYTES)
+    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=8)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise ApiError(400, "form", "The form cannot be read.") from error
+    file = form.get("file")
+    try:
+        if not isinstance(file, UploadFile):
+            raise ApiError(400, "file_missing", "The field `file` is missing.")
+        claimed = (file.content_type or "").partition(";")[0]
+        name = file.filename or ""
+        return as_json(files, await files.receive(file.file, name, claimed, context), context)
+    finally:
+        await form.close()
+
+
+@router.put("/{attachment_id}")
+async def upload_announced(attachment_id: str, token: str, request: Request) -> Response:
+    """Take the bytes of a two-phase upload, once, at the address that `attachments.create` gave."""
+    files, store = request.app.state.files, request.app.state.store
+    context = files.opened(token, "upload", attachment_id)
+    announced = await store.load_attachment(attachment_id, context)
+    if announced.upload_descriptor is None:
+        raise ApiError(409, "file_complete", "This file has been uploaded already.")
+    with SpooledTemporaryFile(max_size=1 << 20) as file:
+        async for chunk in upload_stream(request, size_of(announced)):
+            await to_thread.run_sync(file.write, chunk)
+        claimed = announced.mime_type
+        attachment = await files.receive(file, announced.name, claimed, context, announced)
+    return as_json(files, attachment, context)
+
+
+@router.get("/{attachment_id}/url")
+async def address(attachment_id: str, request: Request, context: Caller) -> dict[str, str]:
+    """Return the address where the owner's browser may fetch the file for a while."""
+    await request.app.state.store.load_attachment(attachment_id, context)
+    return {"url": request.app.state.files.url("file", attachment_id, context)}
+
+
+@router.get("/{attachment_id}")
+async def download(attachment_id: str, token: str, request: Request) -> Response:
+    """Send a file to whoever has its address: as an attachment, never as a page."""
+    return await _send(request, "file", attachment_id, token)
+
+
+@router.get("/{attachment_id}/preview")
+async def preview(attachment_id: str, token: str, request: Request) -> Response:
+    """Send an image's preview, to be shown in place."""
+    return await _send(request, "preview", attachment_id, token)
+
+
+async def _send(
+    request: Request, purpose: Literal["file", "preview"], attachment_id: str, token: str
+) -> Response:
+    files, store = request.app.state.files, request.app.state.store
+    context = files.opened(token, purpose, attachment_id)
+    attachment = await store.load_attachment(attachment_id, context)
+    part, kind, how = "", attachment.mime_type, "attachment"
+    if purpose == "preview":
+        part, kind, how = ".preview", "image/jpeg", "inline"
+    chunks = files.read(attachment, context, part)
+    first = await anext(chunks)  # so that bytes that are gone are a 404
+
+    async def body() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+    ascii_name = re.sub(r'[^ -~]|["\\%]', "_", attachment.name)
+    name = f"filename=\"{ascii_name}\"; filename*=UTF-8''{quote(attachment.name, safe='')}"
+    headers = {
+        "Content-Disposition": f"{how}; {name}",  # RFC 6266
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "cross-origin" if part else "same-origin",
+        "Cache-Control": f"private, max-age={request.app.state.settings.file_link_seconds}",
+    }
+    return StreamingResponse(body(), media_type=kind, headers=headers)
