@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
 
 # cookiecutter renders this file; as hexadecimal an answer is data, whatever stands in it.
 ANSWERS = json.loads(bytes.fromhex("{{ (cookiecutter | jsonify).encode().hex() }}"))
@@ -33,33 +34,32 @@ def escaped(name: str) -> str:
     return name.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def fault() -> str:
-    """Return the first thing wrong with the answers, or an empty string."""
+def faults() -> Iterator[str]:
+    """Yield what is wrong with the answers; the first is told."""
     name, slug = ANSWERS["project_name"], ANSWERS["project_slug"]
     for key in ("project_name", "project_slug"):
         if not isinstance(ANSWERS[key], str):
-            return f"{key} must be text, not {ANSWERS[key]!r}"
+            yield f"{key} must be text, not {ANSWERS[key]!r}"
     if not name.strip():
-        return "project_name is empty: give the app a name"
+        yield "project_name is empty: give the app a name"
     for char in name:
         category = unicodedata.category(char)
         if category in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(char) in BIDI:
-            return f"project_name holds the control character {ascii(char)}: leave it out"
+            yield f"project_name holds the control character {char!a}: leave it out"
     if not SLUG.fullmatch(slug) or len(slug) > LONGEST or WINDOWS.fullmatch(slug):
-        return (
-            f"project_slug {ascii(slug)} must be lower-case letters, digits and single dashes, "
+        yield (
+            f"project_slug {slug!a} must be lower-case letters, digits and single dashes, "
             f"start with a letter, not end with a dash, have {LONGEST} characters at most "
             f"and be no name of a Windows device: try {slug_like(slug)!r}"
         )
     for key, choices in CHOICES.items():
         if ANSWERS[key] not in choices:
-            return f"{key} {ascii(ANSWERS[key])} is none of {', '.join(choices)}"
+            yield f"{key} {ANSWERS[key]!a} is none of {', '.join(choices)}"
     dev = "dev.py" if ANSWERS["storage_type"] in ("redis", "postgres") else ""
     if ANSWERS["__name_escaped"] != escaped(name) or ANSWERS["__dev"] != dev:
-        return "the replay file was edited by hand: remove its keys that begin with two underscores"
-    return ""
+        yield "the replay file was edited by hand: remove its keys that begin with two underscores"
 
 
-if message := fault():
+for message in faults():
     sys.stderr.write(f"ERROR: {message}\n")
     sys.exit(1)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from baked import BakedProject
 from pytest_cookies.plugin import Cookies
+
+from baked import BakedProject
 
 CI = bool(os.environ.get("CI"))
 TIMES: dict[str, dict[str, float]] = {}
@@ -53,9 +54,7 @@ def timed(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """In CI nothing is skipped: what is missing there is a failure."""
     report = yield
     if CI and report.skipped and not hasattr(report, "wasxfail"):

@@ -13,23 +13,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from baked import CONTEXTS, STORAGES, TEMPLATE, BakedProject
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from baked import CONTEXTS, STORAGES, TEMPLATE, BakedProject
 
 CANARY = "canary-was-executed"
 EXECUTES = f"open('{CANARY}','w').close()"
 HOSTILE = [
-    "Bob's \"Best\" App",
+    'Bob\'s "Best" App',
     "’quotes‘ of “all” «kinds» `too` ''' \"\"\"",
-    "back\\slash \\n \\\\ \\\" \\",
+    'back\\slash \\n \\\\ \\" \\',
     "trailing backslash\\",
     f"'); import os; os.system('touch {CANARY}') #",
     f'"); {EXECUTES}; ("',
     f'""" + {EXECUTES} + """',
     f"$({CANARY}) `touch {CANARY}` ; touch {CANARY} && true",
     "<script>alert(1)</script> </title> & &amp;",
-    "]]> --> <!-- # jinja: include \"/etc/passwd\"",
+    ']]> --> <!-- # jinja: include "/etc/passwd"',
     "# jinja: set x = 1",
     "<# a comment #> {# another #}",
     "emoji 🚀 👨‍👩‍👧‍👦 and ünïcödé",
@@ -170,9 +171,7 @@ NAMES = st.text(st.characters(exclude_categories=("Cs",)), max_size=200) | st.te
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=NAMES)
-def test_any_name_is_kept_or_refused(
-    name: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_any_name_is_kept_or_refused(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Any text through the replay file: the app shows it letter by letter, or one line says no."""
     from cookiecutter.exceptions import FailedHookException  # noqa: PLC0415 - slow to import
     from cookiecutter.main import cookiecutter  # noqa: PLC0415
@@ -194,8 +193,9 @@ def test_any_name_is_kept_or_refused(
 @pytest.mark.parametrize("slug", WRONG_SLUGS)
 def test_a_wrong_slug_is_refused_with_one_that_passes(output: Path, slug: str) -> None:
     """The line names the rule and a slug that would pass; it does pass."""
-    replay = replay_file(output.parent, project_name="X", project_slug=slug, storage_type="memory",
-                         context_type="dict", __name_escaped="X", __dev="", **private())  # fmt: skip
+    answers = {"project_name": "X", "project_slug": slug, "storage_type": "memory"}
+    answers |= {"context_type": "dict", "__name_escaped": "X", "__dev": ""}
+    replay = replay_file(output.parent, **answers, **private())
     done = run_cookiecutter(output, "--replay-file", str(replay))
     if slug == "..":
         assert "already exists" in done.stderr
@@ -232,7 +232,7 @@ def test_a_wrong_choice_names_the_choices(output: Path) -> None:
 
 
 def test_a_misspelt_key_shows(output: Path) -> None:
-    """cookiecutter drops unknown keys without a word; the choices printed at the end show it."""
+    """Unknown keys are dropped without a word; the choices printed at the end show it."""
     done = run_cookiecutter(output, "--no-input", "storage_typ=redis")
     assert re.search(r"storage_type +memory", done.stdout)
 
@@ -246,7 +246,7 @@ def test_the_next_steps_are_printed(output: Path) -> None:
 
 
 def test_an_existing_folder_is_left_alone(output: Path) -> None:
-    """cookiecutter's own refusal; nothing is overwritten."""
+    """Refused by cookiecutter itself; nothing is overwritten."""
     (output / "chatkit-app").mkdir()
     (output / "chatkit-app/README.md").write_text("mine")
     done = run_cookiecutter(output, "--no-input")

@@ -4,11 +4,12 @@ import ast
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+
 from baked import CONTEXTS, STORAGES, BakedProject
 
 pytestmark = pytest.mark.product
@@ -25,12 +26,10 @@ LONGEST_ASSISTANT = 80
         for pair in COMBINATIONS
     ],
 )
-def project(
-    request: pytest.FixtureRequest, bake: Callable[..., BakedProject]
-) -> Iterator[BakedProject]:
+def project(request: pytest.FixtureRequest, bake: Callable[..., BakedProject]) -> BakedProject:
     """Bake one combination, for all the tests of this file."""
     storage, context = request.param
-    yield bake(storage_type=storage, context_type=context)
+    return bake(storage_type=storage, context_type=context)
 
 
 def test_files(project: BakedProject) -> None:

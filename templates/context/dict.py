@@ -1,6 +1,8 @@
 """What travels with each request, as a plain dict: `RequestContext(user_id="u1")` makes one."""
 
-from typing_extensions import NotRequired, TypedDict
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 
 class RequestContext(TypedDict):

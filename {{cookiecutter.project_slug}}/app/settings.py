@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     )
     workers: int = Field(1, ge=1, le=64, description="processes on this machine; memory: only 1")
     data_dir: Path = Field(Path(".data"), description="where development keeps its data")
+    # jinja: if cookiecutter.storage_type == "postgres"
+    store_pool_size: int = Field(10, ge=1, le=1000, description="connections a process may hold")
+    store_statement_cache_size: int = Field(
+        100, ge=0, description="prepared statements a connection keeps; 0 behind PgBouncer"
+    )
+    # jinja: endif
     store_url: str = Field(
         "",
         validation_alias=AliasChoices(
@@ -46,12 +52,6 @@ class Settings(BaseSettings):
         ),
         description="where conversations live; empty in development: an engine of the app's own",
     )
-    # jinja: if cookiecutter.storage_type == "postgres"
-    store_pool_size: int = Field(10, ge=1, le=1000, description="connections a process may hold")
-    store_statement_cache_size: int = Field(
-        100, ge=0, description="prepared statements a connection keeps; 0 behind PgBouncer"
-    )
-    # jinja: endif
 
     openai_api_key: SecretStr = Field(
         SecretStr(""), description="empty: the offline model, which needs no network"

@@ -1,0 +1,194 @@
+"""The template as it stands, unrendered: it parses, lints and can be checked out anywhere."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from cookiecutter.main import cookiecutter
+
+from baked import STORAGES, TEMPLATE, BakedProject
+
+APP = TEMPLATE / "{{cookiecutter.project_slug}}"
+BIN = Path(sys.executable).parent
+WINDOWS_REFUSES = re.compile(
+    r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
+)
+STATEMENT = re.compile(r"^[ \t]*# jinja:", re.MULTILINE)
+
+
+def tracked() -> list[Path]:
+    """Return the paths of all files that belong to the template."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=TEMPLATE, capture_output=True, check=True, text=True,
+    ).stdout  # fmt: skip
+    return [path for name in listed.split("\0") if name and (path := TEMPLATE / name).exists()]
+
+
+def lint(name: str, *arguments: str) -> None:
+    """Run a linter of the workshop; its complaint is the failure."""
+    done = subprocess.run(
+        [BIN / name, *arguments],
+        cwd=TEMPLATE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_file_parses_unrendered() -> None:
+    """Python, TOML, YAML and JSON; Jinja in them is a comment or stands inside a string."""
+    parsers: dict[str, Callable[[str], object]] = {
+        ".py": ast.parse,
+        ".toml": tomllib.loads,
+        ".yaml": yaml.safe_load,
+        ".yml": yaml.safe_load,
+        ".json": json.loads,
+    }
+    for path in tracked():
+        if parse := parsers.get(path.suffix):
+            parse(path.read_text(encoding="utf-8"))
+
+
+def test_jinja_in_python_is_a_comment_or_stands_in_a_string() -> None:
+    """Nothing but strings and `# jinja:` lines holds an expression or a statement."""
+    for path in [*APP.rglob("*.py"), *(TEMPLATE / "templates").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
+        inside = sum(str(value).count("{{") for value in strings)
+        assert text.count("{{") <= inside + text.count("{{{{"), path
+        assert "{%" not in text, path
+
+
+def test_every_file_lints_and_is_formatted_unrendered() -> None:
+    """Ruff; ERA001 would take a `# jinja:` line for dead code."""
+    lint("ruff", "check", "--no-cache", "--ignore", "ERA001", ".")
+    lint("ruff", "format", "--no-cache", "--check", ".")
+
+
+def test_yaml_is_tidy() -> None:
+    """Of the workshop and of the apps."""
+    lint("yamllint", "--strict", ".")
+
+
+def test_no_blank_line_follows_a_jinja_line() -> None:
+    """Jinja swallows the blank lines after a line statement: put them before it."""
+    wrong = re.compile(r"^[ \t]*# jinja:.*\n[ \t]*\n", re.MULTILINE)
+    for path in tracked():
+        if path.suffix in (".py", ".toml", ".yaml", ".yml", ".md", "") and APP in path.parents:
+            found = wrong.search(path.read_text(encoding="utf-8"))
+            assert found is None, f"{path}: {found and found[0]!r}"
+
+
+def test_workflows_are_sound() -> None:
+    """Zizmor finds nothing, the schema holds, and permissions are the least."""
+    workflows = [path for path in tracked() if "workflows" in path.parts]
+    assert len(workflows) == 2
+    lint("zizmor", "--offline", "--quiet", ".github", str(APP / ".github"))
+    lint("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, workflows))
+    for path in workflows:
+        assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
+        for action in re.findall(r"uses: (.*)", path.read_text()):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", action)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_deployment_files_are_sound(bake: Callable[..., BakedProject], storage: str) -> None:
+    """Hadolint and compose-lint find nothing; the image has no development wheels."""
+    project = bake(storage_type=storage)
+    lint("hadolint", str(project.path / "Dockerfile"))
+    lint("compose-lint", "--fail-on", "high", str(project.path / "compose.yaml"))
+    services = yaml.safe_load((project.path / "compose.yaml").read_text())["services"]
+    assert set(services) == {"app"} | ({storage} & {"redis", "postgres"})
+    dockerfile = (project.path / "Dockerfile").read_text()
+    assert "uv sync --no-dev" in dockerfile
+    assert re.search(r"^USER \d+$", dockerfile, re.MULTILINE)
+    assert re.search(r'^CMD \["python", "-m", "app"\]$', dockerfile, re.MULTILINE)
+
+
+def test_names_can_be_checked_out_everywhere() -> None:
+    """No name that Windows refuses, no two that differ in case alone, no symbolic links."""
+    paths = tracked()
+    for path in paths:
+        assert not path.is_symlink(), path
+        for part in path.relative_to(TEMPLATE).parts:
+            assert not WINDOWS_REFUSES.search(part), path
+    assert len({str(path).lower() for path in paths}) == len(paths)
+
+
+def test_line_endings_are_fixed() -> None:
+    """`.gitattributes` says LF, and every text file keeps to it."""
+    for root in (TEMPLATE, APP):
+        assert "* text=auto eol=lf" in (root / ".gitattributes").read_text()
+    for path in tracked():
+        if path.suffix not in (".png", ".ico", ".woff2"):
+            assert b"\r" not in path.read_bytes(), path
+
+
+def test_nothing_names_this_machine_or_a_registry() -> None:
+    """A committed file names no package registry's host, and no lock file is shipped."""
+    hosts = "|".join(re.escape(".".join(pair)) for pair in (("pypi", "org"), ("npmjs", "org")))
+    for path in tracked():
+        assert path.name not in ("uv.lock", "package-lock.json"), path
+        if path.suffix not in (".png", ".ico", ".woff2"):
+            assert not re.search(hosts, path.read_text(encoding="utf-8")), path
+
+
+def test_versions_agree() -> None:
+    """cookiecutter.json, pyproject.toml and the changelog name one version, and how to upgrade."""
+    version = json.loads((TEMPLATE / "cookiecutter.json").read_text())["__template_version"]
+    assert tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["project"]["version"] == version
+    releases = re.split(r"^## ", (TEMPLATE / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
+    assert releases[0].startswith(version)
+    assert all("Upgrading: " in release for release in releases)
+
+
+def test_stores_share_their_head() -> None:
+    """The helpers between the markers are the same in all four, letter by letter."""
+    heads = set()
+    for storage in STORAGES:
+        text = (TEMPLATE / f"templates/store/{storage}.py").read_text(encoding="utf-8")
+        _, _, rest = text.partition("# --- the same in every store: values ---")
+        heads.add(rest.partition("# --- end ---")[0])
+    assert len(heads) == 1
+    assert heads != {""}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_without_hooks_the_bytes_are_the_same(tmp_path: Path, storage: str) -> None:
+    """Hooks refuse and print; they change nothing, so `--accept-hooks no` gives the same app."""
+    apps = []
+    for accept in (True, False):
+        made = cookiecutter(
+            str(TEMPLATE),
+            no_input=True,
+            extra_context={"storage_type": storage},
+            accept_hooks=accept,
+            output_dir=str(tmp_path / str(accept)),
+            default_config=True,
+        )
+        root = Path(made)
+        apps.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})
+    assert apps[0] == apps[1]
+
+
+def test_hooks_need_nothing_but_python() -> None:
+    """The standard library alone: they run under cookiecutter's own Python."""
+    for path in (TEMPLATE / "hooks").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {
+            n.name for node in ast.walk(tree) if isinstance(node, ast.Import) for n in node.names
+        }
+        names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+        assert names <= set(sys.stdlib_module_names)
+
+
+def test_public_functions_say_what_they_do() -> None:
+    """Docstrings are complete where others read: the apps' and the tests' public names."""
+    lint("ruff", "check", "--no-cache", "--select", "D100,D101,D103,D104,D419", "--exclude",
+         "*/tests/*", str(APP / "app"), "templates", "hooks", "benchmarks", "tests")  # fmt: skip
