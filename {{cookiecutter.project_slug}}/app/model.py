@@ -1,5 +1,6 @@
 """The model that `Settings` ask for: offline, or any server that speaks one of OpenAI's APIs."""
 
+import logging
 from copy import copy
 from typing import Any
 
@@ -19,6 +20,7 @@ from .errors import ApiError
 from .offline import OfflineModel
 from .settings import Settings
 
+log = logging.getLogger("app.model")
 TITLE_CHARS = 60
 
 
@@ -77,14 +79,18 @@ def title_of(message: UserMessageItem) -> str:
 async def title_by_model(
     agent: Agent[Any], message: UserMessageItem, settings: Settings
 ) -> str | None:
-    """Return a better title from the model that TITLE_MODEL names, None when it has none."""
+    """Return a better title from the model that TITLE_MODEL names; None when it has none."""
     namer = Agent[None](
         "Title",
         instructions="Answer with a title of at most five words for a conversation that begins so.",
         model=named(agent.model, settings.title_model),
     )
     config = RunConfig(tracing_disabled=True)
-    result = await Runner.run(namer, text_of(message)[:2000], run_config=config)
+    try:
+        result = await Runner.run(namer, text_of(message)[:2000], run_config=config)
+    except Exception:  # the answer is there: a title is not worth an error
+        log.exception("no title")
+        return None
     return " ".join(str(result.final_output).strip("\"'“”. \n").split())[:TITLE_CHARS] or None
 
 

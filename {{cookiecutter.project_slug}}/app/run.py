@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from copy import copy
 from datetime import UTC, datetime
 
@@ -54,8 +54,11 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     context: RequestContext,
     settings: Settings,
     files: Files,
+    spend: Callable[[int], None] = lambda _: None,
 ) -> AsyncIterator[ThreadStreamEvent]:
     """Answer the newest turn of the thread; the model stops when the caller does.
+
+    `spend` is told at the end how many tokens the model's server counted.
 
     Raises:
         CustomStreamError: one sentence for the user; the log has the cause.
@@ -68,12 +71,15 @@ async def run(  # noqa: PLR0917 - what a turn is made of
         converter = Converter(context, files.content_part, settings.max_attachments)
         chat = Chat(thread=thread, store=store, request_context=context)
         result = _start(agent, await converter.convert(history), chat, message, settings)
-        async for event in _events(chat, result, settings.turn_seconds):
-            for own in ids.own(event):
-                keep(unfinished, own)
-                if isinstance(own, ThreadItemDoneEvent):
-                    del unfinished[own.item.id]
-                yield own
+        try:
+            async for event in _events(chat, result, settings.turn_seconds):
+                for own in ids.own(event):
+                    keep(unfinished, own)
+                    if isinstance(own, ThreadItemDoneEvent):
+                        del unfinished[own.item.id]
+                    yield own
+        finally:
+            spend(result.context_wrapper.usage.total_tokens)
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
@@ -106,7 +112,8 @@ def _start(
         run_config=RunConfig(
             model=named(agent.model, chosen.model) if chosen.model else None,
             model_settings=ModelSettings(
-                tool_choice=chosen.tool_choice.id if chosen.tool_choice else None
+                tool_choice=chosen.tool_choice.id if chosen.tool_choice else None,
+                include_usage=True if settings.tokens_per_day else None,
             ),
             group_id=chat.thread.id,
             tracing_disabled=not traced(settings),

@@ -1,0 +1,181 @@
+"""The assistant over HTTP: its tool, its widget, its actions, and what it does when they fail."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import RunContextWrapper, function_tool
+from agents.models.interface import Model
+from agents.testing import ScriptedModel, assistant_message, function_call
+from chatkit.agents import AgentContext
+
+from app import assistant
+from app.context import RequestContext
+
+from .serving import Caller, serving, settings_for, text_of, thread_of
+
+pytestmark = pytest.mark.anyio
+Chat = RunContextWrapper[AgentContext[RequestContext]]
+
+
+@asynccontextmanager
+async def talking(
+    store_url: str, folder: Path, model: Model | None = None, **changes: Any
+) -> AsyncIterator[Caller]:
+    """Serve the app and return a browser."""
+    settings = settings_for(store_url, folder, **changes)
+    async with serving(settings, model) as app, app.caller() as caller:
+        yield caller
+
+
+def tools(monkeypatch: pytest.MonkeyPatch, *these: Any) -> None:
+    """Give the assistant other tools."""
+    monkeypatch.setattr(assistant, "TOOLS", list(these))
+
+
+def calls(name: str, *texts: str) -> ScriptedModel:
+    """Return a model that calls a tool, then says each text in a turn of its own."""
+    call = function_call(name, {}, call_id="call_1", item_id="fc_1")
+    return ScriptedModel([[call], *[[assistant_message(text)] for text in texts]])
+
+
+async def test_the_offline_model_proves_what_it_was_given(store_url: str, tmp_path: Path) -> None:
+    """Its second answer quotes the first message, and both say what to set."""
+    async with talking(store_url, tmp_path) as caller:
+        first = await caller.say("My name is Ada")
+        second = await caller.say("Who am I?", thread_of(first))
+    assert "OPENAI_API_KEY" in text_of(first)
+    assert "given 3 messages; the first was “My name is Ada”" in text_of(second)
+    assert sum("delta" in event.get("update", {}) for event in first) > 20  # word by word
+
+
+async def test_the_tool_shows_progress_and_a_widget_that_grows(
+    store_url: str, tmp_path: Path
+) -> None:
+    """First what is being done, then the card, its text in pieces, then the answer."""
+    async with talking(store_url, tmp_path) as caller:
+        events = await caller.say("What time is it?")
+        items = await caller.items(thread_of(events))
+    kinds = [(event.get("update") or event)["type"] for event in events]
+    order = ["progress_update", "widget.streaming_text.value_delta", "thread.item.done"]
+    assert [kind for kind in dict.fromkeys(kinds) if kind in order] == [
+        "thread.item.done",
+        *order[:2],
+    ]
+    assert [item["type"] for item in items] == ["user_message", "widget", "assistant_message"]
+    assert items[1]["widget"]["children"][0]["value"].endswith("in UTC")
+
+
+async def test_buttons_change_the_widget_with_and_without_a_stream(
+    store_url: str, tmp_path: Path
+) -> None:
+    """Again replaces the card, Close takes its buttons; both stay after a reload."""
+    async with talking(store_url, tmp_path) as caller:
+        thread = thread_of(await caller.say("time"))
+        widget = (await caller.items(thread))[1]
+        again = {"type": "clock.again", "payload": {"zone": "Europe/Paris"}}
+        place = {"thread_id": thread, "item_id": widget["id"]}
+        async with caller.events("threads.custom_action", **place, action=again) as events:
+            last = [event async for event in events][-1]
+        assert last["type"] == "thread.item.replaced"
+        assert last["item"]["widget"]["children"][0]["value"].endswith("Europe/Paris")
+        close = {"type": "clock.close"}
+        answer = await caller.op("threads.sync_custom_action", **place, action=close)
+        assert len(answer.json()["updated_item"]["widget"]["children"]) == 1
+        stored = (await caller.items(thread))[1]
+        assert stored["id"] == widget["id"]
+        assert stored["widget"] == answer.json()["updated_item"]["widget"]
+
+
+@pytest.mark.parametrize("kind", ["threads.custom_action", "threads.sync_custom_action"])
+async def test_an_unknown_action_is_refused(store_url: str, tmp_path: Path, kind: str) -> None:
+    """The answer says so, and is no 500."""
+    async with talking(store_url, tmp_path) as caller:
+        thread = thread_of(await caller.say("time"))
+        answer = await caller.op(kind, thread_id=thread, action={"type": "clock.explode"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_action")
+
+
+async def test_a_tool_that_raises_ends_with_a_sentence(
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The user reads that it failed and the request's id, never the cause; the log has it."""
+
+    @function_tool
+    async def broken(ctx: Chat) -> str:
+        """Fail."""
+        raise RuntimeError("password=hunter2")
+
+    tools(monkeypatch, broken)
+    model = calls("broken", "Sorry.", "Yes?")
+    async with talking(store_url, tmp_path, model) as caller:
+        events = await caller.say("go")
+        assert text_of(await caller.say("on", thread_of(events))) == "Yes?"
+    notice = next(event for event in events if event["type"] == "notice")
+    assert notice["message"].startswith("The tool broken failed. (request ")
+    assert text_of(events) == "Sorry."
+    assert "hunter2" not in str(events) + str([call.input for call in model.calls])
+    assert "hunter2" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_a_tool_that_hangs_ends_with_a_sentence(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """After TOOL_SECONDS the model goes on without it, whichever way the tool is written."""
+    release = asyncio.Event()
+
+    @function_tool(name_override="slow")
+    async def slow_async(ctx: Chat) -> None:
+        """Hang."""
+        await release.wait()
+
+    @function_tool(name_override="slow")
+    def slow_thread(ctx: Chat) -> None:
+        """Hang."""
+        time.sleep(1)
+
+    tools(monkeypatch, slow_async if kind == "async" else slow_thread)
+    async with talking(store_url, tmp_path, calls("slow", "Sorry."), tool_seconds=0.2) as caller:
+        events = await caller.say("go")
+    notice = next(event for event in events if event["type"] == "notice")
+    assert notice["message"].startswith("The tool slow took too long.")
+    assert text_of(events) == "Sorry."
+
+
+async def test_a_wrong_argument_goes_back_to_the_model(
+    store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A ValueError's text is the model's to act on: no notice, no error in the log."""
+    call = function_call("current_time", {"zone": "Mars"}, call_id="c", item_id="f")
+    model = ScriptedModel([[call], [assistant_message("There is no clock on Mars.")]])
+    async with talking(store_url, tmp_path, model) as caller:
+        events = await caller.say("go")
+    assert not [event for event in events if event["type"] == "notice"]
+    assert model.last_call
+    assert "There is no time zone 'Mars'." in str(model.last_call.input[-1])
+
+
+async def test_a_tool_that_does_not_exist_is_the_models_mistake(
+    store_url: str, tmp_path: Path
+) -> None:
+    """The model is told, and answers."""
+    async with talking(store_url, tmp_path, calls("imagined", "I cannot.")) as caller:
+        assert text_of(await caller.say("go")) == "I cannot."
+
+
+async def test_the_users_language_reaches_the_instructions(store_url: str, tmp_path: Path) -> None:
+    """As the browser's Accept-Language says."""
+    model = ScriptedModel([[assistant_message("Bonjour")]])
+    async with talking(store_url, tmp_path, model) as caller:
+        caller.headers["Accept-Language"] = "fr-CH, fr;q=0.9"
+        await caller.say("salut")
+    assert model.last_call
+    assert "fr-CH" in (model.last_call.system_instructions or "")

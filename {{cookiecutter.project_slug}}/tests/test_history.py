@@ -1,0 +1,204 @@
+"""What the model is given of a conversation."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents.models.chatcmpl_converter import Converter as ChatCompletions
+from chatkit.types import (
+    Annotation,
+    AssistantMessageContent,
+    AssistantMessageItem,
+    ClientToolCallItem,
+    CustomTask,
+    EndOfTurnItem,
+    FileAttachment,
+    GeneratedImage,
+    GeneratedImageItem,
+    HiddenContextItem,
+    InferenceOptions,
+    Page,
+    SDKHiddenContextItem,
+    StructuredInputFreeform,
+    StructuredInputItem,
+    TaskItem,
+    ThreadItem,
+    ThreadMetadata,
+    URLSource,
+    UserMessageItem,
+    UserMessageTagContent,
+    UserMessageTextContent,
+    WidgetItem,
+    Workflow,
+    WorkflowItem,
+)
+from chatkit.widgets import DynamicWidgetRoot
+
+from app.context import RequestContext
+from app.history import REMEMBERED_CHARS, Converter, load_history, tool_memory
+
+from .engine import Store
+from .model_server import wrong_chat, wrong_input
+from .serving import settings_for
+
+pytestmark = pytest.mark.anyio
+ANN = RequestContext(user_id="ann")
+THREAD = ThreadMetadata(id="thr_1", created_at=datetime.now(UTC))
+
+
+def base(item_id: str) -> dict[str, Any]:
+    """Return what every item has."""
+    return {"id": item_id, "thread_id": "thr_1", "created_at": datetime.now(UTC)}
+
+
+def asked(item_id: str, text: str = "question", **fields: Any) -> UserMessageItem:
+    """Return a user's message."""
+    part = UserMessageTextContent(text=text)
+    fields = {"content": [part], "inference_options": InferenceOptions()} | fields
+    return UserMessageItem(**base(item_id), **fields)
+
+
+def answered(item_id: str, text: str = "answer") -> AssistantMessageItem:
+    """Return an answer."""
+    source = URLSource(title="T", url="https://example.com")
+    part = AssistantMessageContent(text=text, annotations=[Annotation(source=source)])
+    return AssistantMessageItem(**base(item_id), content=[part])
+
+
+def called(item_id: str, status: Any = "completed") -> ClientToolCallItem:
+    """Return a call of the page's."""
+    call = {"call_id": "call_1", "name": "place", "arguments": {"a": 1}, "output": {"b": 2}}
+    return ClientToolCallItem(**base(item_id), status=status, **call)
+
+
+def remembered(item_id: str) -> HiddenContextItem:
+    """Return what is kept of a server tool's call."""
+    return HiddenContextItem(**base(item_id), content=tool_memory("tool", "{}", "output"))
+
+
+class Counted:
+    """A store that counts its pages."""
+
+    def __init__(self, store: Store) -> None:
+        """Wrap a store."""
+        self._store, self.pages = store, 0
+
+    async def load_thread_items(self, *args: Any) -> Page[ThreadItem]:
+        """Count, then load."""
+        self.pages += 1
+        return await self._store.load_thread_items(*args)
+
+
+async def loaded(store: Store, folder: Path, items: list[Any], **changes: Any) -> tuple[Any, int]:
+    """Store the items and return the ids of those that are loaded, and the number of pages."""
+    await store.save_thread(THREAD, ANN)
+    for item in items:
+        await store.add_thread_item("thr_1", item, ANN)
+    counted: Any = Counted(store)
+    found = await load_history(counted, THREAD, ANN, settings_for("", folder, **changes))
+    return [item.id for item in found], counted.pages
+
+
+def turns(count: int, text: str = "question") -> list[ThreadItem]:
+    """Return so many turns of a question, a tool's call and an answer."""
+    kinds = (("q", lambda i: asked(i, text)), ("t", remembered), ("a", answered))
+    return [make(f"{kind}{n}") for n in range(count) for kind, make in kinds]
+
+
+async def test_the_newest_turns_come_whole_and_in_order(store: Store, tmp_path: Path) -> None:
+    """Eight items hold two turns of three; the third does not fit and is left out as a whole."""
+    ids, _ = await loaded(store, tmp_path, turns(20), history_items=8)
+    assert ids == ["q18", "t18", "a18", "q19", "t19", "a19"]
+
+
+async def test_a_long_thread_costs_as_many_queries_as_a_short_one(
+    store: Store, tmp_path: Path
+) -> None:
+    """300 items and 30: one page each, when the budget is 30."""
+    ids, pages = await loaded(store, tmp_path, turns(100), history_items=30)
+    assert (ids, pages) == ([item.id for item in turns(100)[-30:]], 1)
+
+
+async def test_characters_end_the_history_too(store: Store, tmp_path: Path) -> None:
+    """A turn that would pass the budget is left out with all that is older."""
+    items = [*turns(3, "x" * 2000), asked("last")]
+    ids, _ = await loaded(store, tmp_path, items, history_chars=3000)
+    assert ids == ["q2", "t2", "a2", "last"]
+
+
+async def test_the_newest_turn_is_there_however_long_it_is(store: Store, tmp_path: Path) -> None:
+    """A question is answered even when its tools have said more than the budget."""
+    items = [*turns(1), asked("q", "x" * 900), *[answered(f"y{n}", "y" * 900) for n in range(3)]]
+    ids, _ = await loaded(store, tmp_path, items, history_chars=1000)
+    assert ids == ["q", "y0", "y1", "y2"]
+
+
+async def test_a_call_without_its_result_is_left_out(store: Store, tmp_path: Path) -> None:
+    """Whether the page never answered or went on with something else."""
+    items = [asked("q"), called("c1", "pending"), asked("q2"), called("c2")]
+    ids, _ = await loaded(store, tmp_path, items)
+    assert ids == ["q", "q2", "c2"]
+
+
+TAG = UserMessageTagContent(id="o1", text="Order 1", data={"total": 3}, group="order")
+WIDGET = DynamicWidgetRoot.model_validate({"type": "Card", "children": []})
+TASK = CustomTask(title="Looked", content="everywhere")
+EVERY_KIND: list[ThreadItem] = [
+    asked("u1", content=[UserMessageTextContent(text="look at "), TAG], quoted_text="the quote"),
+    remembered("h1"),
+    remembered("h2"),
+    HiddenContextItem(**base("h3"), content="plain"),
+    HiddenContextItem(**base("h4"), content={"any": ["value"]}),
+    SDKHiddenContextItem(**base("h5"), content="stopped"),
+    called("c1", "pending"),
+    called("c2"),
+    called("c3"),
+    WidgetItem(**base("w1"), widget=WIDGET),
+    WorkflowItem(**base("w2"), workflow=Workflow(type="custom", tasks=[TASK])),
+    TaskItem(**base("t1"), task=TASK),
+    GeneratedImageItem(**base("g1"), image=GeneratedImage(id="i", url="/files/x")),
+    StructuredInputItem(**base("s1"), inputs=[StructuredInputFreeform(id="f", question="Why?")]),
+    EndOfTurnItem(**base("e1")),
+    answered("a1"),
+    answered("a2", ""),
+    asked("u2", "and then?"),
+]
+
+
+async def test_every_kind_of_item_is_taken_by_both_apis() -> None:
+    """No item breaks a turn: calls have results and ids of their own, answers are plain text."""
+    items = await Converter(ANN).convert(EVERY_KIND)
+    messages: list[Any] = list(ChatCompletions.items_to_messages(items))
+    assert wrong_input(json.loads(json.dumps(items))) is None
+    assert wrong_chat(json.loads(json.dumps(messages))) is None
+    text = json.dumps(items)
+    for part in ("Order 1", "the quote", "plain", "any", "stopped", "Looked", "Why?", "and then?"):
+        assert part in text, part
+    assert {"role": "assistant", "content": "answer"} in items
+
+
+async def test_new_files_are_sent_and_old_or_broken_ones_described() -> None:
+    """The newest files' content, the older ones' names; a file that is gone breaks nothing."""
+
+    async def content_part(attachment: Any, context: RequestContext) -> Any:
+        if attachment.id == "f2":
+            raise FileNotFoundError(attachment.id)
+        return {"type": "input_image", "image_url": "data:,x", "detail": "auto"}
+
+    def file(number: int) -> UserMessageItem:
+        name = {"id": f"f{number}", "name": f"{number}.png", "mime_type": "image/png"}
+        return asked(f"u{number}", attachments=[FileAttachment(**name)])
+
+    items: Any = await Converter(ANN, content_part, 2).convert([file(1), file(2), file(3)])
+    parts = [item["content"][1] for item in items]
+    assert parts[0] == {"type": "input_text", "text": "(file '1.png', image/png)"}
+    assert parts[1]["text"] == "(file '2.png', image/png, which cannot be read)"
+    assert parts[2]["image_url"] == "data:,x"
+
+
+def test_a_long_output_is_remembered_cut() -> None:
+    """One call cannot fill the whole budget of the turns to come."""
+    output = tool_memory("tool", "{}", "x" * 10**6)["output"]
+    assert output == "x" * REMEMBERED_CHARS + "… (cut)"

@@ -1,0 +1,149 @@
+"""Any model: both APIs through the real openai client, against a server on loopback."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .model_server import KEY, Call, Fault, ModelServer, Pause, model_server
+from .serving import serving, settings_for, text_of, thread_of
+
+pytestmark = pytest.mark.anyio
+APIS = ("responses", "chat_completions")
+ASK_TIME = Call("current_time", '{"zone": "UTC"}')
+
+
+def settings(store_url: str, folder: Path, server: ModelServer, **changes: Any) -> Any:
+    """Return settings that ask the local server."""
+    known = {"openai_api_key": KEY, "openai_base_url": server.url}
+    return settings_for(store_url, folder, **(known | changes))
+
+
+def given(server: ModelServer, request: int = -1) -> list[dict[str, Any]]:
+    """Return the messages or items of one request, without the instructions."""
+    body = server.given[request]
+    items: list[dict[str, Any]] = body.get("input") or body["messages"][1:]
+    return items
+
+
+def error_of(events: list[dict[str, Any]]) -> str:
+    """Return the sentence that the user reads instead of an answer."""
+    assert events[-1]["type"] == "error", events[-1]
+    return str(events[-1]["message"])
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_ten_turns_with_tools_reach_the_model_whole(
+    store_url: str, tmp_path: Path, api: str
+) -> None:
+    """Ids stay apart though the server repeats its own, and calls come back with their results."""
+    script = [step for turn in range(10) for step in (ASK_TIME, f"answer {turn}")]
+    with model_server(*script) as server:
+        async with serving(settings(store_url, tmp_path, server, model_api=api)) as app:
+            async with app.caller() as caller:
+                thread = None
+                for turn in range(10):
+                    events = await caller.say(f"question {turn}", thread)
+                    assert text_of(events).endswith(f"answer {turn}"), events[-1]
+                    thread = thread or thread_of(events)
+                items = await caller.items(thread or "")
+    answers = [item for item in items if item["type"] == "assistant_message"]
+    assert [item["content"][0]["text"] for item in answers] == [f"answer {n}" for n in range(10)]
+    assert len({item["id"] for item in items}) == len(items) == 30  # question, widget, answer
+    last = json.dumps(given(server))
+    assert all(f"question {turn}" in last for turn in range(10))
+    assert all(f"answer {turn}" in last for turn in range(9))
+    assert last.count('"name": "current_time"') == 10
+    assert server.given[-1]["model"] == "gpt-5-mini"
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_a_chosen_model_answers_and_another_is_refused(
+    store_url: str, tmp_path: Path, api: str
+) -> None:
+    """The composer's choice counts when it is on the list; a tool that is chosen is called."""
+    lists = {"allowed_models": ["gpt-other"], "allowed_tools": ["current_time"]}
+    with model_server() as server:
+        async with serving(settings(store_url, tmp_path, server, model_api=api, **lists)) as app:
+            async with app.caller() as caller:
+                choice = {"model": "gpt-other", "tool_choice": {"id": "current_time"}}
+                await caller.say("hello", inference_options=choice)
+                for wrong in ({"model": "gpt-secret"}, {"tool_choice": {"id": "shell"}}):
+                    part = {"content": [{"type": "input_text", "text": "x"}], "attachments": []}
+                    answer = await caller.op(
+                        "threads.create", input={**part, "inference_options": wrong}
+                    )
+                    assert answer.status_code == 400
+    assert [request["model"] for request in server.given] == ["gpt-other"]
+    assert "current_time" in json.dumps(server.given[0]["tool_choice"])
+
+
+FAULTS: list[tuple[str, dict[str, Any], list[Any], str]] = [
+    ("a wrong key", {"openai_api_key": "sk-wrong"}, [], "does not accept this app's key"),
+    ("an unknown model", {"model": "gpt-nobody"}, [], "does not know the model"),
+    ("a full quota", {}, [Fault(429)] * 9, "busy"),
+    ("a broken server", {}, [Fault(500)] * 9, "has trouble"),
+    ("no server", {"openai_base_url": "http://127.0.0.1:9/v1"}, [], "cannot be reached"),
+    ("a long text", {}, [Fault(400, "context_length_exceeded")], "Start a new conversation"),
+    ("silence", {"turn_seconds": 0.3}, [Pause("first words", 3)], "took too long"),
+    ("endless calls", {"max_turns": 2}, [ASK_TIME] * 9, "too many steps"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(FAULTS)), ids=[fault[0] for fault in FAULTS])
+async def test_a_fault_is_one_sentence_and_the_thread_stays_usable(
+    store_url: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    """The user reads what to do and the request's id; the log has the cause under the same id."""
+    what, changes, script, sentence = FAULTS[number]
+    api = APIS[number % 2]
+    with model_server(*script) as server, caplog.at_level(logging.ERROR, "app"):
+        changed = settings(store_url, tmp_path, server, **({"model_api": api} | changes))
+        async with serving(changed) as app, app.caller() as caller:
+            events = await caller.say(what)
+            server.script.clear()
+            again = await caller.say("again", thread_of(events))
+            items = await caller.items(thread_of(events))
+    assert sentence in error_of(events)
+    record = next(record for record in caplog.records if record.message == "no answer")
+    assert record.exc_info
+    assert f"(request {vars(record)['request_id']})" in error_of(events)
+    assert text_of(again).startswith("answer") if script else sentence in error_of(again)
+    said = [item for item in items if item["type"] == "user_message"]
+    assert [item["content"][0]["text"] for item in said] == [what, "again"]
+
+
+async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Path) -> None:
+    """The words that the user saw are in the thread, and in the model's next input."""
+    with model_server(Pause("first words", 3)) as server:
+        slow = settings(store_url, tmp_path, server, turn_seconds=0.3)
+        async with serving(slow) as app, app.caller() as caller:
+            events = await caller.say("go")
+            items = await caller.items(thread_of(events))
+            await caller.say("and?", thread_of(events))
+    assert [item["type"] for item in items] == ["user_message", "assistant_message"]
+    assert items[1]["content"][0]["text"] == "first words"
+    assert {"role": "assistant", "content": "first words"} in given(server)
+
+
+async def test_dictation_and_titles_go_through_the_same_server(
+    store_url: str, tmp_path: Path
+) -> None:
+    """Speech becomes text; the second title is the model's; both only when they are set."""
+    with model_server("an answer", "“A Good Title.”") as server:
+        extras = {"transcribe_model": "ears", "title_model": "title-model"}
+        async with serving(settings(store_url, tmp_path, server, **extras)) as app:
+            async with app.caller() as caller:
+                audio = {"audio_base64": "AAAA", "mime_type": "audio/webm;codecs=opus"}
+                answer = await caller.op("input.transcribe", **audio)
+                assert answer.json() == {"text": "spoken words"}
+                assert b'filename="speech.webm"' in server.audio[0]
+                events = await caller.say("hello there")
+    titles = [event["thread"]["title"] for event in events if event["type"] == "thread.updated"]
+    assert titles == ["hello there", "A Good Title"]
+    assert server.given[-1]["model"] == "title-model"
