@@ -4,41 +4,20 @@
  */
 import { Refused, address, call, config, headersFor, openThread } from "./api.js";
 import { GREETING, PROMPTS, runClientTool } from "./custom.js";
+import { button, find, h, render } from "./items.js";
 
 const PAGE = 50;
-
-/**
- * Make an element: properties by their names, other names as attributes, strings as text.
- * @template {keyof HTMLElementTagNameMap} K
- * @param {K} tag
- * @param {Record<string, unknown>} props
- * @param {...(Node | string)} children
- * @returns {HTMLElementTagNameMap[K]}
- */
-function h(tag, props, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (name in node) Reflect.set(node, name, value);
-    else node.setAttribute(name, String(value));
-  }
-  node.append(...children);
-  return node;
-}
-const button = (label, onclick, kind = "") => h("button", { type: "button", class: kind, onclick }, label);
-const sign = (icon, label, onclick) =>
-  h("button", { type: "button", class: "icon", title: label, "aria-label": label, onclick }, icon);
-const paragraph = (words, kind = "text") => h("p", { class: kind, dir: "auto" }, words);
 
 const list = h("ul", {});
 const older = button("Older chats", () => void listChats(chatsAfter), "quiet");
 const side = h("nav", { id: "side", "aria-label": "Chats" });
-side.append(button("New chat", newChat, "primary"), list, older);
+side.append(button("New chat", newChat), list, older);
 const log = h("div", { class: "log", role: "log", tabIndex: 0, "aria-label": "Messages" });
 const status = h("p", { class: "status", role: "status" });
 const files = h("ul", { class: "files" });
 const text = h("textarea", { rows: 1, placeholder: "Write a message", "aria-label": "Message" });
 const picker = h("input", { type: "file", multiple: true, hidden: true });
-const attach = sign("+", "Attach files", () => picker.click());
+const attach = button("+", () => picker.click(), "icon", "Attach files");
 const submit = h("button", { class: "primary" }, "Send");
 const composer = h("form", { class: "composer" }, files, picker, attach, text, submit);
 
@@ -72,8 +51,11 @@ function paint() {
   submit.disabled = text.disabled || (!turn && [...attached].some(({ id }) => !id));
   log.querySelector(".start")?.remove();
   if (!turn && !shown.size) {
-    const prompts = PROMPTS.map(({ label, prompt }) => button(label, () => void say(String(prompt))));
-    log.append(h("div", { class: "start" }, h("h2", {}, GREETING), ...prompts));
+    const start = h("div", { class: "start" }, h("h2", {}, GREETING));
+    for (const { label, prompt } of PROMPTS) {
+      start.append(button(label, () => void say(String(prompt))));
+    }
+    log.append(start);
   }
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
@@ -106,7 +88,8 @@ function chatRow({ id, title }) {
     const sure = await ask(`Delete “${name}”? It cannot be brought back.`, "Delete");
     if (sure !== null) await change("threads.delete");
   };
-  row.append(sign("✎", `Rename ${name}`, rename), sign("✕", `Delete ${name}`, remove));
+  row.append(button("✎", rename, "icon", `Rename ${name}`));
+  row.append(button("✕", remove, "icon", `Delete ${name}`));
   return row;
 }
 
@@ -171,7 +154,7 @@ async function showOlder() {
   const page = await (await call("items.list", params)).json();
   if (id !== current) return;
   const below = log.scrollHeight - log.scrollTop;
-  const found = page.data.reverse().map((item) => [item.id, { item, node: render(item) }]);
+  const found = page.data.reverse().map((item) => [item.id, { item, node: render(item, act) }]);
   log.prepend(...found.map(([, { node }]) => node));
   shown = new Map([...found, ...shown]);
   before = page.has_more ? page.after : null;
@@ -212,7 +195,8 @@ async function answer(type, params, begun = () => {}) {
     }
   } catch (error) {
     if (mine.signal.aborted) tell("Stopped.");
-    else if (turn === mine) fail(error, ...(id ? [button("Reload the chat", () => void openChat(id))] : []));
+    else if (turn === mine && id) fail(error, button("Reload the chat", () => void openChat(id)));
+    else if (turn === mine) fail(error);
   }
   if (turn !== mine) return current === id && openChat(id); // its end came unseen
   turn = null;
@@ -237,6 +221,7 @@ async function* events(response) {
 function apply(event) {
   if (event.type === "thread.created") openThread.set((current = event.thread.id));
   if (event.thread) void listChats().catch(fail);
+  if (event.type === "thread.item.added") tell(""); // the end of what was in progress
   if (event.item) put(event.item);
   if (event.type === "thread.item.updated") update(event.item_id, event.update);
   if (event.type === "thread.item.removed") drop(event.item_id);
@@ -251,7 +236,7 @@ function apply(event) {
 }
 
 function put(item) {
-  const node = render(item);
+  const node = render(item, act);
   const known = shown.get(item.id);
   if (known) known.node.replaceWith(node);
   else log.append(node);
@@ -276,7 +261,8 @@ function update(id, change) {
   if (change.task) item.workflow.tasks[change.task_index] = change.task;
   if (change.image) item.image = change.image;
   const found = change.component_id && find(item.widget, change.component_id);
-  if (found) Object.assign(found, change.component ?? { value: (found.value ?? "") + change.delta });
+  if (found && change.component) Object.assign(found, change.component);
+  else if (found) found.value = (found.value ?? "") + change.delta;
   put(item);
 }
 
@@ -288,81 +274,19 @@ function retry() {
   void answer("threads.retry_after_item", { thread_id: current, item_id: ids[asked] });
 }
 
-// ---- items ----
+// ---- what is pressed ----
 
-function render(item) {
-  const [kind, name] = item.type === "user_message" ? ["mine", "You"] : ["theirs", "Assistant"];
-  const node = h("article", { class: `item ${kind}`, "aria-label": name }, ...body(item));
-  node.hidden = !node.hasChildNodes();
-  return node;
-}
+const act = { rate, retry, run };
 
-/** @returns {Node[]} */
-function body(item) {
-  switch (item.type) {
-    case "user_message":
-      return [
-        ...item.content.map((part) => paragraph(part.text)),
-        ...item.attachments.map(({ name, preview_url: src }) =>
-          src ? h("img", { src, alt: name }) : paragraph(name, "file"),
-        ),
-      ];
-    case "assistant_message":
-      return [
-        ...item.content.map((part) => paragraph(part.text)),
-        ...item.content.flatMap((part) => part.annotations).map(({ source }) =>
-          paragraph(`Source: ${source.title || source.filename || source.url}`, "quiet"),
-        ),
-        actions(item),
-      ];
-    case "widget":
-      return [h("div", { class: "widget" }, ...widget(item.widget, item))];
-    case "workflow":
-      return [steps(item.workflow.summary?.title ?? "Steps", item.workflow.tasks)];
-    case "task":
-      return [steps("Step", [item.task])];
-    case "generated_image":
-      return item.image ? [h("img", { src: item.image.url, alt: "Generated image" })] : [];
-    case "structured_input":
-      return item.inputs.map(({ question }) => paragraph(question));
-    case "client_tool_call":
-      return [paragraph(`Asked this browser: ${item.name}`, "quiet")];
-    default:
-      return [];
-  }
-}
-
-function steps(title, tasks) {
-  const lines = tasks.map((task) => paragraph(task.title ?? task.content ?? task.type));
-  return h("details", {}, h("summary", {}, title), ...lines);
-}
-
-function actions({ id, thread_id }) {
-  const rate = async ({ currentTarget: pressed }, kind) => {
+/** @returns {Promise<boolean>} whether the server took it */
+async function rate({ id, thread_id }, kind) {
+  try {
     await call("items.feedback", { thread_id, item_ids: [id], kind });
-    for (const each of row.children) each.setAttribute("aria-pressed", String(each === pressed));
-  };
-  const row = h("div", { class: "actions" });
-  row.append(sign("👍", "Good answer", (event) => rate(event, "positive").catch(fail)));
-  row.append(sign("👎", "Bad answer", (event) => rate(event, "negative").catch(fail)));
-  row.append(sign("↻", "Answer again", retry));
-  return row;
-}
-
-/** A widget's text and buttons; its looks are ChatKit's business. */
-function widget(part, item) {
-  const words = part.value ?? part.label ?? part.alt ?? "";
-  const said = words ? [h("span", { class: part.type, dir: "auto" }, words)] : [];
-  const inner = [part.children ?? []].flat().flatMap((child) => widget(child, item));
-  const act = (action, ...label) => h("button", { type: "button", onclick: () => void run(action, item) }, ...label);
-  if (part.onClickAction) return [act(part.onClickAction, ...said, ...inner)];
-  const choices = [part.confirm, part.cancel].filter(Boolean);
-  return [...said, ...inner, ...choices.map(({ label, action }) => act(action, label))];
-}
-
-function find(part, id) {
-  if (part.id === id) return part;
-  return [part.children ?? []].flat().reduce((found, child) => found ?? find(child, id), undefined);
+    return true;
+  } catch (error) {
+    fail(error);
+    return false;
+  }
 }
 
 async function run({ type, payload, handler, streaming }, item) {
@@ -389,19 +313,22 @@ async function upload(file) {
     row.remove();
     paint();
   };
-  const remove = sign("✕", `Remove ${file.name}`, () => {
+  const remove = () => {
     request.abort();
     if (entry.id) call("attachments.delete", { attachment_id: entry.id }).catch(fail);
     leave();
-  });
-  const row = h("li", {}, file.name, bar, remove);
+  };
+  const row = h("li", {}, file.name, bar);
+  row.append(button("✕", remove, "icon", `Remove ${file.name}`));
   attached.add(entry);
   files.append(row);
   paint();
   try {
     entry.id = await transfer(file, request, bar);
     bar.remove();
-    if (file.type.startsWith("image/")) row.prepend(h("img", { src: URL.createObjectURL(file), alt: "" }));
+    if (file.type.startsWith("image/")) {
+      row.prepend(h("img", { src: URL.createObjectURL(file), alt: "" }));
+    }
     paint();
   } catch (error) {
     leave();
@@ -415,8 +342,10 @@ async function transfer(file, request, bar) {
     form.append("file", file);
     return JSON.parse(await send(request, bar, "POST", address("files"), form)).id;
   }
-  const about = { name: file.name, size: file.size, mime_type: file.type || "application/octet-stream" };
-  const { id, upload_descriptor: to } = await (await call("attachments.create", about)).json();
+  const { name, size, type } = file;
+  const mime_type = type || "application/octet-stream";
+  const made = await call("attachments.create", { name, size, mime_type });
+  const { id, upload_descriptor: to } = await made.json();
   await send(request, bar, to.method, to.url, file, to.headers);
   return id;
 }

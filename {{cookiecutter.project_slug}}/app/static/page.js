@@ -104,7 +104,9 @@ async function mount() {
     clearTimeout(timer);
     tell(); // it may have come late
   });
-  element.addEventListener("chatkit.thread.change", ({ detail }) => openThread.set(detail.threadId));
+  element.addEventListener("chatkit.thread.change", ({ detail }) => {
+    openThread.set(detail.threadId);
+  });
   element.addEventListener("chatkit.response.start", () => tell());
   element.addEventListener("chatkit.error", ({ detail }) => {
     console.warn("chatkit.error", detail.error.name, requestId); // never what was said
