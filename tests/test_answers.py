@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cookiecutter.exceptions import FailedHookException, OutputDirExistsException
+from cookiecutter.main import cookiecutter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,8 +33,6 @@ HOSTILE = [
     f"$({CANARY}) `touch {CANARY}` ; touch {CANARY} && true",
     "<script>alert(1)</script> </title> & &amp;",
     ']]> --> <!-- # jinja: include "/etc/passwd"',
-    "# jinja: set x = 1",
-    "<# a comment #> {# another #}",
     "emoji 🚀 👨‍👩‍👧‍👦 and ünïcödé",
     "שלום עולם مرحبا",
     "数字 アプリ",
@@ -46,20 +46,25 @@ HOSTILE = [
     "🚀",
     "con",
 ]
-RENDERED_BY_COOKIECUTTER = ["{{ 7*7 }}", "{% raw %}", "{{ cookiecutter }}", "a {{ '{{' }} b {%"]
+RENDERED_BY_COOKIECUTTER = [
+    "# jinja: set x = 1",
+    "<# a comment #>",
+    "{{ 7*7 }}",
+    "{% raw %}",
+    "{{ cookiecutter }}",
+    "a {{ '{{' }} b {%",
+]
 """On the command line these are code, says cookiecutter; typed or replayed they are data."""
 REFUSED = ["two\nlines", "tab\there", "nul\0", "bell\a", "\u202eright to left", "\u2028line", " "]
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 WRONG_SLUGS = [
-    "2fast", "-x", "x-", "a--b", "a/b", "../x", "..", "Upper", "with space", "x" * 64, "ünï", "a_b",
+    "2fast", "-x", "x-", "a--b", "a/b", "../x", "Upper", "with space", "x" * 64, "ünï", "a_b",
     "a.b", "con", "lpt1", "a\nb", 'a"b', "a'b", "C:\\x", "x;y", "🚀",
 ]  # fmt: skip
 
 
-def run_cookiecutter(
-    output: Path, *arguments: str, answers: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does, with a home of its own; `answers` are typed."""
+def run_cookiecutter(output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does, with a home of its own."""
     home = output.parent / "home"
     home.mkdir(exist_ok=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("COOKIECUTTER")}
@@ -67,7 +72,7 @@ def run_cookiecutter(
         [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "-o", str(output), *arguments],
         cwd=output.parent,
         env=environment | {"HOME": str(home), "USERPROFILE": str(home), "PYTHONUTF8": "1"},
-        input=answers or "",
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -76,11 +81,25 @@ def run_cookiecutter(
     )
 
 
-def replay_file(folder: Path, **answers: object) -> Path:
-    """Write a replay file as cookiecutter would have, for these answers."""
+def replay_file(folder: Path, **changed: object) -> Path:
+    """Write a replay file as cookiecutter would have, but for the answers that are changed."""
+    own = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    kept = ("_copy_without_render", "_jinja2_env_vars", "__template_version")
+    answers = {"project_name": "X", "project_slug": "x", "storage_type": "memory"}
+    answers |= {"context_type": "dict", "__dev": "", **{key: own[key] for key in kept}, **changed}
+    name = str(answers["project_name"])
+    answers.setdefault("__name_escaped", name.replace("\\", "\\\\").replace('"', '\\"'))
     path = folder / "answers.json"
     path.write_text(json.dumps({"cookiecutter": answers}))
     return path
+
+
+def replay(file: Path, output: Path) -> Path:
+    """Bake from a replay file."""
+    made = cookiecutter(
+        str(TEMPLATE), replay=str(file), output_dir=str(output), default_config=True
+    )
+    return Path(made)
 
 
 def assert_shows(project: Path, name: str) -> None:
@@ -102,14 +121,15 @@ def assert_shows(project: Path, name: str) -> None:
         ast.parse(path.read_text(encoding="utf-8"))
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], output: Path, key: str) -> str:
-    """Check that our one line came first and that no file was left; return the line."""
-    assert done.returncode != 0
-    first = done.stderr.splitlines()[0]
-    assert first.startswith(f"ERROR: {key}"), done.stderr
-    assert [p for p in output.parent.rglob("*") if p.is_file() and "home" not in p.parts
-            and p.name != "answers.json"] == []  # fmt: skip
-    return first
+def assert_refused(file: Path, output: Path, capfd: pytest.CaptureFixture[str], key: str) -> str:
+    """Check that baking prints our one line and leaves no file; return the line."""
+    with pytest.raises(FailedHookException):
+        replay(file, output)
+    line = next(line for line in capfd.readouterr().err.splitlines() if line)
+    assert line.startswith(f"ERROR: {key}")
+    left = [p for p in output.parent.rglob("*") if p.is_file()]
+    assert left == [file]
+    return line
 
 
 @pytest.fixture
@@ -119,14 +139,21 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+def type_answers(monkeypatch: pytest.MonkeyPatch, output: Path, *typed: str) -> Path:
+    """Bake as a user who types these answers and takes the defaults for the rest."""
+    answers = iter([*typed, "", "", "", ""])
+    monkeypatch.setattr("builtins.input", lambda *_: next(answers))
+    return Path(cookiecutter(str(TEMPLATE), output_dir=str(output), default_config=True))
+
+
 @pytest.mark.parametrize("name", HOSTILE + RENDERED_BY_COOKIECUTTER)
-def test_a_typed_name_is_kept_intact(output: Path, name: str) -> None:
+def test_a_typed_name_is_kept_intact(
+    monkeypatch: pytest.MonkeyPatch, output: Path, name: str
+) -> None:
     """What is typed at the prompt stands in README, page, pyproject.toml and OpenAPI's title."""
-    done = run_cookiecutter(output, answers=f"{name}\n\n\n\n")
-    assert done.returncode == 0, done.stderr
-    (project,) = output.iterdir()
-    assert_shows(project, name.strip() if name != name.strip() else name)
+    assert_shows(type_answers(monkeypatch, output, name), name.strip())
     assert not list(output.parent.rglob(CANARY))
+    assert not Path(CANARY).exists()
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -141,27 +168,12 @@ def test_a_name_on_the_command_line_is_kept_intact(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_name_with_control_characters_is_refused(output: Path, name: str) -> None:
+def test_a_name_with_control_characters_is_refused(
+    output: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
     """One line names the key, before anything is written."""
-    replay = replay_file(
-        output.parent,
-        project_name=name,
-        project_slug="x",
-        storage_type="memory",
-        context_type="dict",
-        __name_escaped=name.replace("\\", "\\\\").replace('"', '\\"'),
-        __dev="",
-        **private(),
-    )
-    done = run_cookiecutter(output, "--replay-file", str(replay))
-    assert_refused(done, output, "project_name")
-
-
-def private() -> dict[str, object]:
-    """Return what cookiecutter keeps beside the answers in a replay file."""
-    own = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
-    kept = ("_copy_without_render", "_jinja2_env_vars", "__template_version")
-    return {key: own[key] for key in kept}
+    replay = replay_file(output.parent, project_name=name)
+    assert_refused(replay, output, capfd, "project_name")
 
 
 NAMES = st.text(st.characters(exclude_categories=("Cs",)), max_size=200) | st.text(
@@ -169,56 +181,65 @@ NAMES = st.text(st.characters(exclude_categories=("Cs",)), max_size=200) | st.te
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(name=NAMES)
-def test_any_name_is_kept_or_refused(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Any text through the replay file: the app shows it letter by letter, or one line says no."""
-    from cookiecutter.exceptions import FailedHookException  # noqa: PLC0415 - slow to import
-    from cookiecutter.main import cookiecutter  # noqa: PLC0415
-
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(name=NAMES, typed=st.booleans())
+def test_any_name_is_kept_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, *, typed: bool
+) -> None:
+    """Any text, typed or replayed: the app shows it letter by letter, or pre_gen says no."""
     output = tmp_path_factory.mktemp("any")
-    answers = {"project_name": name, "storage_type": "memory", "context_type": "dict"}
-    replay = replay_file(output, **answers, **private())
     try:
-        made = cookiecutter(
-            str(TEMPLATE), replay=str(replay), output_dir=str(output), default_config=True
-        )
+        if typed:
+            with pytest.MonkeyPatch.context() as patch:
+                made = type_answers(patch, output, name)
+            name = name.strip() or "ChatKit App"
+        else:
+            made = replay(replay_file(output, project_name=name), output)
     except FailedHookException:
-        refused = not name.strip() or any(ord(c) < 32 or 126 < ord(c) < 160 for c in name)
-        assert refused or re.search("[\u2028-\u202e\u2066-\u2069]", name), ascii(name)
+        control = any(ord(c) < 32 or 126 < ord(c) < 160 for c in name)
+        control |= bool(re.search("[\u2028-\u202e\u2066-\u2069]", name))
+        assert control or not name.strip(), ascii(name)
         return
-    assert_shows(Path(made), name)
+    assert_shows(made, name)
 
 
 @pytest.mark.parametrize("slug", WRONG_SLUGS)
-def test_a_wrong_slug_is_refused_with_one_that_passes(output: Path, slug: str) -> None:
+def test_a_wrong_slug_is_refused_with_one_that_passes(
+    output: Path, capfd: pytest.CaptureFixture[str], slug: str
+) -> None:
     """The line names the rule and a slug that would pass; it does pass."""
-    answers = {"project_name": "X", "project_slug": slug, "storage_type": "memory"}
-    answers |= {"context_type": "dict", "__name_escaped": "X", "__dev": ""}
-    replay = replay_file(output.parent, **answers, **private())
-    done = run_cookiecutter(output, "--replay-file", str(replay))
-    if slug == "..":
-        assert "already exists" in done.stderr
-        return
-    line = assert_refused(done, output, "project_slug")
+    file = replay_file(output.parent, project_slug=slug)
+    line = assert_refused(file, output, capfd, "project_slug")
     offered = re.search(r"try '(.*)'$", line)
     assert offered is not None
     assert SLUG.fullmatch(offered[1])
     assert len(offered[1]) <= 63
-    assert run_cookiecutter(output, "--no-input", f"project_slug={offered[1]}").returncode == 0
+    replay(replay_file(output.parent, project_slug=offered[1]), output)
+
+
+def test_a_slug_that_is_the_folder_above_is_refused(output: Path) -> None:
+    """That folder exists: nothing in it is touched."""
+    with pytest.raises(OutputDirExistsException):
+        replay(replay_file(output.parent, project_slug=".."), output)
+
+
+def test_the_refusal_is_the_first_line(output: Path) -> None:
+    """Before the traceback with which cookiecutter ends when a hook fails."""
+    done = run_cookiecutter(output, "--no-input", "project_slug=a/b")
+    assert done.returncode != 0
+    assert done.stderr.startswith("ERROR: project_slug 'a/b' must be")
+    assert [path for path in output.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("storage_type", "mongo"), ("context_type", "list"), ("__dev", "../x.py")]
 )
-def test_a_wrong_replay_file_is_refused(output: Path, key: str, value: str) -> None:
+def test_a_wrong_replay_file_is_refused(
+    output: Path, capfd: pytest.CaptureFixture[str], key: str, value: str
+) -> None:
     """A replay file skips cookiecutter's own checks, so pre_gen names the choices."""
-    answers = {"project_name": "X", "project_slug": "x", "storage_type": "memory"}
-    answers |= {"context_type": "dict", "__name_escaped": "X", "__dev": "", key: value}
-    done = run_cookiecutter(
-        output, "--replay-file", str(replay_file(output.parent, **answers, **private()))
-    )
-    line = assert_refused(done, output, key if key != "__dev" else "the replay file")
+    file = replay_file(output.parent, **{key: value})
+    line = assert_refused(file, output, capfd, key if key != "__dev" else "the replay file")
     for choice in {"storage_type": STORAGES, "context_type": CONTEXTS}.get(key, ()):
         assert choice in line
 
@@ -250,7 +271,7 @@ def test_an_existing_folder_is_left_alone(output: Path) -> None:
     (output / "chatkit-app").mkdir()
     (output / "chatkit-app/README.md").write_text("mine")
     done = run_cookiecutter(output, "--no-input")
-    assert "already exists" in done.stderr
+    assert "already exists" in done.stdout
     assert (output / "chatkit-app/README.md").read_text() == "mine"
     assert len(list((output / "chatkit-app").iterdir())) == 1
 
