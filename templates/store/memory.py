@@ -124,11 +124,12 @@ class Shelf(Generic[T]):
         """Return `limit` values behind the one at `after`, and the cursor if more follow."""
         if limit <= 0 or (after is not None and after not in self._held):
             return [], None
+        cursor = None if after is None else self._held[after][0]
         if order == "desc":
-            end = bisect_left(self._places, self._held[after][0]) if after else len(self._places)
+            end = len(self._places) if cursor is None else bisect_left(self._places, cursor)
             found = self._places[max(0, end - limit - 1) : end][::-1]
         else:
-            start = bisect_right(self._places, self._held[after][0]) if after else 0
+            start = 0 if cursor is None else bisect_right(self._places, cursor)
             found = self._places[start : start + limit + 1]
         values = [self._held[key][1] for _, _, key in found[:limit]]
         return values, found[limit - 1][2] if len(found) > limit else None
