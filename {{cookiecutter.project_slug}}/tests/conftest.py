@@ -1,0 +1,31 @@
+"""What every test may ask for."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from .engine import *  # noqa: F403 (the fixtures of the engine, whichever they are)
+from .engine import SHARED, Store
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run async tests on asyncio, as the app does."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """An empty store on the engine of this app."""
+    async with Store.open(store_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def neighbour(store: Store, store_url: str) -> AsyncIterator[Store]:
+    """A second store on the same data, as another process has; without one, the same store."""
+    if not SHARED:
+        yield store
+        return
+    async with Store.open(store_url) as opened:
+        yield opened

@@ -1,0 +1,64 @@
+"""Ways to read what a store holds: page by page, and the whole of it."""
+
+from chatkit.types import Page, ThreadItem, ThreadMetadata
+
+from app.context import RequestContext
+
+from .engine import Store
+
+
+def ids(page: Page[ThreadItem] | Page[ThreadMetadata]) -> list[str]:
+    """Return the ids of a page, whose cursor must be what the contract says."""
+    found = [each.id for each in page.data]
+    assert page.after == (found[-1] if page.has_more else None)
+    return found
+
+
+async def items(
+    store: Store,
+    context: RequestContext,
+    *,
+    thread_id: str = "t",
+    order: str = "asc",
+    limit: int = 40,
+    after: str | None = None,
+) -> list[str]:
+    """Walk through a thread and return the ids of its items."""
+    walked: list[str] = []
+    while True:
+        page = await store.load_thread_items(thread_id, after, limit, order, context)
+        assert len(page.data) <= limit
+        assert not set(walked).intersection(ids(page))
+        walked += ids(page)
+        if not page.has_more:
+            return walked
+        after = page.after
+
+
+async def threads(
+    store: Store, context: RequestContext, *, order: str = "asc", limit: int = 40
+) -> list[str]:
+    """Walk through an owner's threads and return their ids."""
+    walked: list[str] = []
+    after = None
+    while True:
+        page = await store.load_threads(limit, after, order, context)
+        assert len(page.data) <= limit
+        assert not set(walked).intersection(ids(page))
+        walked += ids(page)
+        if not page.has_more:
+            return walked
+        after = page.after
+
+
+async def export(store: Store, context: RequestContext) -> str:
+    """Return all that an owner has, as one text."""
+    lines = []
+    for thread_id in await threads(store, context):
+        lines.append((await store.load_thread(thread_id, context)).model_dump_json())
+        for item_id in await items(store, context, thread_id=thread_id):
+            item = await store.load_item(thread_id, item_id, context)
+            lines.append(item.model_dump_json())
+        lines.append(repr(sorted((await store.load_feedback(thread_id, context)).items())))
+    attachments = await store.load_attachments(None, context)
+    return "\n".join([*lines, *(each.model_dump_json() for each in attachments)])

@@ -1,0 +1,288 @@
+"""The Store's contract: what is stored comes back as it was, or is refused by name."""
+
+from typing import get_args
+
+import pytest
+from chatkit.store import NotFoundError
+from chatkit.types import (
+    AssistantMessageContent,
+    Attachment,
+    HiddenContextItem,
+    Page,
+    ThreadItem,
+    ThreadMetadata,
+    ThreadStatus,
+)
+
+from . import reading
+from .engine import Store
+from .values import (
+    ALICE,
+    ATTACHMENTS,
+    BASE,
+    ITEMS,
+    NOON,
+    STATUSES,
+    STRANGE,
+    TIMES,
+    file,
+    message,
+    thread,
+)
+
+pytestmark = pytest.mark.anyio
+SURROGATE = "a\ud83db"
+HALF_EMOJI = pytest.mark.parametrize("bad", [SURROGATE, "\udc00"])
+
+
+async def test_samples_cover_every_type_of_the_sdk() -> None:
+    """A new release of the SDK with a new type fails here, not in production."""
+    for samples, union in (
+        (ITEMS, ThreadItem),
+        (ATTACHMENTS, Attachment),
+        (STATUSES, ThreadStatus),
+    ):
+        assert {type(sample) for sample in samples} == set(get_args(get_args(union)[0]))
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.type}-{item.id}")
+async def test_every_type_of_item_comes_back_equal(store: Store, item: ThreadItem) -> None:
+    await store.save_thread(thread(), ALICE)
+    await store.add_thread_item("t", item, ALICE)
+    assert await store.load_item("t", item.id, ALICE) == item
+    assert (await store.load_thread_items("t", None, 1, "asc", ALICE)).data == [item]
+
+
+@pytest.mark.parametrize("attachment", ATTACHMENTS, ids=lambda attachment: attachment.type)
+async def test_every_type_of_attachment_comes_back_equal(
+    store: Store, attachment: Attachment
+) -> None:
+    await store.save_attachment(attachment, ALICE)
+    assert await store.load_attachment(attachment.id, ALICE) == attachment
+    assert await store.load_attachments(None, ALICE) == [attachment]
+
+
+@pytest.mark.parametrize("status", STATUSES, ids=str)
+async def test_every_status_comes_back_equal(store: Store, status: ThreadStatus) -> None:
+    saved = ThreadMetadata(id="t", created_at=NOON, status=status)
+    await store.save_thread(saved, ALICE)
+    assert await store.load_thread("t", ALICE) == saved
+
+
+@pytest.mark.parametrize("moment", TIMES, ids=str)
+async def test_times_come_back_naive_or_aware_as_they_were(store: Store, moment: object) -> None:
+    """The SDK subtracts naive times from naive ones: an aware one would break it."""
+    saved = ThreadMetadata.model_validate({"id": "t", "created_at": moment})
+    await store.save_thread(saved, ALICE)
+    await store.add_thread_item("t", message("a", created_at=saved.created_at), ALICE)
+    for loaded in (
+        (await store.load_thread("t", ALICE)).created_at,
+        (await store.load_item("t", "a", ALICE)).created_at,
+    ):
+        assert loaded == saved.created_at
+        assert loaded.utcoffset() == saved.created_at.utcoffset()
+
+
+async def test_any_text_comes_back_equal(store: Store) -> None:
+    saved = ThreadMetadata(
+        id="t",
+        created_at=NOON,
+        title=STRANGE,
+        allowed_image_domains=[STRANGE, ""],
+        metadata={STRANGE: [STRANGE, {"": None}], "numbers": [0.1, -1, 2**53 + 1, 1e300, True]},
+    )
+    await store.save_thread(saved, ALICE)
+    assert await store.load_thread("t", ALICE) == saved
+
+
+async def test_fields_left_out_and_fields_set_to_none_come_back_equal(store: Store) -> None:
+    for title in (None, ""):
+        saved = ThreadMetadata(id="t", created_at=NOON, title=title, allowed_image_domains=[])
+        await store.save_thread(saved, ALICE)
+        assert await store.load_thread("t", ALICE) == saved
+
+
+async def test_a_megabyte_comes_back_equal(store: Store) -> None:
+    big = "ä€😀\0x" * 100_000
+    saved = ThreadMetadata(id="t", created_at=NOON, metadata={"big": big})
+    await store.save_thread(saved, ALICE)
+    await store.add_thread_item("t", message("a", big), ALICE)
+    await store.save_attachment(file("f", name=big), ALICE)
+    assert await store.load_thread("t", ALICE) == saved
+    assert (await store.load_threads(9, None, "asc", ALICE)).data == [saved]
+    assert (await store.load_thread_items("t", None, 9, "asc", ALICE)).data == [message("a", big)]
+    assert await store.load_attachment("f", ALICE) == file("f", name=big)
+
+
+@pytest.mark.parametrize(
+    "odd", ["", " ", "a:b", "a/b", "{a}", "a%b_c*[d]?", "'\"\\", "ä😀\n", "x" * 999]
+)
+async def test_any_text_without_nul_may_be_an_id(store: Store, odd: str) -> None:
+    await store.save_thread(thread(odd), ALICE)
+    await store.save_thread(thread("other"), ALICE)
+    item = message(odd, thread_id=odd)
+    await store.add_thread_item(odd, item, ALICE)
+    await store.save_attachment(file(odd, odd), ALICE)
+    await store.save_feedback(odd, [odd], "positive", ALICE)
+    assert await reading.threads(store, ALICE, limit=1) == [odd, "other"]
+    assert (await store.load_thread_items(odd, None, 9, "asc", ALICE)).data == [item]
+    assert await store.load_thread_items(odd, odd, 9, "asc", ALICE) == Page()
+    assert await store.load_attachments(odd, ALICE) == [file(odd, odd)]
+    assert await store.load_feedback(odd, ALICE) == {odd: "positive"}
+    await store.delete_thread_item(odd, odd, ALICE)
+    await store.delete_thread(odd, ALICE)
+    assert await reading.threads(store, ALICE) == ["other"]
+
+
+# --- copies ---
+
+
+async def test_what_was_passed_in_may_be_changed_afterwards(store: Store) -> None:
+    saved, item, attachment = thread(), message("a"), file("f")
+    await store.save_thread(saved, ALICE)
+    await store.add_thread_item("t", item, ALICE)
+    await store.save_attachment(attachment, ALICE)
+    before = await reading.export(store, ALICE)
+    saved.title, attachment.name = "Changed", "changed.txt"
+    saved.metadata["new"] = 1
+    item.content.append(AssistantMessageContent(text="changed"))
+    assert await reading.export(store, ALICE) == before
+
+
+async def test_what_came_back_may_be_changed(store: Store) -> None:
+    await store.save_thread(thread(), ALICE)
+    await store.add_thread_item("t", message("a"), ALICE)
+    await store.save_attachment(file("f"), ALICE)
+    await store.save_feedback("t", ["a"], "positive", ALICE)
+    before = await reading.export(store, ALICE)
+    page = await store.load_thread_items("t", None, 9, "asc", ALICE)
+    for record in (
+        await store.load_thread("t", ALICE),
+        await store.load_item("t", "a", ALICE),
+        await store.load_attachment("f", ALICE),
+        *page.data,
+        *(await store.load_threads(9, None, "asc", ALICE)).data,
+        *(await store.load_attachments(None, ALICE)),
+    ):
+        record.id = "changed"
+    page.data.clear()
+    (await store.load_feedback("t", ALICE)).clear()
+    assert await reading.export(store, ALICE) == before
+
+
+async def test_saving_does_not_change_what_was_passed_in(store: Store) -> None:
+    await store.save_thread(thread(), ALICE)
+    item = message("a", thread_id="other")
+    await store.add_thread_item("t", item, ALICE)
+    assert item == message("a", thread_id="other")
+
+
+# --- what cannot be stored ---
+
+
+@HALF_EMOJI
+async def test_a_lone_surrogate_in_a_thread_is_refused_by_name(store: Store, bad: str) -> None:
+    await store.save_thread(thread(), ALICE)
+    before = await reading.export(store, ALICE)
+    title, value, key = thread(title=bad), thread(), thread()
+    value.metadata = {"a": [1, {"deep": bad}]}
+    key.metadata = {"a": {bad: 1}}
+    for refused, field in ((title, "title"), (value, "metadata.*deep"), (key, "metadata")):
+        with pytest.raises(ValueError, match=field):
+            await store.save_thread(refused, ALICE)
+        new = refused.model_copy(update={"id": "new"})
+        with pytest.raises(ValueError, match=field):
+            await store.save_thread(new, ALICE)
+    with pytest.raises(ValueError, match="title"):
+        await store.set_title_if_unchanged("t", thread().title, bad, ALICE)
+    assert await reading.export(store, ALICE) == before
+
+
+@HALF_EMOJI
+@pytest.mark.parametrize("method", ["add_thread_item", "save_item"])
+async def test_a_lone_surrogate_in_an_item_is_refused_by_name(
+    store: Store, bad: str, method: str
+) -> None:
+    await store.save_thread(thread(), ALICE)
+    await store.add_thread_item("t", message("a"), ALICE)
+    before = await reading.export(store, ALICE)
+    for item_id in ("a", "new"):
+        text, hidden = message(item_id, bad), HiddenContextItem(id=item_id, **BASE, content=[bad])
+        for refused in (text, hidden):
+            with pytest.raises(ValueError, match="content"):
+                await getattr(store, method)("t", refused, ALICE)
+    assert await reading.export(store, ALICE) == before
+
+
+@HALF_EMOJI
+async def test_a_lone_surrogate_in_an_attachment_is_refused_by_name(store: Store, bad: str) -> None:
+    await store.save_attachment(file("f"), ALICE)
+    before = await reading.export(store, ALICE)
+    for attachment_id in ("f", "new"):
+        with pytest.raises(ValueError, match="name"):
+            await store.save_attachment(file(attachment_id, name=bad), ALICE)
+    assert await reading.export(store, ALICE) == before
+
+
+@pytest.mark.parametrize("bad", ["\0", "a\0b", SURROGATE])
+async def test_an_id_that_no_engine_holds_is_refused_by_name_on_writes(
+    store: Store, bad: str
+) -> None:
+    await store.save_thread(thread(), ALICE)
+    before = await reading.export(store, ALICE)
+    for write in (
+        store.save_thread(thread(bad, title="x"), ALICE),
+        store.add_thread_item("t", message(bad, "x"), ALICE),
+        store.save_item("t", message(bad, "x"), ALICE),
+        store.add_thread_item(bad, message("a", "x"), ALICE),
+        store.save_item(bad, message("a", "x"), ALICE),
+        store.save_attachment(file(bad), ALICE),
+        store.save_attachment(file("f", bad), ALICE),
+    ):
+        with pytest.raises(ValueError, match="id"):
+            await write
+    assert await reading.export(store, ALICE) == before
+
+
+@pytest.mark.parametrize("bad", ["\0", "a\0b", SURROGATE])
+async def test_an_id_that_no_engine_holds_is_not_found_on_reads(store: Store, bad: str) -> None:
+    await store.save_thread(thread(), ALICE)
+    for read in (
+        store.load_thread(bad, ALICE),
+        store.load_item("t", bad, ALICE),
+        store.load_item(bad, "a", ALICE),
+        store.load_attachment(bad, ALICE),
+    ):
+        with pytest.raises(NotFoundError):
+            await read
+    assert await store.load_thread_items(bad, None, 9, "asc", ALICE) == Page()
+    assert await store.load_attachments(bad, ALICE) == []
+    assert await store.load_feedback(bad, ALICE) == {}
+
+
+@pytest.mark.parametrize("bad", ["\0", "a\0b", SURROGATE])
+async def test_an_id_that_no_engine_holds_never_raises_the_drivers_error(
+    store: Store, bad: str
+) -> None:
+    """What is no read and stores no id may call it unknown or refuse it, and no more."""
+    await store.save_thread(thread(), ALICE)
+    before = await reading.export(store, ALICE)
+    for call in (
+        store.delete_thread(bad, ALICE),
+        store.delete_thread_item("t", bad, ALICE),
+        store.delete_thread_item(bad, "a", ALICE),
+        store.delete_attachment(bad, ALICE),
+        store.undelete_thread(bad, ALICE),
+        store.set_title_if_unchanged(bad, None, "x", ALICE),
+        store.save_feedback("t", [bad], "positive", ALICE),
+        store.save_feedback(bad, ["a"], "positive", ALICE),
+        store.claim_turn(bad, "turn", ALICE),
+        store.renew_turn(bad, "turn", ALICE),
+        store.release_turn(bad, "turn", ALICE),
+        store.stop_turn(bad, ALICE),
+    ):
+        try:
+            assert not await call
+        except (NotFoundError, ValueError) as refusal:
+            assert type(refusal) in (NotFoundError, ValueError)  # noqa: PT017 (may also return)
+    assert await reading.export(store, ALICE) == before
