@@ -1,0 +1,280 @@
+"""The server against the stock SDK and a bare SSE answer, side by side in one run.
+
+`python benchmarks/server.py` bakes the memory app, imports it and prints a table. The ratios to the
+stock SDK are taken in one process through ASGI, without a network, so they are the code's own
+cost; the rate against a bare answer is taken over HTTP on loopback, as a reader sees it.
+"""
+
+import argparse
+import asyncio
+import gc
+import importlib
+import json
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+ROOT = Path(__file__).parent.parent
+DELTAS = 200
+Asgi = Callable[..., Awaitable[None]]
+
+
+def bake(folder: Path) -> Path:
+    """Bake the default app into a folder and return its path."""
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--no-input", "-o", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.iterdir())
+
+
+Work = Callable[[], Awaitable[object]]
+
+
+async def median_seconds(rounds: int, works: dict[str, Work]) -> dict[str, float]:
+    """Return each work's median, their rounds interleaved, so that a slow moment hits all."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for count in range(rounds + 2):
+        for name, work in works.items():
+            started = time.perf_counter()
+            await work()
+            if count > 1:  # the first two warm it up
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+class Bench:
+    """The parts under test, made once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Import the baked app."""
+        sys.path.insert(0, str(folder))
+        warnings.simplefilter("ignore")
+        app = {name: importlib.import_module(f"app.{name}") for name in MODULES}
+        sdk, types = importlib.import_module("chatkit.server"), importlib.import_module("chatkit.types")
+        self.responses = importlib.import_module("starlette.responses")
+        self.context = app["context"].RequestContext(user_id="bench")
+        self.store = app["store"].ChatStore()
+        self.streaming = app["streaming"]
+        settings = app["settings"].Settings(_env_file=None, data_dir=folder / ".data")
+        files = app["attachments"].Files(settings, self.store, None)
+        limits = app["limits"].Limits(settings)
+        self.silence = asyncio.Event()
+
+        async def respond(_: object, thread: Any, *__: object) -> AsyncIterator[Any]:
+            """Say one message in many deltas, as a model does."""
+            item = types.AssistantMessageItem(
+                id=self.store.generate_item_id("message", thread, self.context),
+                thread_id=thread.id,
+                created_at=thread.created_at,
+                content=[],
+            )
+            yield types.ThreadItemAddedEvent(item=item)
+            for _ in range(DELTAS):
+                delta = types.AssistantMessageContentPartTextDelta(content_index=0, delta="word ")
+                yield types.ThreadItemUpdatedEvent(item_id=item.id, update=delta)
+            done = item.model_copy(
+                update={"content": [types.AssistantMessageContent(text="word " * DELTAS)]}
+            )
+            yield types.ThreadItemDoneEvent(item=done)
+
+        async def idle(_: object, thread: Any, *__: object) -> AsyncIterator[Any]:
+            await self.silence.wait()
+            yield types.ProgressUpdateEvent(text=thread.id)
+
+        stock = type("Stock", (sdk.ChatKitServer,), {"respond": respond})
+        ours = type("Ours", (app["server"].AppServer,), {"respond": respond})
+        quiet = type("Quiet", (app["server"].AppServer,), {"respond": idle})
+        self.stock = stock(self.store)
+        self.ours = ours(self.store, files, None, settings, limits)
+        roomy = settings.model_copy(update={"turns_per_user": 10**6, "turns_total": 10**6})
+        self.quiet = quiet(self.store, files, None, roomy, limits)
+
+    async def stock_answer(self, body: bytes) -> Asgi:
+        """Answer as upstream's quick start does."""
+        result = await self.stock.process(body, self.context)
+        if hasattr(result, "json"):
+            response: Asgi = self.responses.Response(result.json, media_type="application/json")
+            return response
+        streaming: Asgi = self.responses.StreamingResponse(result, media_type="text/event-stream")
+        return streaming
+
+    async def our_answer(self, body: bytes) -> Asgi:
+        """Answer as the app's route does."""
+        _, answer = await self.ours.handle(body, self.context)
+        if isinstance(answer, bytes):
+            response: Asgi = self.responses.Response(answer, media_type="application/json")
+            return response
+        stream: Asgi = self.streaming.EventStream(answer, self.ours.turns, 15)
+        return stream
+
+
+MODULES = ("context", "store", "settings", "attachments", "limits", "server", "streaming")
+
+
+async def consume(answer: Asgi) -> list[bytes]:
+    """Run an answer through ASGI to its end, as a reader who keeps up; return its body."""
+    body: list[bytes] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    async def send(message: dict[str, Any]) -> None:
+        body.append(message.get("body", b""))
+
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "POST", "headers": []}
+    await answer(scope, receive, send)
+    return body
+
+
+def body_of(kind: str, **params: object) -> bytes:
+    """Return a request of the protocol."""
+    return json.dumps({"type": kind, "params": params}).encode()
+
+
+def message(thread_id: str) -> bytes:
+    """Return a request that adds a user's message."""
+    content = [{"type": "input_text", "text": "hello"}]
+    user_input = {"content": content, "attachments": [], "inference_options": {}}
+    return body_of("threads.add_user_message", thread_id=thread_id, input=user_input)
+
+
+async def idle_bytes(bench: Bench, threads: list[str]) -> float:
+    """Return what one open and silent stream takes, from the growth of this process."""
+    gc.collect()
+    before = resident()
+    tasks = []
+    for thread_id in threads:
+        _, turn = await bench.quiet.handle(message(thread_id), bench.context)
+        stream = bench.streaming.EventStream(turn, bench.quiet.turns, 3600)
+        tasks.append(asyncio.create_task(consume(stream)))
+    await asyncio.sleep(0.5)
+    gc.collect()
+    grown = resident() - before
+    bench.silence.set()
+    await asyncio.gather(*tasks)
+    return grown / len(threads)
+
+
+def resident() -> int:
+    """Return this process's resident memory in bytes."""
+    with Path("/proc/self/statm").open() as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def main() -> None:
+    """Print the table; write it as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--streams", type=int, default=2000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(bake(Path(folder)))
+        rows = asyncio.run(measure(bench, options.rounds, options.streams))
+    print(f"Python {platform.python_version()}, {platform.machine()}, {options.rounds} rounds\n")
+    print("| what | figure | target |\n| --- | --- | --- |")
+    for name, figure, target in rows:
+        print(f"| {name} | {figure} | {target} |")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+
+
+async def measure(bench: Bench, rounds: int, streams: int) -> list[tuple[str, str, str]]:
+    """Return the table's rows."""
+
+    async def new_thread() -> str:
+        created = await consume(await bench.stock_answer(CREATE))
+        return str(json.loads(created[1].removeprefix(b"data: "))["thread"]["id"])
+
+    thread_id = await new_thread()
+    get, say = body_of("threads.get_by_id", thread_id=thread_id), message(thread_id)
+
+    def asgi(make: Callable[[bytes], Awaitable[Asgi]], body: bytes) -> Work:
+        async def once() -> None:
+            await consume(await make(body))
+
+        return once
+
+    servers = {"stock": bench.stock_answer, "ours": bench.our_answer}
+    gets = await median_seconds(rounds, {n: asgi(make, get) for n, make in servers.items()})
+    says = await median_seconds(rounds, {n: asgi(make, say) for n, make in servers.items()})
+    whole = b"".join(await consume(await bench.our_answer(say)))
+    frames = [part + b"\n\n" for part in whole.split(b"\n\n") if part]
+    wire = await over_http(bench, frames, say, rounds)
+    idle = await idle_bytes(bench, [await new_thread() for _ in range(streams)])
+    events = len(frames)
+    return [
+        ("threads.get_by_id, stock SDK", f"{gets['stock'] * 1e3:.2f} ms", ""),
+        ("threads.get_by_id, this app", f"{gets['ours'] * 1e3:.2f} ms", ""),
+        ("threads.get_by_id, ratio", f"{gets['ours'] / gets['stock']:.3f}", "at most 0.08"),
+        (f"stream of {events} events, stock SDK", f"{says['stock'] * 1e3:.2f} ms", ""),
+        (f"stream of {events} events, this app", f"{says['ours'] * 1e3:.2f} ms", ""),
+        ("stream, ratio", f"{says['ours'] / says['stock']:.2f}", "at most 0.5"),
+        ("over HTTP: bare SSE of the same events", f"{wire['bare'] * 1e3:.2f} ms", ""),
+        ("over HTTP: this app", f"{wire['ours'] * 1e3:.2f} ms", ""),
+        ("over HTTP: rate against bare", f"{wire['bare'] / wire['ours']:.2f}", "at least 0.3"),
+        (f"an idle stream, of {streams}", f"{idle / 1024:.0f} KiB", "at most 64 KiB"),
+    ]
+
+
+async def over_http(
+    bench: Bench, frames: list[bytes], body: bytes, rounds: int
+) -> dict[str, float]:
+    """Return the time of a bare answer and of ours, each over a connection of its own."""
+
+    async def bare() -> AsyncIterator[bytes]:
+        for frame in frames:
+            yield frame
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        answer: Asgi
+        if scope["path"] == "/bare":
+            answer = bench.responses.StreamingResponse(bare(), media_type="text/event-stream")
+        else:
+            await receive()
+            answer = await bench.our_answer(body)
+        await answer(scope, receive, send)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error"))
+    serving = asyncio.create_task(server.serve([listener]))
+
+    def call(path: str) -> Work:
+        async def once() -> None:
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
+            writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
+            assert (await reader.read()).count(b"data: ") >= len(frames)
+            writer.close()
+
+        return once
+
+    found = await median_seconds(rounds, {"bare": call("/bare"), "ours": call("/ours")})
+    server.should_exit = True
+    await serving
+    return found
+
+
+CREATE = body_of(
+    "threads.create",
+    input={
+        "content": [{"type": "input_text", "text": "hello"}],
+        "attachments": [],
+        "inference_options": {},
+    },
+)
+
+if __name__ == "__main__":
+    main()
