@@ -109,7 +109,7 @@ def test_an_unknown_command_names_the_known_ones(tmp_path: Path) -> None:
 def test_the_app_starts_answers_and_ends_on_sigterm(tmp_path: Path, store_url: str) -> None:
     """Alive, ready, a page, and a clean exit."""
     with running(tmp_path, STORE_URL=store_url) as (process, url):
-        with httpx2.Client(base_url=url) as client:
+        with httpx2.Client(base_url=url, timeout=60) as client:
             assert client.get("/healthz").json() == {"status": "ok"}
             assert client.get("/readyz").json() == {"status": "ok"}
             assert "<!doctype html>" in client.get("/").text.lower()
