@@ -7,16 +7,16 @@ id. Bytes are written before the record and removed after it, so that a crash le
 bytes without a record, and `sweep` removes those.
 """
 
+import asyncio
 import base64
 import json
-import re
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from io import BytesIO
-from typing import IO, Literal, Self
-from urllib.parse import quote
+from typing import IO, Self
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -28,7 +28,6 @@ from chatkit.types import (
     FileAttachment,
     ImageAttachment,
 )
-from itsdangerous import BadData, URLSafeSerializer
 from openai.types.responses import ResponseInputContentParam
 from pydantic import AnyUrl
 
@@ -36,12 +35,12 @@ from .blobs import FOLDER, PARTS, Blobs, key_of, open_blobs, owner_in
 from .context import RequestContext, context_for, owner_of
 from .errors import ApiError
 from .filetypes import EXTENSIONS, IMAGES, PDF, TEXT, UNKNOWN, contradicts, display_name, look
+from .links import Links
 from .settings import Settings
 from .store import ChatStore, new_id
 
+log = logging.getLogger("app.files")
 SWEEP_SECONDS = 86_400
-PREVIEW = re.compile(rb'"preview_url":"preview:([\w.-]+)"')
-Purpose = Literal["file", "preview", "upload"]
 
 
 def size_of(attachment: Attachment) -> int:
@@ -55,7 +54,7 @@ class Files(AttachmentStore[RequestContext]):
     def __init__(self, settings: Settings, store: ChatStore, blobs: Blobs) -> None:
         """Take the parts; nothing is opened here."""
         self._settings, self._store, self.blobs = settings, store, blobs
-        self._signer = URLSafeSerializer(settings.signing_key(), salt="files")
+        self.links = Links(settings)
         self._arriving: Counter[str] = Counter()
         self._looking = CapacityLimiter(2)  # images that are decoded at once: each takes memory
 
@@ -74,7 +73,7 @@ class Files(AttachmentStore[RequestContext]):
         self._check_size(params.size, self._settings.max_file_bytes)
         claimed = params.mime_type if params.mime_type in EXTENSIONS else UNKNOWN
         attachment = self._record(new_id("attachment"), params.name, claimed, params.size)
-        url = AnyUrl(self.url("upload", attachment.id, context))
+        url = AnyUrl(self.links.url("upload", attachment.id, context))
         attachment.upload_descriptor = AttachmentUploadDescriptor(url=url, method="PUT")
         async with self._room(params.size, context):
             await self._store.save_attachment(attachment, context)
@@ -112,7 +111,7 @@ class Files(AttachmentStore[RequestContext]):
         return attachment
 
     def _record(self, attachment_id: str, name: str, kind: str, size: int) -> Attachment:
-        """Return the record; a preview is stored by name, and `sign` makes it an address."""
+        """Return the record; a preview is stored by name, and `Links.sign` makes it an address."""
         facts = {"size": size, "created": round(time.time())}
         shown = display_name(name)
         if kind in IMAGES.values():
@@ -161,37 +160,6 @@ class Files(AttachmentStore[RequestContext]):
                 raise ApiError(409, "file_used", "A file belongs to another conversation.")
 
     # --- out ---
-
-    def url(self, purpose: Purpose, attachment_id: str, context: RequestContext) -> str:
-        """Return an address that works for one to two times FILE_LINK_SECONDS.
-
-        It is the same for a while, so that browsers may cache what is there.
-        """
-        seconds = self._settings.file_link_seconds
-        until = (int(time.time()) // seconds + 2) * seconds
-        token = str(self._signer.dumps([purpose, owner_of(context), attachment_id, until]))
-        tail = "/preview" if purpose == "preview" else ""
-        name = quote(attachment_id, safe="")
-        return f"{self._settings.base_url}/files/{name}{tail}?token={token}"
-
-    def opened(self, token: str, purpose: Purpose, attachment_id: str) -> RequestContext:
-        """Return for whom an address was signed; ApiError 404 when it is not for this or over."""
-        try:
-            what, owner, which, until = self._signer.loads(token)
-        except (BadData, TypeError, ValueError):
-            what = owner = which = ""
-        if (what, which) != (purpose, attachment_id) or until < time.time():
-            raise ApiError(404, "link", "This address is over or was never good. Reload the page.")
-        return context_for(owner)
-
-    def sign(self, data: bytes, context: RequestContext) -> bytes:
-        """Replace the stored names of previews in serialized JSON by addresses that work."""
-
-        def address(found: re.Match[bytes]) -> bytes:
-            url = self.url("preview", found[1].decode(), context)
-            return b'"preview_url":' + json.dumps(url).encode()
-
-        return PREVIEW.sub(address, data) if b'"preview:' in data else data
 
     async def write(
         self, attachment: Attachment, file: IO[bytes], context: RequestContext, part: str = ""
@@ -277,6 +245,25 @@ class Files(AttachmentStore[RequestContext]):
                     await self.delete_attachment(attachment.id, context)
                     records += 1
         return records, await self._sweep_objects(before)
+
+    @asynccontextmanager
+    async def sweeping(self) -> AsyncIterator[None]:
+        """Sweep now and every hour, for as long as the block lasts."""
+
+        async def hourly() -> None:
+            while True:
+                try:
+                    await self.sweep()
+                except Exception:
+                    log.exception("files cannot be swept")
+                await asyncio.sleep(3600)
+
+        task = asyncio.create_task(hourly())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
     async def _sweep_objects(self, before: float) -> int:
         owner, known, removed = None, set[str](), 0

@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
-from . import NAME, attachments, page
+from . import NAME, page, uploads
 from .assistant import make_agent
 from .attachments import Files
 from .auth import Authenticator, context_of
@@ -35,7 +35,11 @@ def create_app(settings: Settings, *, model: Model | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
-        async with open_store(settings) as store, Files.open(settings, store) as files:
+        async with (
+            open_store(settings) as store,
+            Files.open(settings, store) as files,
+            files.sweeping(),
+        ):
             agent = make_agent(settings, model or make_model(settings))
             state.store, state.files = store, files
             state.server = AppServer(store, files, agent, settings, state.limits)

@@ -105,7 +105,8 @@ class AppServer(ChatKitServer[RequestContext]):
             return request.type, turn
         if isinstance(request, ThreadsDeleteReq):
             return request.type, await self._delete(request.params.thread_id, context)
-        return request.type, await self._process_non_streaming(request, context)
+        answer = await self._process_non_streaming(request, context)
+        return request.type, self._files.links.sign(answer, context)
 
     async def stop(self, thread_id: str, context: RequestContext) -> bool:
         """Stop the answer in a thread, wherever it runs; say whether there was one."""
@@ -137,7 +138,7 @@ class AppServer(ChatKitServer[RequestContext]):
                         return  # deleted meanwhile: there is nobody to tell
                     yield self._frame(unavailable(context))
                 else:
-                    yield self._frame(event)
+                    yield self._files.links.sign(self._frame(event), context)
         except asyncio.CancelledError:
             kept = self._kept.get((turn.user, turn.thread_id))
             if kept and not kept.marked:  # stopped before the SDK began to watch for it

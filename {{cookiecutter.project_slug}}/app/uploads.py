@@ -44,7 +44,7 @@ async def upload_stream(request: Request, limit: int) -> AsyncGenerator[bytes, N
 def as_json(files: Files, attachment: Attachment, context: RequestContext) -> Response:
     """Answer with an attachment as ChatKit expects it."""
     data = attachment.model_dump_json(context={"exclude_metadata": True}, exclude_none=True)
-    return Response(files.sign(data.encode(), context), media_type="application/json")
+    return Response(files.links.sign(data.encode(), context), media_type="application/json")
 
 
 @router.post("")
@@ -76,7 +76,7 @@ async def upload(request: Request, context: Caller) -> Response:
 async def upload_announced(attachment_id: str, token: str, request: Request) -> Response:
     """Take the bytes of a two-phase upload, once, at the address that `attachments.create` gave."""
     files, store = request.app.state.files, request.app.state.store
-    context = files.opened(token, "upload", attachment_id)
+    context = files.links.opened(token, "upload", attachment_id)
     announced = await store.load_attachment(attachment_id, context)
     if announced.upload_descriptor is None:
         raise ApiError(409, "file_complete", "This file has been uploaded already.")
@@ -92,7 +92,7 @@ async def upload_announced(attachment_id: str, token: str, request: Request) -> 
 async def address(attachment_id: str, request: Request, context: Caller) -> dict[str, str]:
     """Return the address where the owner's browser may fetch the file for a while."""
     await request.app.state.store.load_attachment(attachment_id, context)
-    return {"url": request.app.state.files.url("file", attachment_id, context)}
+    return {"url": request.app.state.files.links.url("file", attachment_id, context)}
 
 
 @router.get("/{attachment_id}")
@@ -111,7 +111,7 @@ async def _send(
     request: Request, purpose: Literal["file", "preview"], attachment_id: str, token: str
 ) -> Response:
     files, store = request.app.state.files, request.app.state.store
-    context = files.opened(token, purpose, attachment_id)
+    context = files.links.opened(token, purpose, attachment_id)
     attachment = await store.load_attachment(attachment_id, context)
     part, kind, how = "", attachment.mime_type, "attachment"
     if purpose == "preview":
