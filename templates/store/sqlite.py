@@ -5,16 +5,15 @@ Several processes of one machine may share the file; a network file system must 
 # ruff: noqa: S608 - statements are put together from this file's constants alone
 
 import asyncio
-import functools
 import json
 import secrets
 import sqlite3
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
@@ -107,7 +106,6 @@ SCHEMA = [
     """CREATE TABLE items (key INTEGER PRIMARY KEY,
         thread INTEGER NOT NULL REFERENCES threads ON DELETE CASCADE,
         id TEXT NOT NULL, feedback TEXT, doc TEXT NOT NULL, UNIQUE (thread, id))""",
-    "CREATE INDEX items_in_order ON items (thread, key)",
     "CREATE INDEX items_with_feedback ON items (thread) WHERE feedback IS NOT NULL",
     """CREATE TABLE attachments (key INTEGER PRIMARY KEY, owner BLOB NOT NULL, id TEXT NOT NULL,
         thread INTEGER REFERENCES threads ON DELETE CASCADE,
@@ -118,7 +116,11 @@ SCHEMA = [
     "CREATE TABLE tombstones (owner BLOB, id TEXT, until REAL NOT NULL, PRIMARY KEY (owner, id))",
     "CREATE INDEX tombstones_by_end ON tombstones (until)",
 ]
-"""Append only: `PRAGMA user_version` is the number of these statements that a file has run."""
+"""Append only: `PRAGMA user_version` is the number of these statements that a file has run.
+
+An item's key is its thread's, shifted by 32 bits, plus its number in the thread: a page lies side
+by side in the file. `seq` is there since SQLite compares no pair with a row's key by an index.
+"""
 MINE = "owner = ?1 AND id = ?2"
 THREAD = f"(SELECT key FROM threads WHERE {MINE})"
 
@@ -129,11 +131,9 @@ class SQLiteStore(Store[RequestContext]):
     Times are Unix seconds of the machine's clock. In every statement ?1 is the owner.
     """
 
-    def __init__(self, reads: sqlite3.Connection, writes: sqlite3.Connection) -> None:
-        """Take two connections; `open` makes and closes them."""
-        self._reads, self._writes = reads, writes
-        self._reader, self._writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        self._waiting: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
+    def __init__(self, reader: "_Worker", writer: "_Worker") -> None:
+        """Take two running threads; `open` starts and ends them."""
+        self._reader, self._writer = reader, writer
 
     @classmethod
     @asynccontextmanager
@@ -146,24 +146,21 @@ class SQLiteStore(Store[RequestContext]):
         if scheme != "sqlite" or path in ("", ":memory:"):
             raise StoreError(f"STORE_URL names no file as sqlite:///chat.db does: {scheme!a}")
         try:
-            store = cls(*await asyncio.to_thread(_connect, path))
+            reads, writes = await asyncio.to_thread(_connect, path)
         except (sqlite3.Error, ValueError) as error:
             raise StoreError(f"cannot use the file {path!r} of STORE_URL: {error}") from error
+        workers = _Worker(reads, 0), _Worker(writes, GROUP)
         try:
-            yield store
+            yield cls(*workers)
         finally:
-            await asyncio.to_thread(store._close)
-
-    def _close(self) -> None:
-        """Finish what waits and close the file."""
-        self._reader.shutdown()
-        self._writer.shutdown()
-        self._reads.close()
-        self._writes.close()
+            for worker in workers:
+                worker.end()
+            for worker in workers:
+                await asyncio.to_thread(worker.join)
 
     async def ping(self) -> None:
         """Raise sqlite3.Error when the file cannot be read."""
-        await self._read("PRAGMA schema_version")
+        await self._reader.ask(_fetch("PRAGMA schema_version"))
 
     # --- threads ---
 
@@ -191,9 +188,9 @@ class SQLiteStore(Store[RequestContext]):
     ) -> Page[ThreadMetadata]:
         """Return a page of threads by `created_at`; ties in the order of saving."""
         than, way = ("<", "DESC") if order == "desc" else (">", "ASC")
-        # `seq`, and the plus that takes a column's type away: only so does a pair use the index.
+        # The plus takes a column's type away; a typed pair would not use the index either.
         start = f"AND (created, seq) {than} (SELECT +created, +seq FROM threads WHERE {MINE})"
-        sql = f"""SELECT id, doc FROM threads WHERE owner = ?1 {start if after is not None else ""}
+        sql = f"""SELECT doc FROM threads WHERE owner = ?1 {start if after is not None else ""}
             ORDER BY created {way}, seq {way} LIMIT ?3"""
         return await self._page(THREADS, sql, limit, context, after)
 
@@ -208,7 +205,7 @@ class SQLiteStore(Store[RequestContext]):
                 db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)", tombstone)
 
         with suppress(UnicodeEncodeError):
-            await self._write(delete)
+            await self._writer.ask(delete)
 
     async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
         """Let a deleted id be saved again."""
@@ -228,7 +225,7 @@ class SQLiteStore(Store[RequestContext]):
             db.execute(f"UPDATE threads SET doc = ?3 WHERE {MINE}", (*key, doc))
             return True
 
-        return await self._write(set_title)
+        return await self._writer.ask(set_title)
 
     # --- items ---
 
@@ -242,10 +239,11 @@ class SQLiteStore(Store[RequestContext]):
         self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
     ) -> Page[ThreadItem]:
         """Return a page of items in the order in which they were first added."""
-        than, way = ("<", "DESC") if order == "desc" else (">", "ASC")
-        start = f"AND key {than} (SELECT key FROM items WHERE thread = {THREAD} AND id = ?3)"
-        sql = f"""SELECT id, doc FROM items WHERE thread = {THREAD}
-            {start if after is not None else ""} ORDER BY key {way} LIMIT ?4"""
+        bounds, descending = [f"{THREAD} << 32", f"{THREAD} + 1 << 32"], order == "desc"
+        if after is not None:
+            bounds[descending] = f"(SELECT key FROM items WHERE thread = {THREAD} AND id = ?3)"
+        sql = f"""SELECT doc FROM items WHERE key > {bounds[0]} AND key < {bounds[1]}
+            ORDER BY key {"DESC" if descending else "ASC"} LIMIT ?4"""
         return await self._page(ITEMS, sql, limit, context, thread_id, after)
 
     async def add_thread_item(
@@ -253,8 +251,11 @@ class SQLiteStore(Store[RequestContext]):
     ) -> None:
         """Add the item, or replace it in its place; NotFoundError without the thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
-        sql = f"""INSERT INTO items (thread, id, doc) SELECT key, ?3, ?4 FROM threads WHERE {MINE}
-            ON CONFLICT DO UPDATE SET doc = excluded.doc"""
+        sql = f"""INSERT INTO items (key, thread, id, doc) SELECT
+            1 + coalesce((SELECT max(key) FROM items WHERE key >= low AND key < high), low),
+            thread, ?3, ?4 FROM (SELECT key AS thread, key << 32 AS low, key + 1 << 32 AS high
+                FROM threads WHERE {MINE})
+            WHERE true ON CONFLICT (thread, id) DO UPDATE SET doc = excluded.doc"""
         doc = dump(item.model_copy(update={"thread_id": thread_id}))
         await self._change(sql, context, thread_id, item.id, doc, least=1)
 
@@ -327,7 +328,7 @@ class SQLiteStore(Store[RequestContext]):
         sql = """SELECT owner FROM threads WHERE owner > ?1
             UNION SELECT owner FROM attachments WHERE owner > ?1 ORDER BY owner LIMIT 500"""
         last: Any = ""  # every blob sorts after every text
-        while rows := await self._read(sql, last):
+        while rows := await self._reader.ask(_fetch(sql, last)):
             for (last,) in rows:
                 yield last.decode("utf-8", "surrogatepass")
 
@@ -365,17 +366,12 @@ class SQLiteStore(Store[RequestContext]):
         sql = f"UPDATE turns SET stopping = 1 WHERE thread = {THREAD} AND until > ?3"
         return await self._change(sql, context, thread_id, time.time()) > 0
 
-    # --- the two threads ---
-
-    async def _read(self, sql: str, *values: object) -> list[Any]:
-        """Return the rows that are committed now."""
-        query = functools.partial(_fetch, self._reads, sql, values)
-        return await asyncio.get_running_loop().run_in_executor(self._reader, query)
+    # --- how the two threads are asked ---
 
     async def _rows(self, sql: str, context: RequestContext, *values: object) -> list[Any]:
         """Return the owner's rows; none for an id that is no valid UTF-8."""
         with suppress(UnicodeEncodeError):
-            return await self._read(sql, _owner(context), *values)
+            return await self._reader.ask(_fetch(sql, _owner(context), *values))
         return []
 
     async def _doc(self, sql: str, context: RequestContext, *ids: str) -> str:
@@ -385,18 +381,22 @@ class SQLiteStore(Store[RequestContext]):
         raise NotFoundError(f"There is no {ids[-1]!a}")
 
     async def _page(
-        self,
-        adapter: TypeAdapter[list[T]],
-        sql: str,
-        limit: int,
-        context: RequestContext,
-        *ids: str | None,
-    ) -> Page[T]:
-        """Return a page; one row more than `limit` is read to see whether others follow."""
-        rows = await self._rows(sql, context, *ids, min(limit, 1 << 62) + 1) if limit > 0 else []
-        more = len(rows) > limit > 0
-        data = adapter.validate_json(f"[{','.join([doc for _, doc in rows[:limit]])}]")
-        return Page(data=data, has_more=more, after=rows[limit - 1][0] if more else None)
+        self, adapter: TypeAdapter[Any], sql: str, limit: int, context: RequestContext, *ids: object
+    ) -> Page[Any]:
+        """Return a page; one row more than `limit` is read to see whether others follow.
+
+        All comes in one row: at each row Python gives its lock away and waits to have it back.
+        """
+        if limit <= 0:
+            return Page()
+        sql = f"SELECT count(*), group_concat(doc, ',\n') FROM ({sql})"
+        rows = await self._rows(sql, context, *ids, min(limit, 1 << 62) + 1)
+        count, docs = rows[0] if rows else (0, "")
+        if count > limit:
+            docs = docs.rpartition(",\n")[0]  # a document holds no line end, JSON escapes it
+        data = adapter.validate_json(f"[{docs or ''}]")
+        more = count > limit
+        return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def _change(
         self, sql: str, context: RequestContext, *values: object, least: int = 0
@@ -411,36 +411,9 @@ class SQLiteStore(Store[RequestContext]):
             return rows
 
         try:
-            return await self._write(change)
+            return await self._writer.ask(change)
         except UnicodeEncodeError:  # an id that is no valid UTF-8 is nobody's
             return 0
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return the result of the work once it is committed, or raise its error."""
-        done: Future[T] = Future()
-        self._waiting.append((work, done))
-        self._writer.submit(self._commit)
-        return await asyncio.wrap_future(done)
-
-    def _commit(self) -> None:
-        """Commit at once all that waits; the calls for those behind the first find nothing left."""
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP))]
-        batch = [(work, done) for work, done in batch if done.set_running_or_notify_cancel()]
-        if not batch:
-            return
-        try:
-            _patiently(self._writes, "BEGIN IMMEDIATE")
-            outcomes = [_attempt(self._writes, work) for work, _ in batch]
-            self._writes.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - each of them must hear of it
-            outcomes = [error] * len(batch)
-            with suppress(sqlite3.Error):  # SQLite may have rolled back already
-                self._writes.execute("ROLLBACK")
-        for (_, done), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                done.set_exception(outcome)
-            else:
-                done.set_result(outcome)
 
 
 ChatStore = SQLiteStore
@@ -457,8 +430,74 @@ def _owner(context: RequestContext) -> bytes:
     return owner_of(context).encode("utf-8", "surrogatepass")
 
 
-def _fetch(db: sqlite3.Connection, sql: str, values: tuple[object, ...]) -> list[Any]:
-    return db.execute(sql, values).fetchall()
+def _fetch(sql: str, *values: object) -> Callable[[sqlite3.Connection], list[Any]]:
+    """Return the work that answers with all rows."""
+    return lambda db: db.execute(sql, values).fetchall()
+
+
+class _Worker(Thread):
+    """A connection in a thread of its own, which does what it is asked in the order of asking."""
+
+    def __init__(self, db: sqlite3.Connection, group: int) -> None:
+        """Start; `group` works at most share a commit, 0 for a connection that reads."""
+        super().__init__(daemon=True)
+        self._db, self._group = db, group
+        self._queue: SimpleQueue[tuple[Callable[..., Any], asyncio.Future[Any]] | None]
+        self._queue = SimpleQueue()
+        self._ended = False
+        self.start()
+
+    async def ask(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the work's result when it is committed, or raise its error."""
+        if self._ended:
+            raise sqlite3.ProgrammingError("The store is closed")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put((work, answer))
+        return await answer
+
+    def end(self) -> None:
+        """Have the thread end when it has done all that it was asked."""
+        self._ended = True
+        self._queue.put(None)
+
+    def run(self) -> None:
+        """Do what is asked and answer, until the end."""
+        going = True
+        while going:
+            batch = [self._queue.get()]
+            while len(batch) < self._group and not self._queue.empty():
+                batch.append(self._queue.get())
+            going = batch[-1] is not None
+            asked = [each for each in batch if each]
+            outcomes = self._outcomes([work for work, _ in asked])
+            for (_, answer), outcome in zip(asked, outcomes, strict=True):
+                with suppress(RuntimeError):  # its event loop is closed: nobody waits
+                    answer.get_loop().call_soon_threadsafe(_settle, answer, outcome)
+        self._db.close()
+
+    def _outcomes(self, works: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
+        """Return each work's result or error; those of a group are committed by then."""
+        try:
+            if self._group == 0:
+                return [work(self._db) for work in works]
+            _patiently(self._db, "BEGIN IMMEDIATE")
+            outcomes = [_attempt(self._db, work) for work in works]
+            self._db.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                self._db.execute("ROLLBACK")
+            return [error] * len(works)
+        return outcomes
+
+
+def _settle(answer: asyncio.Future[Any], outcome: object) -> None:
+    """Give the answer, unless its caller was cancelled."""
+    if answer.done():
+        return
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
 
 
 def _attempt(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T | Exception:
