@@ -115,11 +115,9 @@ UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 # A script that answers false found no such thread or item.
 LUA = """
 local call, thread = redis.call, ARGV[1]
-local function documents(docs, ids, found)
-  for i = 1, #ids, 4000 do -- as many as fit Lua's stack
-    local part = call('HMGET', docs, unpack(ids, i, math.min(i + 3999, #ids)))
-    for _, doc in ipairs(part) do found[#found + 1] = doc end
-  end
+local function documents(docs, ids)
+  local found = #ids > 0 and call('HMGET', docs, unpack(ids, 1, math.min(#ids, 4000))) or {}
+  for i = 4001, #ids do found[i] = call('HGET', docs, ids[i]) end -- more than fits Lua's stack
   return found
 end
 local function page(order, docs, places)
@@ -135,7 +133,9 @@ local function page(order, docs, places)
   local ids = call(down and 'ZREVRANGE' or 'ZRANGE', order, first, first + limit)
   local more = table.remove(ids, limit + 1) and 1 or 0
   if places then for i, place in ipairs(ids) do ids[i] = place:sub(31) end end
-  return documents(docs, ids, { more })
+  local found = documents(docs, ids)
+  found[#found + 1] = more
+  return found
 end
 local function attached(homes, home)
   local found, all = {}, call('HGETALL', homes)
@@ -214,7 +214,7 @@ call('HSET', homes, file, (old and old:sub(1, 12) or number(count)) .. home)
 call('HSET', files, file, doc)
 return 1
 === load_attachments: files homes
-return documents(files, attached(homes, ARGV[2]), {})
+return documents(files, attached(homes, ARGV[2]))
 === delete_attachment: token count threads files homes
 call('HDEL', homes, ARGV[2])
 return call('HDEL', files, ARGV[2]) == 1 and delist(token, count, threads, files) or ''
@@ -236,7 +236,7 @@ class RedisStore(Store[RequestContext]):
     """Threads, items and attachments in Redis or Valkey, alone or as a cluster."""
 
     def __init__(self, client: Client, prefix: str) -> None:
-        """Use an open client; `open` makes one. All keys begin with `prefix`."""
+        """Use a client that answers in bytes; all keys begin with `prefix`."""
         self._client: Any = client  # the driver says of every answer that it may be str or bytes
         self._prefix = prefix
         self._scripts: dict[str, tuple[list[str], Any]] = {}
@@ -328,8 +328,9 @@ class RedisStore(Store[RequestContext]):
     ) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
-        doc = dump(item.model_copy(update={"thread_id": thread_id}))
-        await self._run("add_thread_item", context, thread_id, item.id, doc)
+        if item.thread_id != thread_id:
+            item = item.model_copy(update={"thread_id": thread_id})
+        await self._run("add_thread_item", context, thread_id, item.id, dump(item))
 
     save_item = add_thread_item  # both add, both replace
 
@@ -384,12 +385,16 @@ class RedisStore(Store[RequestContext]):
 
     async def owners(self) -> AsyncIterator[str]:
         """Yield every owner that has a thread or an attachment, each once."""
+        day_ago = f"thr_{int(time.time() - TOMBSTONE_SECONDS) * 1000:012x}"
         for shard in range(SHARDS):
             key, seen = f"{self._prefix}:owners:{shard}", set[str]()
             async for entry in self._client.sscan_iter(key, count=1000):
-                token, owner = unquote(entry.decode(), errors="surrogatepass").split(" ", 1)
-                current = await self._client.get(self._base(owner) + "token")
-                if current == token.encode() and owner not in seen:
+                token, name = entry.decode().split()
+                owner = unquote(name, errors="surrogatepass")
+                if await self._client.get(self._base(owner) + "token") != token.encode():
+                    if token < day_ago:  # what a crash left behind
+                        await self._client.srem(key, entry)
+                elif owner not in seen:
                     seen.add(owner)
                     yield owner
 
@@ -485,8 +490,8 @@ def _given(text: str | None) -> str:
 
 
 def _page(adapter: TypeAdapter[T], answer: list[Any]) -> Page[T]:
-    """Return the page that a script answered: whether there is more, and documents."""
-    more, *docs = answer
+    """Return the page that a script answered: documents, and whether there is more."""
+    *docs, more = answer
     data: list[Any] = [adapter.validate_json(doc) for doc in docs]
     return Page(data=data, has_more=bool(more), after=data[-1].id if more else None)
 
@@ -528,21 +533,26 @@ async def _connect(url: str) -> tuple[Client, str]:
             if info.get("cluster_enabled"):
                 await client.aclose()
                 client = _Cluster.from_url(
-                    address, retry=Retry(NoBackoff(), 3), max_connections=500, **options
+                    address,
+                    retry=Retry(NoBackoff(), 3),
+                    max_connections=500,
+                    require_full_coverage=False,
+                    **options,
                 )
                 await client.initialize()
         version = str(info["redis_version"])
         if tuple(map(int, version.split(".")[:2])) < (6, 2):
-            raise TypeError(f"it is Redis {version}, too old: 6.2 is needed")  # noqa: TRY301
+            raise TypeError(f"it is Redis {version}, and 6.2 is needed")  # noqa: TRY301
     except (*UNFIT, OSError, TypeError, ValueError) as error:
         if client:
             await client.aclose()
         reason = " ".join(str(error).split()).rstrip(".") or f"no answer within {SECONDS} s"
         raise StoreError(f"No store at {shown}: {reason}. Check STORE_URL") from error
+    log = logging.getLogger(__name__)
     if not info.get("aof_enabled"):
-        logging.getLogger(__name__).warning(
-            "%s keeps no append-only file, a crash of it loses data: set `appendonly yes`", shown
-        )
+        log.warning("%s keeps no log of writes, a crash loses them: set `appendonly yes`", shown)
+    if str(info.get("maxmemory_policy")).startswith("allkeys"):
+        log.warning("%s drops data when full: set `maxmemory-policy noeviction`", shown)
     return client, prefix
 
 
