@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
             os.environ["STORE_URL"] = "memory://"
             # jinja: endif
             settings = Settings()  # workers read the environment, too
-        from .store import StoreError  # noqa: PLC0415 - the SDK takes seconds to import
+        from .blobs import FilesError  # noqa: PLC0415 - the SDK takes seconds to import
+        from .store import StoreError  # noqa: PLC0415
 
         try:
             if arguments:
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
                 return int(data.main(arguments, settings))
             return serve(settings)
-        except StoreError as error:
+        except (StoreError, FilesError) as error:
             return _refuse(str(error))
         except KeyboardInterrupt:
             return 0
@@ -60,11 +61,12 @@ def main(arguments: list[str]) -> int:
 
 def serve(settings: Settings) -> int:
     """Listen until a signal comes; a store that cannot be used ends it before that."""
+    from .attachments import Files  # noqa: PLC0415
     from .store import open_store  # noqa: PLC0415
 
     async def open_once() -> None:
-        """Meet a wrong STORE_URL here, where it is one line, and upgrade before workers start."""
-        async with open_store(settings) as store:
+        """Meet a wrong URL here, where it is one line, and upgrade before workers start."""
+        async with open_store(settings) as store, Files.open(settings, store):
             await store.ping()
 
     asyncio.run(open_once())

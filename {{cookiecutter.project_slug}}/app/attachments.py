@@ -221,6 +221,13 @@ class Files(AttachmentStore[RequestContext]):
         await self._store.delete_attachment(attachment_id, context)
         await self.delete_bytes([attachment], context)
 
+    async def delete_thread(self, thread_id: str, context: RequestContext) -> list[Attachment]:
+        """Delete a thread with its files; return what they were."""
+        attached = await self._store.load_attachments(thread_id, context)
+        await self._store.delete_thread(thread_id, context)
+        await self.delete_bytes(attached, context)
+        return attached
+
     async def delete_bytes(
         self, attachments: Iterable[Attachment], context: RequestContext
     ) -> None:

@@ -114,11 +114,9 @@ class AppServer(ChatKitServer[RequestContext]):
         return here or await self._store.stop_turn(thread_id, context)
 
     async def _delete(self, thread_id: str, context: RequestContext) -> bytes:
-        """Delete a thread, then the bytes of its files: a crash between leaves only bytes."""
+        """Delete a thread with its files, and stop the answer in it."""
         self.turns.stop_thread(owner_of(context), thread_id)
-        attached = await self._store.load_attachments(thread_id, context)
-        await self._store.delete_thread(thread_id, context)
-        await self._files.delete_bytes(attached, context)
+        await self._files.delete_thread(thread_id, context)
         return b"{}"
 
     # --- a turn ---
