@@ -166,7 +166,7 @@ def _lock(data: Path) -> Iterator[dict[str, Any]]:
         yield {}  # postmaster.pid has to do
         return
     with data.with_suffix(".lock").open("w") as file:
-        deadline = time.monotonic() + 3  # a server whose parent was killed is about to end
+        deadline = time.monotonic() + 5  # a server whose parent was killed is about to end
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -245,7 +245,12 @@ def _initialise(programs: Path, data: Path, options: dict[str, Any]) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".data/postgres")
-    with contextlib.suppress(KeyboardInterrupt), engine(folder) as address:
-        print(address, flush=True)
-        while True:
-            time.sleep(60)
+    try:
+        with engine(folder) as address:
+            print(address, flush=True)
+            while True:
+                time.sleep(60)
+    except RuntimeError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass

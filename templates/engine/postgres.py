@@ -9,7 +9,10 @@ import asyncpg
 import pytest
 
 import dev
+from app.store import PostgresStore as Store
 from dev import Server as PrivateEngine
+
+__all__ = ["ENGINE", "SHARED", "Store", "engine_url", "private_engine", "store_url"]
 
 ENGINE = "postgres"
 SHARED = True
