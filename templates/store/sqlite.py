@@ -225,7 +225,9 @@ class SQLiteStore(Store[RequestContext]):
             db.execute(f"UPDATE threads SET doc = ?3 WHERE {MINE}", (*key, doc))
             return True
 
-        return await self._writer.ask(set_title)
+        with suppress(UnicodeEncodeError):
+            return await self._writer.ask(set_title)
+        return False
 
     # --- items ---
 
