@@ -51,7 +51,12 @@ function stopAnswer() {
 }
 
 /** What the server refused, in its own words. */
-export class Refused extends Error {}
+export class Refused extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
 
 /**
  * One call; the answer is JSON or, for a turn, a stream of events.
@@ -68,7 +73,8 @@ export async function call(type, params, signal) {
   });
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({}));
-  throw new Refused(error?.message ?? `The server answered ${response.status}.`);
+  const { status } = response;
+  throw new Refused(error?.message ?? `The server answered ${status}.`, status);
 }
 
 /** The open thread stands in the address: a reload, a bookmark and a second tab find it. */

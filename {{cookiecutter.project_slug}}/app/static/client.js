@@ -141,8 +141,8 @@ async function openChat(id) {
     tell(thread.status.reason ?? `This chat is ${thread.status.type}.`);
   } catch (error) {
     if (id !== current) return;
-    if (error instanceof Refused) newChat();
-    fail(error, button("Try again", () => void openChat(id)));
+    if (error instanceof Refused && error.status === 404) newChat();
+    fail(error, ...(current ? [button("Try again", () => void openChat(id))] : []));
   }
 }
 

@@ -38,7 +38,7 @@ const CLIENT_TOOLS = {
 /**
  * Answer the agent; an unknown tool is an answer too, so that the turn goes on.
  *
- * @param {{name: string, params: Record<string, unknown>}} toolCall
+ * @type {NonNullable<import("@openai/chatkit").ChatKitOptions["onClientTool"]>}
  */
 export const runClientTool = ({ name, params }) =>
   CLIENT_TOOLS[name]?.(params) ?? { error: `This page has no tool ${name}.` };

@@ -65,7 +65,6 @@ function options(threadId) {
  */
 async function findChats(query) {
   const response = await call("threads.list", { limit: 100, order: "desc" });
-  /** @type {{data: {id: string, title: string | null}[]}} */
   const { data } = await response.json();
   return data
     .filter(({ title }) => title?.toLowerCase().includes(query.toLowerCase()))

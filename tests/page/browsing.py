@@ -1,0 +1,173 @@
+"""What the browser tests share: a running app that can be killed, a page that tells its faults."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
+
+from baked import BakedProject, free_port, uv
+
+HERE = Path(__file__).parent
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LOG_VIOLATIONS = """addEventListener("securitypolicyviolation", ({violatedDirective, blockedURI}) =>
+    console.error("CSP", violatedDirective, blockedURI))"""
+
+
+@dataclass
+class RunningApp:
+    """A baked app in a process of its own, on a port that it keeps over restarts."""
+
+    project: BakedProject
+    settings: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Return where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """Return the file with what it said."""
+        return self.project.path.with_name(f"{self.project.path.name}-{self.port}.log")
+
+    def start(self) -> None:
+        """Start it, and return when it is ready, within a minute."""
+        command = [uv(), "run", "python", str(HERE / "launch.py")]
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.project.path,
+                env=self.project.environment(PORT=str(self.port), **self.settings),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        end = time.monotonic() + 60
+        while time.monotonic() < end and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(self.url + "/readyz", timeout=5).close()  # noqa: S310
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"not ready:\n{self.log.read_text()}")
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it, and all that it started."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, how)
+            self.process.wait(20)
+
+
+class Visitor:
+    """A user with a browser of their own, on the page of a running app."""
+
+    def __init__(self, page: Page, app: RunningApp) -> None:
+        """Take the page; `faults` collects every error that its console shows."""
+        self.page, self.app = page, app
+        self.faults: list[str] = []
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.add_init_script(LOG_VIOLATIONS)
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.faults.append(f"{message.text} ({message.location.get('url')})")
+
+    def open(self, path: str = "/?plain") -> "Visitor":
+        """Open the page and wait until it takes a message."""
+        self.page.goto(self.app.url + path)
+        expect(self.send).to_be_enabled()
+        return self
+
+    def reload(self) -> None:
+        """Load the page again."""
+        self.page.reload()
+        expect(self.send).to_be_enabled()
+
+    def button(self, name: str) -> Locator:
+        """Return the button that a screen reader calls so."""
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    @property
+    def send(self) -> Locator:
+        """Return the button that sends."""
+        return self.button("Send")
+
+    @property
+    def box(self) -> Locator:
+        """Return the box for a message."""
+        return self.page.get_by_role("textbox", name="Message")
+
+    @property
+    def answers(self) -> Locator:
+        """Return the assistant's items that can be seen."""
+        return self.page.get_by_role("article", name="Assistant")
+
+    @property
+    def messages(self) -> Locator:
+        """Return the user's messages."""
+        return self.page.get_by_role("article", name="You")
+
+    @property
+    def chats(self) -> Locator:
+        """Return the list of chats."""
+        return self.page.get_by_role("navigation", name="Chats").get_by_role("listitem")
+
+    @property
+    def status(self) -> Locator:
+        """Return the line that says how things are."""
+        return self.page.get_by_role("status")
+
+    def begin(self, text: str) -> None:
+        """Send a message and wait for the answer's first words."""
+        count = self.answers.count()
+        self.box.fill(text)
+        self.box.press("Enter")
+        expect(self.answers.nth(count)).to_contain_text(re.compile(r"\w"))
+
+    def say(self, text: str) -> str:
+        """Send a message; return the whole answer."""
+        self.begin(text)
+        expect(self.send).to_be_visible()
+        return self.answers.last.locator(".text").inner_text()
+
+
+def only_the_app(app: RunningApp) -> "re.Pattern[str]":
+    """Return a pattern of every address that is not the app's."""
+    return re.compile(rf"^https?://(?!127\.0\.0\.1:{app.port}/)")
+
+
+def refuse(route: Route) -> None:
+    """Stand for a network that does not let this through."""
+    route.abort("blockedbyclient")
+
+
+@contextlib.contextmanager
+def visit(browser: Browser, app: RunningApp, **options: object) -> Iterator[Visitor]:
+    """Give a new user with a fresh browser; at the end its console must be clean."""
+    with contextlib.closing(browser.new_context(**options)) as context:
+        context.set_default_timeout(15_000)
+        context.route(only_the_app(app), refuse)
+        visitor = Visitor(context.new_page(), app)
+        yield visitor
+        assert visitor.faults == []
