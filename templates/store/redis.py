@@ -389,7 +389,7 @@ class RedisStore(Store[RequestContext]):
         for shard in range(SHARDS):
             key, seen = f"{self._prefix}:owners:{shard}", set[str]()
             async for entry in self._client.sscan_iter(key, count=1000):
-                token, name = entry.decode().split()
+                token, _, name = entry.decode().partition(" ")
                 owner = unquote(name, errors="surrogatepass")
                 if await self._client.get(self._base(owner) + "token") != token.encode():
                     if token < day_ago:  # what a crash left behind
