@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     except ValidationError as error:
         return _refuse(*(_fault(dict(fault)) for fault in error.errors(include_url=False)))
     set_up_logging(settings.log_level)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again at its end
+    signal.signal(signal.SIGTERM, _exit)
     stack = ExitStack()
     with stack:
         if not settings.store_url:
@@ -106,6 +106,12 @@ def app() -> FastAPI:
     settings = Settings()
     set_up_logging(settings.log_level)
     return create_app(settings)
+
+
+def _exit(*_: object) -> None:
+    """End cleanly at the SIGTERM that uvicorn raises again; another one changes nothing."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
 
 
 def _fault(fault: dict[str, object]) -> str:

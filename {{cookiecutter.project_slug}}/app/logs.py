@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError, error_response
 from .settings import Settings
-from .streaming import Turns
+from .streaming import Turn, Turns
 
 log = logging.getLogger("app.request")
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
@@ -71,6 +71,11 @@ class Metrics:
         )
         active = Gauge("chat_active_streams", "Answers under way.", registry=self.registry)
         active.set_function(lambda: len(turns))
+        turns.ended = self._turn_ended
+
+    def _turn_ended(self, turn: Turn) -> None:
+        self.turns.labels(turn.outcome).inc()
+        self.first_event.observe(turn.first_event_seconds or 0.0)
 
 
 class Requests:
@@ -137,8 +142,5 @@ class Requests:
             fields["first_event_ms"] = round(first * 1000, 1)
         if metrics:
             metrics.requests.labels(op or scope["path"].split("/")[1], status).inc()
-            if turn is not None:
-                metrics.turns.labels(turn.outcome).inc()
-                metrics.first_event.observe(turn.first_event_seconds or 0.0)
         quiet = scope["path"] in ("/healthz", "/readyz", "/metrics")
         log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)

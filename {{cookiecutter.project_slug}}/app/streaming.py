@@ -61,11 +61,12 @@ class Turn:
     @property
     def running(self) -> bool:
         """Say whether the answer is still being made or its clean-up still runs."""
-        return self.outcome == "running"
+        return self.task is None or not self.task.done()
 
     def stop(self) -> None:
         """Cancel the answer, once: a second cancel would cut its clean-up short."""
         if self.task is not None and self.running and not self.task.cancelling():
+            self.outcome = "stopped"
             self.task.cancel()
 
     def leave(self) -> None:
@@ -120,6 +121,7 @@ class Turns:
         self._per_user, self._total = per_user, total
         self._running: dict[str, Turn] = {}
         self._users: Counter[str] = Counter()
+        self.ended: Callable[[Turn], None] = lambda _: None  # told of each turn's end
         self._closing = False
         self._renewer: asyncio.Task[None] | None = None
 
@@ -150,6 +152,7 @@ class Turns:
         self._users[turn.user] -= 1
         if not self._users[turn.user]:
             del self._users[turn.user]
+        self.ended(turn)
 
     async def _keep_leases(self) -> None:
         """Renew every lease, and stop the turns that lost theirs or were asked to stop."""
@@ -213,6 +216,9 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
             log.debug("reader gone", extra={"thread_id": self._turn.thread_id})
+        except asyncio.CancelledError:  # the server's grace is over: end as a stop does
+            self._turns.disconnected(self._turn)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()
 

@@ -1,0 +1,301 @@
+"""Rounds against real processes on each engine: stops, SIGTERM, hostile requests.
+
+A few of each here, the long rounds with `make test-full`.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from baked import STORAGES, BakedProject, Session
+
+pytestmark = pytest.mark.product
+TOKEN = "t" * 32
+METRICS = {"Authorization": f"Bearer {TOKEN}"}
+OPEN = {"REQUESTS_PER_MINUTE": "1000000", "TURNS_PER_USER": "1000", "METRICS_TOKEN": TOKEN}
+few_or_many = pytest.mark.parametrize(
+    "rounds", [pytest.param(5, id="few"), pytest.param(100, id="many", marks=pytest.mark.full)]
+)
+Event = dict[str, Any]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.xdist_group(f"rounds-{name}")) for name in STORAGES
+    ],
+)
+def project(request: pytest.FixtureRequest, bake: Callable[..., BakedProject]) -> BakedProject:
+    """Bake an app on one engine, with its environment."""
+    baked = bake(storage_type=request.param, context_type="dict")
+    baked.check("uv", "sync", "--quiet")
+    return baked
+
+
+@pytest.fixture(scope="module", params=["as it is", "slowed by 50 ms an operation"])
+def served(request: pytest.FixtureRequest, project: BakedProject) -> Iterator[Session]:
+    """Run the app in a process of its own."""
+    command = ["uv", "run", "python", "-m", "app"]
+    if request.param != "as it is":
+        shutil.copy(Path(__file__).with_name("slowed.py"), project.path)
+        command[3:] = ["slowed.py"]
+    with project.serve(*command, **OPEN) as session:
+        yield session
+
+
+class Browser(httpx2.AsyncClient):
+    """One user of a running app."""
+
+    async def op(self, kind: str, **params: Any) -> httpx2.Response:
+        """Call an operation and read the whole answer."""
+        return await self.post("/chatkit", json={"type": kind, "params": params})
+
+    @asynccontextmanager
+    async def talk(self, text: str, thread_id: str | None) -> AsyncIterator[AsyncIterator[Event]]:
+        """Send a message and yield its events; leaving the block closes the connection."""
+        user_input = {
+            "content": [{"type": "input_text", "text": text}],
+            "attachments": [],
+            "inference_options": {},
+        }
+        body: dict[str, Any] = {"type": "threads.create", "params": {"input": user_input}}
+        if thread_id:
+            body["type"] = "threads.add_user_message"
+            body["params"]["thread_id"] = thread_id
+        async with self.stream("POST", "/chatkit", json=body) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            yield self._events(answer)
+
+    @staticmethod
+    async def _events(answer: httpx2.Response) -> AsyncIterator[Event]:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+    async def stopped_after(self, words: int, thread_id: str | None) -> tuple[str, str]:
+        """Send a message, receive some words, stop; return the thread and what was received."""
+        received = ""
+        async with self.talk("Tell me more.", thread_id) as events:
+            async for event in events:
+                if event["type"] == "thread.created":
+                    thread_id = event["thread"]["id"]
+                received += event.get("update", {}).get("delta", "")
+                if received.count(" ") >= words:
+                    break
+        assert thread_id
+        return thread_id, received
+
+    async def answers(self, thread_id: str) -> list[str]:
+        """Return the stored answers of a thread's newest items, oldest first."""
+        page = await self.op("items.list", thread_id=thread_id, limit=100, order="desc")
+        items = [item for item in page.json()["data"] if item["type"] == "assistant_message"]
+        return [item["content"][0]["text"] for item in reversed(items)]
+
+    async def settled(self) -> dict[str, float]:
+        """Wait until no answer is under way, a second at the most; return the turns' outcomes."""
+        for _ in range(100):
+            text = (await self.get("/metrics", headers=METRICS)).text
+            if "chat_active_streams 0.0" in text:
+                found = re.findall(r'chat_turns_total\{outcome="(\w+)"\} ([\d.]+)', text)
+                return {name: float(count) for name, count in found}
+            await asyncio.sleep(0.01)
+        raise AssertionError("an answer goes on a second after its reader has gone")
+
+
+def browser(session: Session) -> Browser:
+    """Return a new user of the app."""
+    return Browser(base_url=session.url, timeout=60)
+
+
+@few_or_many
+def test_every_stop_keeps_what_was_received(served: Session, rounds: int) -> None:
+    """What is stored begins with all that was received, and the model's run has ended."""
+
+    async def run() -> None:
+        chance = random.Random(rounds)
+        async with browser(served) as user:
+            before = (await user.settled()).get("stopped", 0)
+            thread_id: str | None = None
+            for stops in range(1, rounds + 1):
+                thread_id, received = await user.stopped_after(chance.randint(1, 20), thread_id)
+                assert (await user.settled())["stopped"] == before + stops
+                assert (await user.answers(thread_id))[-1].startswith(received)
+
+    asyncio.run(run())
+
+
+@few_or_many
+def test_a_message_right_after_each_stop_is_answered(served: Session, rounds: int) -> None:
+    """Stop, then type at once: the next answer comes, the partial one stays before it."""
+
+    async def run() -> None:
+        async with browser(served) as user:
+            for _ in range(max(rounds // 5, 2)):
+                thread_id, received = await user.stopped_after(5, None)
+                async with user.talk("And now?", thread_id) as events:
+                    kinds = [event["type"] async for event in events]
+                assert kinds.count("thread.item.done") == 2
+                partial, whole = await user.answers(thread_id)
+                assert partial.startswith(received)
+                assert whole.startswith("I am the offline model")
+
+    asyncio.run(run())
+
+
+@few_or_many
+def test_a_stop_in_the_final_write_leaves_the_whole_answer(served: Session, rounds: int) -> None:
+    """Once the text was complete, a partial one never takes its place."""
+
+    async def run() -> None:
+        async with browser(served) as user:
+            for count in range(rounds):
+                whole, thread_id = "", ""
+                async with user.talk("Hello.", None) as events:
+                    async for event in events:
+                        thread_id = event.get("thread", {}).get("id") or thread_id
+                        update = event.get("update", {})
+                        if update.get("type") == "assistant_message.content_part.done":
+                            whole = update["content"]["text"]
+                            await asyncio.sleep(count % 10 / 200)
+                            break
+                await user.settled()
+                assert await user.answers(thread_id) == [whole]
+
+    asyncio.run(run())
+
+
+def terminate(session: Session) -> None:
+    """Send SIGTERM to the app's own process: its starter would end without waiting for it."""
+    port = f"PORT={session.url.rpartition(':')[2]}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"app" in words and port in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGTERM)
+
+
+async def read_to_the_end(session: Session) -> tuple[httpx2.Cookies, str, str]:
+    """Send a message; return the cookie, the thread and all that came before the app ended."""
+    received = thread_id = ""
+    async with browser(session) as user:
+        async with user.talk("Tell me more.", None) as events:
+            with contextlib.suppress(httpx2.TransportError):
+                async for event in events:
+                    thread_id = event.get("thread", {}).get("id") or thread_id
+                    received += event.get("update", {}).get("delta", "")
+        return user.cookies, thread_id, received
+
+
+def test_sigterm_with_fifty_streams_open_keeps_them_all(project: BakedProject) -> None:
+    """Each of fifty users finds what was received, after a restart (memory forgets by design)."""
+
+    async def talk(session: Session) -> list[tuple[httpx2.Cookies, str, str]]:
+        tasks = [asyncio.create_task(read_to_the_end(session)) for _ in range(50)]
+        await asyncio.sleep(0.6)
+        terminate(session)
+        return await asyncio.gather(*tasks)
+
+    async def look(session: Session) -> None:
+        for cookies, thread_id, received in kept:
+            async with browser(session) as user:
+                user.cookies = cookies
+                assert (await user.answers(thread_id))[-1].startswith(received)
+
+    command = ("uv", "run", "python", "-m", "app")
+    with project.serve(*command, **OPEN, SHUTDOWN_SECONDS="0.5") as session:
+        kept = asyncio.run(talk(session))
+    assert len(kept) == 50
+    assert all(thread_id and received for _, thread_id, received in kept)
+    if project.answers["storage_type"] != "memory":
+        with project.serve(*command, **OPEN) as session:
+            asyncio.run(look(session))
+
+
+LEAVES: list[object] = [
+    "", "\0", "thr_x", "../..", "x" * 5000, "\u202e", "🚀", 0, -1, 10**19, 1.5, 1e308, True, None,
+    [], {}, [[]], {"a": {"b": {"c": [1, None, "\0"]}}}, ["\0"] * 50,
+]  # fmt: skip
+DEEP = "[" * 400 + "]" * 400
+
+
+def hostile(chance: random.Random, known: dict[str, str]) -> bytes:
+    """Return a valid operation with one or more of its leaves replaced."""
+    text = {"type": "input_text", "text": "hi"}
+    user_input: dict[str, Any] = {"content": [text], "attachments": [], "inference_options": {}}
+    thread, item = {"thread_id": known["thread"]}, {"item_id": known["item"]}
+    action = {"type": "clock.again", "payload": {"zone": "UTC"}}
+    operations: list[tuple[str, dict[str, Any]]] = [
+        ("threads.get_by_id", thread),
+        ("threads.list", {"limit": 5, "order": "asc", "after": known["thread"]}),
+        ("threads.update", thread | {"title": "t"}),
+        ("threads.delete", thread),
+        ("threads.create", {"input": user_input}),
+        ("threads.add_user_message", thread | {"input": user_input}),
+        ("threads.add_client_tool_output", thread | {"result": 1}),
+        ("threads.add_structured_input", thread | item | {"input": {"answers": {}}}),
+        ("threads.retry_after_item", thread | item),
+        ("threads.custom_action", thread | item | {"action": action}),
+        ("threads.sync_custom_action", thread | item | {"action": action}),
+        ("items.list", thread | {"limit": 5, "order": "desc", "after": known["item"]}),
+        ("items.feedback", thread | {"item_ids": [known["item"]], "kind": "positive"}),
+        ("attachments.create", {"name": "a.txt", "size": 3, "mime_type": "text/plain"}),
+        ("attachments.delete", {"attachment_id": known["item"]}),
+        ("input.transcribe", {"audio_base64": "AAAA", "mime_type": "audio/webm"}),
+    ]
+    kind, params = chance.choice(operations)
+    params = json.loads(json.dumps(params))
+    for _ in range(chance.randint(1, 2)):
+        node: Any = params
+        while True:
+            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+            if not keys:
+                break
+            key = chance.choice(keys)
+            if isinstance(node[key], dict | list) and chance.random() < 0.7:
+                node = node[key]
+                continue
+            node[key] = chance.choice(LEAVES)
+            break
+    body = json.dumps({"type": kind, "params": params, "metadata": {}})
+    if chance.random() < 0.05:
+        body = body.replace('"hi"', DEEP).replace('"t"', r'"\ud800"')
+    return body.encode()
+
+
+@few_or_many
+def test_hostile_requests_are_refused_and_change_nothing(
+    project: BakedProject, rounds: int
+) -> None:
+    """Valid operations with hostile leaves: no 5xx but 501, and the victim's data stays."""
+
+    async def run(session: Session) -> None:
+        chance = random.Random(rounds)
+        headers = {"Content-Type": "application/json"}
+        async with browser(session) as victim, browser(session) as attacker:
+            thread_id, _ = await victim.stopped_after(3, None)
+            item = (await victim.op("items.list", thread_id=thread_id)).json()["data"][0]
+            before = (await victim.op("threads.get_by_id", thread_id=thread_id)).content
+            known = {"thread": thread_id, "item": item["id"]}
+            for _ in range(rounds * 20):
+                body = hostile(chance, known)
+                answer = await attacker.post("/chatkit", content=body, headers=headers)
+                assert answer.status_code < 500 or answer.status_code == 501, (body, answer.text)
+                if answer.status_code >= 400:
+                    assert set(answer.json()["error"]) == {"code", "message", "request_id"}
+            after = (await victim.op("threads.get_by_id", thread_id=thread_id)).content
+            assert after == before
+
+    with project.serve("uv", "run", "python", "-m", "app", **OPEN) as session:
+        asyncio.run(run(session))
