@@ -1,5 +1,7 @@
 """The Store's contract: what is stored comes back as it was, or is refused by name."""
 
+import asyncio
+from collections.abc import Awaitable
 from typing import get_args
 
 import pytest
@@ -45,42 +47,39 @@ async def test_samples_cover_every_type_of_the_sdk() -> None:
         assert {type(sample) for sample in samples} == set(get_args(get_args(union)[0]))
 
 
-@pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.type}-{item.id}")
-async def test_every_type_of_item_comes_back_equal(store: Store, item: ThreadItem) -> None:
+async def test_every_type_of_item_comes_back_equal(store: Store) -> None:
     await store.save_thread(thread(), ALICE)
-    await store.add_thread_item("t", item, ALICE)
-    assert await store.load_item("t", item.id, ALICE) == item
-    assert (await store.load_thread_items("t", None, 1, "asc", ALICE)).data == [item]
+    for item in ITEMS:
+        await store.add_thread_item("t", item, ALICE)
+        assert await store.load_item("t", item.id, ALICE) == item
+    assert (await store.load_thread_items("t", None, 99, "asc", ALICE)).data == ITEMS
 
 
-@pytest.mark.parametrize("attachment", ATTACHMENTS, ids=lambda attachment: attachment.type)
-async def test_every_type_of_attachment_comes_back_equal(
-    store: Store, attachment: Attachment
-) -> None:
-    await store.save_attachment(attachment, ALICE)
-    assert await store.load_attachment(attachment.id, ALICE) == attachment
-    assert await store.load_attachments(None, ALICE) == [attachment]
+async def test_every_type_of_attachment_comes_back_equal(store: Store) -> None:
+    for attachment in ATTACHMENTS:
+        await store.save_attachment(attachment, ALICE)
+        assert await store.load_attachment(attachment.id, ALICE) == attachment
+    assert await store.load_attachments(None, ALICE) == ATTACHMENTS
 
 
-@pytest.mark.parametrize("status", STATUSES, ids=str)
-async def test_every_status_comes_back_equal(store: Store, status: ThreadStatus) -> None:
-    saved = ThreadMetadata(id="t", created_at=NOON, status=status)
-    await store.save_thread(saved, ALICE)
-    assert await store.load_thread("t", ALICE) == saved
+async def test_every_status_comes_back_equal(store: Store) -> None:
+    for status in STATUSES:
+        saved = ThreadMetadata(id="t", created_at=NOON, status=status)
+        await store.save_thread(saved, ALICE)
+        assert await store.load_thread("t", ALICE) == saved
 
 
-@pytest.mark.parametrize("moment", TIMES, ids=str)
-async def test_times_come_back_naive_or_aware_as_they_were(store: Store, moment: object) -> None:
+async def test_times_come_back_naive_or_aware_as_they_were(store: Store) -> None:
     """The SDK subtracts naive times from naive ones: an aware one would break it."""
-    saved = ThreadMetadata.model_validate({"id": "t", "created_at": moment})
-    await store.save_thread(saved, ALICE)
-    await store.add_thread_item("t", message("a", created_at=saved.created_at), ALICE)
-    for loaded in (
-        (await store.load_thread("t", ALICE)).created_at,
-        (await store.load_item("t", "a", ALICE)).created_at,
-    ):
-        assert loaded == saved.created_at
-        assert loaded.utcoffset() == saved.created_at.utcoffset()
+    for moment in TIMES:
+        await store.save_thread(thread("t", moment), ALICE)
+        await store.save_item("t", message("a", created_at=moment), ALICE)
+        for loaded in (
+            (await store.load_thread("t", ALICE)).created_at,
+            (await store.load_item("t", "a", ALICE)).created_at,
+        ):
+            assert loaded == moment
+            assert loaded.utcoffset() == moment.utcoffset()
 
 
 async def test_any_text_comes_back_equal(store: Store) -> None:
@@ -114,24 +113,23 @@ async def test_a_megabyte_comes_back_equal(store: Store) -> None:
     assert await store.load_attachment("f", ALICE) == file("f", name=big)
 
 
-@pytest.mark.parametrize(
-    "odd", ["", " ", "a:b", "a/b", "{a}", "a%b_c*[d]?", "'\"\\", "ä😀\n", "x" * 999]
-)
-async def test_any_text_without_nul_may_be_an_id(store: Store, odd: str) -> None:
-    await store.save_thread(thread(odd), ALICE)
-    await store.save_thread(thread("other"), ALICE)
-    item = message(odd, thread_id=odd)
-    await store.add_thread_item(odd, item, ALICE)
-    await store.save_attachment(file(odd, odd), ALICE)
-    await store.save_feedback(odd, [odd], "positive", ALICE)
-    assert await reading.threads(store, ALICE, limit=1) == [odd, "other"]
-    assert (await store.load_thread_items(odd, None, 9, "asc", ALICE)).data == [item]
-    assert await store.load_thread_items(odd, odd, 9, "asc", ALICE) == Page()
-    assert await store.load_attachments(odd, ALICE) == [file(odd, odd)]
-    assert await store.load_feedback(odd, ALICE) == {odd: "positive"}
-    await store.delete_thread_item(odd, odd, ALICE)
-    await store.delete_thread(odd, ALICE)
-    assert await reading.threads(store, ALICE) == ["other"]
+async def test_any_text_without_nul_may_be_an_id(store: Store) -> None:
+    odd_ids = ["", " ", "a:b", "a/b", "{a}", "a%b_c*[d]?", "'\"\\", "ä😀\n", "x" * 999]
+    for odd in odd_ids:
+        await store.save_thread(thread(odd), ALICE)
+        await store.add_thread_item(odd, message(odd, thread_id=odd), ALICE)
+        await store.save_attachment(file(odd, odd), ALICE)
+        await store.save_feedback(odd, [odd], "positive", ALICE)
+    assert await reading.threads(store, ALICE, limit=1) == odd_ids
+    for odd in odd_ids:
+        page = await store.load_thread_items(odd, None, 9, "asc", ALICE)
+        assert page.data == [message(odd, thread_id=odd)]
+        assert await store.load_thread_items(odd, odd, 9, "asc", ALICE) == Page()
+        assert await store.load_attachments(odd, ALICE) == [file(odd, odd)]
+        assert await store.load_feedback(odd, ALICE) == {odd: "positive"}
+        await store.delete_thread_item(odd, odd, ALICE)
+        await store.delete_thread(odd, ALICE)
+    assert await reading.export(store, ALICE) == ""
 
 
 # --- copies ---
@@ -267,7 +265,7 @@ async def test_an_id_that_no_engine_holds_never_raises_the_drivers_error(
     """What is no read and stores no id may call it unknown or refuse it, and no more."""
     await store.save_thread(thread(), ALICE)
     before = await reading.export(store, ALICE)
-    for call in (
+    calls: list[Awaitable[object]] = [
         store.delete_thread(bad, ALICE),
         store.delete_thread_item("t", bad, ALICE),
         store.delete_thread_item(bad, "a", ALICE),
@@ -280,9 +278,7 @@ async def test_an_id_that_no_engine_holds_never_raises_the_drivers_error(
         store.renew_turn(bad, "turn", ALICE),
         store.release_turn(bad, "turn", ALICE),
         store.stop_turn(bad, ALICE),
-    ):
-        try:
-            assert not await call
-        except (NotFoundError, ValueError) as refusal:
-            assert type(refusal) in (NotFoundError, ValueError)  # noqa: PT017 (may also return)
+    ]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(each) for each in answers if each} <= {NotFoundError, ValueError}
     assert await reading.export(store, ALICE) == before

@@ -1,0 +1,89 @@
+"""What a store on a server promises besides the contract."""
+
+import asyncio
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+from chatkit.store import NotFoundError
+
+from app.store import StoreError
+
+from . import engine, reading
+from .engine import Store
+from .values import ALICE, message, thread
+
+pytestmark = pytest.mark.anyio
+
+ADDER = """
+import asyncio, sys
+from tests.engine import Store
+from tests.values import ALICE, message
+
+async def add(url, name):
+    async with Store.open(url) as store:
+        adds = (store.add_thread_item("t", message(f"{name}-{n}"), ALICE) for n in range(50))
+        await asyncio.gather(*adds)
+
+asyncio.run(add(*sys.argv[1:]))
+"""
+
+
+async def test_a_hundred_adds_from_two_processes_are_all_there(
+    store: Store, store_url: str, pytestconfig: pytest.Config
+) -> None:
+    await store.save_thread(thread(), ALICE)
+    adders = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", ADDER, store_url, name, cwd=pytestconfig.rootpath
+        )
+        for name in ("one", "two")
+    ]
+    assert [await adder.wait() for adder in adders] == [0, 0]
+    expected = [f"{name}-{n}" for name in ("one", "two") for n in range(50)]
+    assert sorted(await reading.items(store, ALICE)) == sorted(expected)
+
+
+async def test_the_store_works_again_as_soon_as_its_engine_does(
+    private_engine: engine.PrivateEngine,
+) -> None:
+    """While the engine is away each call fails within the connect timeout; no restart is needed."""
+    async with Store.open(private_engine.url) as store:
+        await store.save_thread(thread(), ALICE)
+        await store.add_thread_item("t", message("a"), ALICE)
+        private_engine.stop()
+        async with asyncio.timeout(12):
+            answers = await asyncio.gather(
+                *(store.load_item("t", "a", ALICE) for _ in range(5)),
+                *(store.add_thread_item("t", message("b"), ALICE) for _ in range(5)),
+                return_exceptions=True,
+            )
+        assert all(isinstance(each, Exception) for each in answers)
+        assert not any(isinstance(each, NotFoundError | ValueError) for each in answers)
+        private_engine.start()
+        await store.add_thread_item("t", message("b"), ALICE)
+        assert await reading.items(store, ALICE) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "mongodb://:hunter2@host", "{scheme}://u:hunter2@127.0.0.1:1/x"]
+)
+async def test_a_start_without_the_engine_ends_with_the_setting_and_no_password(
+    engine_url: str, url: str
+) -> None:
+    async with asyncio.timeout(6):
+        with pytest.raises(StoreError, match="STORE_URL") as refusal:
+            async with Store.open(url.replace("{scheme}", urlsplit(engine_url).scheme)):
+                pass
+    assert "hunter2" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+async def test_a_wrong_password_ends_the_start_and_is_not_shown(
+    private_engine: engine.PrivateEngine,
+) -> None:
+    secret = urlsplit(private_engine.url).password or ""
+    with pytest.raises(StoreError, match="STORE_URL") as refusal:
+        async with Store.open(private_engine.url.replace(secret, "hunter2")):
+            pass
+    assert "hunter2" not in str(refusal.value)

@@ -1,0 +1,5 @@
+# jinja: if cookiecutter.storage_type in ("redis", "postgres")
+# jinja: include "tests/server.py"
+# jinja: else
+# jinja: include "tests/" ~ cookiecutter.storage_type ~ ".py"
+# jinja: endif
