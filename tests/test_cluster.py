@@ -1,0 +1,28 @@
+"""The Redis store on a cluster: the same contract, on three primaries."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from baked import BakedProject
+
+pytestmark = [pytest.mark.product, pytest.mark.xdist_group("redis-dict")]
+CLUSTER = Path(__file__).with_name("cluster.py")
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        pytest.param(["tests/test_store_isolation.py"], id="isolation"),
+        pytest.param([], id="whole-contract", marks=pytest.mark.full),
+    ],
+)
+def test_contract_holds_on_a_cluster(bake: Callable[..., BakedProject], tests: list[str]) -> None:
+    """Keys of one owner share a slot, the list of owners has slots of its own."""
+    project = bake(storage_type="redis", context_type="dict")
+    chosen = tests or sorted(
+        path.relative_to(project.path).as_posix()
+        for path in project.path.glob("tests/test_store*.py")
+    )
+    project.check("uv", "run", "python", str(CLUSTER), "pytest", *chosen, timeout=600)
