@@ -113,7 +113,7 @@ class BakedProject:
         self, *command: str, timeout: float = 300, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the app's folder; its output, errors included, is in `stdout`."""
-        return subprocess.run(
+        process = subprocess.Popen(
             [uv(), *command[1:]] if command[0] == "uv" else command,
             cwd=self.path,
             env=self.environment(**more),
@@ -122,9 +122,15 @@ class BakedProject:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
-            timeout=timeout,
-            check=False,
+            start_new_session=True,
         )
+        try:
+            said, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            said, _ = process.communicate()
+            said += f"\n(killed after {timeout:.0f} s)"
+        return subprocess.CompletedProcess(command, process.returncode, said)
 
     def check(self, *command: str, timeout: float = 300, **more: str) -> str:
         """Run a command that must succeed; return its output."""

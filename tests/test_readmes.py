@@ -1,0 +1,169 @@
+"""Both READMEs are programs: every command block runs, in order, on a fresh copy."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from baked import STORAGES, TEMPLATE, BakedProject, bare_environment, free_port
+
+BLOCK = re.compile(r"(?:<!-- not run by the tests: (.*?) -->\n)?```sh\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+SERVERS = ("make run", "make demo")
+NOT_RUN = {
+    "README.md": {
+        "fetches the published template": [
+            "uvx cookiecutter gh:org/chatkit-template",
+            "pipx run cookiecutter gh:org/chatkit-template",
+            "uvx cruft create https://github.com/org/chatkit-template",
+            "uvx cruft update --skip-apply-ask",
+        ],
+        "it is what runs them": ["make test"],
+    },
+    "app": {
+        "needs Docker": ["docker compose up --build --detach"],
+        "needs Redis' client programs": ['redis-cli -u "$STORE_URL" --rdb backup.rdb'],
+        "needs PostgreSQL's client programs": [
+            'pg_dump --format=custom --schema=chatkit --file=backup.dump "$STORE_URL"'
+        ],
+    },
+}
+
+
+class Reader:
+    """Somebody who types a README's commands into an empty machine."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read in `folder`; the app listens on a port of this reader's own."""
+        self.folder, self.port = folder, free_port()
+        self.environment = bare_environment(PORT=str(self.port))
+        self.servers: list[subprocess.Popen[bytes]] = []
+
+    def follow(self, readme: str, refused: dict[str, list[str]]) -> int:
+        """Run the blocks that carry no mark; return how many. A mark must be in the list."""
+        count = 0
+        for reason, block in BLOCK.findall((self.folder / readme).read_text(encoding="utf-8")):
+            if reason:
+                assert block.splitlines()[0] in refused.get(reason, ()), (reason, block)
+            else:
+                self.run(block.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}"))
+                count += 1
+        return count
+
+    def run(self, block: str) -> None:
+        """Run one block: a server goes on until the end, anything else must succeed."""
+        log = self.folder.with_suffix(".log")
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                ["bash", "-euo", "pipefail", "-c", block],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self.servers.append(process)
+        if block.strip() in SERVERS:
+            self._wait(process, log)
+            return
+        try:
+            code = process.wait(300)
+        except subprocess.TimeoutExpired:
+            code = -1
+        assert code == 0, f"{block}\n{log.read_text(encoding='utf-8', errors='replace')}"
+
+    def _wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        end = time.monotonic() + 180
+        while time.monotonic() < end and process.poll() is None:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5).close()
+                return
+            time.sleep(0.2)
+        raise AssertionError(log.read_text(encoding="utf-8", errors="replace"))
+
+    def leave(self) -> None:
+        """End what still runs."""
+        for ending in (signal.SIGTERM, signal.SIGKILL):
+            for process in self.servers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, ending)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+
+
+@pytest.fixture
+def reader() -> Iterator[Callable[[Path], Reader]]:
+    """Return a function that sits a reader down in a folder."""
+    readers: list[Reader] = []
+
+    def sit(folder: Path) -> Reader:
+        readers.append(Reader(folder))
+        return readers[-1]
+
+    yield sit
+    for one in readers:
+        one.leave()
+
+
+@pytest.mark.product
+def test_the_templates_readme_runs(tmp_path: Path, reader: Callable[[Path], Reader]) -> None:
+    """From a fresh clone, without uv on the PATH, in a folder with a space in its name."""
+    clone = tmp_path / "a fresh clone"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=TEMPLATE, capture_output=True, check=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (TEMPLATE / name).exists():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, clone / name)
+    assert reader(clone).follow("README.md", NOT_RUN["README.md"]) == 2
+
+
+@pytest.mark.product
+@pytest.mark.parametrize(
+    "storage", [pytest.param(s, marks=pytest.mark.xdist_group(f"{s}-dict")) for s in STORAGES]
+)
+def test_an_apps_readme_runs(
+    bake: Callable[..., BakedProject], reader: Callable[[Path], Reader], storage: str
+) -> None:
+    """From a fresh bake: run it, talk to it, test it, check it, back it up."""
+    project = bake(storage_type=storage)
+    ran = reader(project.path).follow("README.md", NOT_RUN["app"])
+    assert ran == (5 if storage == "sqlite" else 4)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_links_of_the_app_resolve(bake: Callable[..., BakedProject], storage: str) -> None:
+    """Every link to a file finds it, every link to a heading too."""
+    assert_links(bake(storage_type=storage).path)
+
+
+def test_links_of_the_template_resolve() -> None:
+    """The same for the template's own pages."""
+    assert_links(TEMPLATE)
+
+
+def assert_links(root: Path) -> None:
+    """Check the links between the pages of a folder."""
+    for page in [*root.glob("*.md"), *root.glob("docs/*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for target, anchor in LINK.findall(text):
+            if "://" not in target:
+                path = page.parent / target
+                assert path.exists(), f"{page.name}: {target}"
+                if anchor:
+                    headings = re.findall(
+                        r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE
+                    )
+                    slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+                    assert anchor[1:] in slugs, f"{page.name}: {target}{anchor}"
