@@ -12,7 +12,15 @@ import dev
 from app.store import PostgresStore as Store
 from dev import Server as PrivateEngine
 
-__all__ = ["ENGINE", "SHARED", "Store", "engine_url", "private_engine", "store_url"]
+__all__ = [
+    "ENGINE",
+    "SHARED",
+    "PrivateEngine",
+    "Store",
+    "engine_url",
+    "private_engine",
+    "store_url",
+]
 
 ENGINE = "postgres"
 SHARED = True
