@@ -100,6 +100,7 @@ class AppServer(ChatKitServer[RequestContext]):
         await check(request, context, self._store, self._files, self._settings)
         if is_streaming_req(request):
             turn = Turn(secrets.token_hex(12), owner_of(context))
+            self._limits.check_tokens(turn.user)
             self.turns.start(turn, self._answer(request, context, turn))
             await turn.first()
             return request.type, turn
@@ -183,7 +184,8 @@ class AppServer(ChatKitServer[RequestContext]):
             title = title_of(input_user_message)
             if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
                 yield renamed(thread, title)
-        kept = self._kept.setdefault((owner_of(context), thread.id), Kept())
+        owner = owner_of(context)
+        kept = self._kept.setdefault((owner, thread.id), Kept())
         async for event in run(
             self._agent,
             self._store,
@@ -192,6 +194,7 @@ class AppServer(ChatKitServer[RequestContext]):
             context,
             self._settings,
             self._files,
+            lambda tokens: self._limits.spend_tokens(owner, tokens),
         ):
             keep(kept.items, event)
             yield event

@@ -210,10 +210,9 @@ def test_production_refuses_to_start_half_set_up(
     tmp_path: Path, changes: dict[str, Any], setting: str
 ) -> None:
     """The message names the setting."""
+    base: dict[str, Any] = {"allow_anonymous": True, "store_url": "memory://", "folder": tmp_path}
     with pytest.raises(ValidationError, match=setting):
-        production(
-            **{"allow_anonymous": True, "store_url": "memory://", "folder": tmp_path} | changes
-        )
+        production(**base | changes)
 
 
 def test_a_development_app_is_not_shown_to_the_network(tmp_path: Path) -> None:

@@ -222,3 +222,28 @@ async def test_every_answer_has_safe_headers(store_url: str, tmp_path: Path) -> 
         assert rebound.status_code == 400
         odd = await caller.get("/healthz", headers={"X-Request-ID": "two words"})
         assert odd.headers["x-request-id"].isalnum()
+
+
+async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Path) -> None:
+    """The answer that goes past the share is the last one until tomorrow."""
+    settings = settings_for(store_url, tmp_path, tokens_per_day=100)
+    async with serving(settings, Words(3)) as served:
+        async with served.caller() as caller:
+            await caller.say("hello")
+            owner = await anext(served.app.state.store.owners())
+            served.app.state.limits.spend_tokens(owner, 1_000)
+            kind, params = message("again")
+            answer = await caller.op(kind, **params)
+            assert answer.status_code == 429
+            assert int(answer.headers["retry-after"]) > 60
+
+
+async def test_an_action_that_nobody_handles_is_refused(store_url: str, tmp_path: Path) -> None:
+    """The registry in app/assistant.py says which types there are."""
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("hello"))
+            for kind in ("threads.custom_action", "threads.sync_custom_action"):
+                answer = await caller.op(kind, thread_id=thread_id, action={"type": "launch"})
+                assert answer.status_code == 400
+                assert "launch" in answer.json()["error"]["message"]
