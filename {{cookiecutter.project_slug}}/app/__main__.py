@@ -36,7 +36,10 @@ def main(arguments: list[str]) -> int:
             import dev  # noqa: PLC0415 - it is no part of a production image
 
             engine = dev.engine(settings.data_dir / "{{ cookiecutter.storage_type }}")
-            os.environ["STORE_URL"] = stack.enter_context(engine)
+            try:
+                os.environ["STORE_URL"] = stack.enter_context(engine)
+            except RuntimeError as error:  # one line: no wheel, or the folder is in use
+                return _refuse(str(error))
             # jinja: elif cookiecutter.storage_type == "sqlite"
             settings.data_dir.mkdir(parents=True, exist_ok=True)
             os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
