@@ -26,13 +26,23 @@ class TurnTimeoutError(Exception):
     """The whole answer took longer than TURN_SECONDS."""
 
 
-def explain(error: Exception, request_id: str) -> CustomStreamError:
-    """Return what the user reads when there is no answer, with the id that the log has too."""
+LIMITS = (
+    InputGuardrailTripwireTriggered,
+    OutputGuardrailTripwireTriggered,
+    MaxTurnsExceeded,
+    TurnTimeoutError,
+)
+"""What ends an answer as it should: no fault to be traced."""
+
+
+def explain(error: Exception, request_id: str, thread_id: str) -> CustomStreamError:
+    """Log why there is no answer; return what the user reads, with the request's id."""
+    cause = None if isinstance(error, LIMITS) else error
+    facts = {"request_id": request_id, "thread_id": thread_id, "cause": type(error).__name__}
+    log.log(logging.ERROR if cause else logging.WARNING, "no answer", exc_info=cause, extra=facts)
     text = _sentence(error)
-    retry = RETRY in text
-    return CustomStreamError(
-        f"{text} (request {request_id})" if request_id else text, allow_retry=retry
-    )
+    suffix = f" (request {request_id})" if request_id else ""
+    return CustomStreamError(text + suffix, allow_retry=RETRY in text)
 
 
 def _sentence(error: Exception) -> str:  # noqa: C901, PLR0911 - one case a cause

@@ -29,6 +29,8 @@ ContentPart = Callable[[Attachment, RequestContext], Awaitable[ResponseInputCont
 PAGE = 100
 REMEMBERED_CHARS = 20_000
 """How much of a tool's output the next turns are given."""
+REFUSED = {"type": "refused"}
+"""Stands behind a message that a guardrail stopped: no later turn is given it."""
 
 
 async def load_history(
@@ -61,7 +63,14 @@ async def load_history(
         break
     while more and turns and not isinstance(newest[-1], UserMessageItem):
         newest.pop()  # the end of a turn that did not fit
-    return [item for item in reversed(newest) if not _pending(item)]
+    given: list[ThreadItem] = []
+    for item in reversed(newest):
+        if isinstance(item, HiddenContextItem) and item.content == REFUSED:
+            while given and not isinstance(given.pop(), UserMessageItem):
+                pass
+        elif not _pending(item):
+            given.append(item)
+    return given
 
 
 def _size(item: ThreadItem) -> int:

@@ -15,7 +15,7 @@ from .context import RequestContext, context_for, owner_of
 from .errors import ApiError
 from .settings import Settings
 
-PREVIEW = re.compile(rb'"preview_url":"preview:([\w.-]+)"')
+PREVIEW = re.compile(rb'"((?:preview_)?url)":"preview:([\w.-]+)"')
 Purpose = Literal["file", "preview", "upload"]
 
 
@@ -51,7 +51,7 @@ class Links:
         """Replace the stored names of previews in serialized JSON by addresses that work."""
 
         def address(found: re.Match[bytes]) -> bytes:
-            url = self.url("preview", found[1].decode(), context)
-            return b'"preview_url":' + json.dumps(url).encode()
+            url = self.url("preview", found[2].decode(), context)
+            return b'"' + found[1] + b'":' + json.dumps(url).encode()
 
         return PREVIEW.sub(address, data) if b'"preview:' in data else data

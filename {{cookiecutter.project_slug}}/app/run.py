@@ -1,7 +1,6 @@
 """One turn of the assistant: from the thread's history to the events that the page sees."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from copy import copy
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 from agents import (
     Agent,
     FunctionTool,
+    InputGuardrailTripwireTriggered,
     ModelSettings,
     RunConfig,
     RunContextWrapper,
@@ -38,11 +38,10 @@ from .attachments import Files
 from .context import RequestContext, request_id_of
 from .events import OwnIds, has_content, keep
 from .failures import TurnTimeoutError, explain, tool_failed, tool_hangs
-from .history import Converter, load_history, tool_memory
+from .history import REFUSED, Converter, load_history, tool_memory
 from .model import named, traced
 from .settings import Settings
 
-log = logging.getLogger("app.run")
 Chat = AgentContext[RequestContext]
 
 
@@ -64,12 +63,12 @@ async def run(  # noqa: PLR0917 - what a turn is made of
         CustomStreamError: one sentence for the user; the log has the cause.
         NotFoundError: the thread was deleted meanwhile.
     """
+    chat = Chat(thread=thread, store=store, request_context=context)
     ids = OwnIds(lambda kind: store.generate_item_id(kind, thread, context))
     unfinished: dict[str, ThreadItem] = {}
     try:
         history = await load_history(store, thread, context, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
-        chat = Chat(thread=thread, store=store, request_context=context)
         result = _start(agent, await converter.convert(history), chat, message, settings)
         try:
             async for event in _events(chat, result, settings.turn_seconds):
@@ -83,11 +82,11 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
-        request_id = request_id_of(context)
-        log.exception("no answer", extra={"request_id": request_id, "thread_id": thread.id})
         for item in filter(has_content, unfinished.values()):
             yield ThreadItemDoneEvent(item=item)
-        raise explain(error, request_id) from error
+        if isinstance(error, InputGuardrailTripwireTriggered):
+            yield ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
+        raise explain(error, request_id_of(context), thread.id) from error
 
 
 def _start(
@@ -177,10 +176,15 @@ class ToolMemory(RunHooks[Chat]):
         chat = context.context
         if chat.client_tool_call or not isinstance(context, ToolContext):
             return  # the page's own call is an item of its own
-        item = HiddenContextItem(
-            id=chat.generate_id("tool_call"),
-            thread_id=chat.thread.id,
-            created_at=datetime.now(UTC),
-            content=tool_memory(context.tool_name, context.tool_arguments, result),
-        )
-        await chat.stream(ThreadItemDoneEvent(item=item))
+        memory = tool_memory(context.tool_name, context.tool_arguments, result)
+        await chat.stream(ThreadItemDoneEvent(item=_hidden(chat, memory)))
+
+
+def _hidden(chat: Chat, content: dict[str, str]) -> HiddenContextItem:
+    """Return an item that the user never sees."""
+    return HiddenContextItem(
+        id=chat.generate_id("tool_call"),
+        thread_id=chat.thread.id,
+        created_at=datetime.now(UTC),
+        content=content,
+    )

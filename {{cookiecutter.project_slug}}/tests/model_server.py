@@ -37,7 +37,14 @@ class Pause:
     seconds: float
 
 
-Step = str | Call | Fault | Pause
+@dataclass(frozen=True)
+class Raw:
+    """A step of the script: an item of a response, as it is."""
+
+    item: dict[str, Any]
+
+
+Step = str | Call | Fault | Pause | Raw
 
 
 @dataclass
@@ -190,7 +197,10 @@ def response_events(step: Step, call_id: str) -> Iterator[dict[str, Any]]:
     head |= {"tool_choice": "auto", "tools": [], "parallel_tool_calls": True, "output": []}
     yield event("created", response={**head, "status": "in_progress"})
     item: dict[str, Any]
-    if isinstance(step, Call):
+    if isinstance(step, Raw):
+        item = step.item
+        yield event("output_item.added", output_index=0, item=item)
+    elif isinstance(step, Call):
         item = {"type": "function_call", "id": f"fc_{time.time_ns()}", "call_id": call_id}
         item |= {"name": step.name, "arguments": step.arguments, "status": "completed"}
         yield event("output_item.added", output_index=0, item={**item, "arguments": ""})
@@ -249,6 +259,8 @@ def wrong_input(items: list[dict[str, Any]] | str) -> str | None:
             calls.append(item["call_id"])
         elif kind == "function_call_output":
             results.append(item["call_id"])
+        elif kind == "image_generation_call":
+            continue
         elif kind != "message" or item["role"] not in {"user", "assistant"}:
             return f"unknown item {kind}"
         elif item["role"] == "assistant" and not ("id" in item or isinstance(item["content"], str)):

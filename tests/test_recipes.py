@@ -1,0 +1,251 @@
+"""Every recipe of a generated app, applied to a fresh one and run over HTTP."""
+
+import base64
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baked import TEMPLATE, BakedProject, Session
+
+sys.path.insert(0, str(TEMPLATE / "{{cookiecutter.project_slug}}" / "tests"))
+from model_server import KEY, Call, ModelServer, Raw, model_server
+
+pytestmark = [pytest.mark.product, pytest.mark.xdist_group("recipes")]
+BLOCK = re.compile(r'```(\w+) title="([^"]+)"\n(.*?)```\n', re.DOTALL)
+
+
+def recipes(project: BakedProject) -> dict[str, str]:
+    """Return the text of each recipe under its title."""
+    text = (project.path / "docs" / "recipes.md").read_text(encoding="utf-8")
+    return dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+
+
+def apply(text: str, folder: Path) -> list[str]:
+    """Do what a reader would: make the new files, change the others; return the files' names."""
+    names = []
+    for kind, name, body in BLOCK.findall(text):
+        path = folder / name
+        names.append(name)
+        if kind != "diff":
+            assert not path.exists(), name
+            path.write_text(body, encoding="utf-8")
+            continue
+        for hunk in body.removeprefix("@@\n").split("@@\n"):
+            lines = hunk.splitlines(keepends=True)
+            before = "".join(line[1:] for line in lines if line[0] != "+")
+            after = "".join(line[1:] for line in lines if line[0] != "-")
+            old = path.read_text(encoding="utf-8")
+            assert old.count(before) == 1, f"{name} has not once:\n{before}"
+            path.write_text(old.replace(before, after), encoding="utf-8")
+    assert names, "a recipe without code"
+    return names
+
+
+@pytest.fixture(scope="session")
+def fresh(bake: Callable[..., BakedProject]) -> BakedProject:
+    """Return an app with its environment, of which each recipe gets a copy."""
+    project = bake()
+    project.check("uv", "sync", "--quiet")
+    return project
+
+
+class Kitchen:
+    """Runs the app with one recipe, its model a server on loopback."""
+
+    def __init__(self, fresh: BakedProject, folder: Path) -> None:
+        """Cook in this folder."""
+        self._fresh, self._folder = fresh, folder
+
+    @contextmanager
+    def cook(self, title: str, *script: Any) -> Iterator[tuple[Session, ModelServer]]:
+        """Apply a recipe, check its code as the app's own, and serve."""
+        path = self._folder / "app with a recipe"
+        shutil.copytree(self._fresh.path, path, ignore=shutil.ignore_patterns(".venv"))
+        names = apply(recipes(self._fresh)[title], path)
+        project = BakedProject(path)
+        python = str(self._fresh.path / ".venv" / "bin" / "python")
+        code = [name for name in names if name.endswith(".py")]
+        project.check(python, "-m", "ruff", "check", *code)
+        project.check(python, "-m", "ruff", "format", "--check", *code)
+        cache = str(self._fresh.path / ".mypy_cache")
+        project.check(python, "-m", "mypy", *code, MYPY_CACHE_DIR=cache)
+        with model_server(*script) as model:
+            known = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": model.url}
+            with project.serve(python, "-m", "app", **known) as user:
+                yield user, model
+
+
+@pytest.fixture
+def kitchen(fresh: BakedProject, tmp_path: Path) -> Kitchen:
+    """Return where a recipe is tried."""
+    return Kitchen(fresh, tmp_path)
+
+
+def message(text: str, **more: Any) -> dict[str, Any]:
+    """Return a user's message."""
+    part = {"type": "input_text", "text": text}
+    return {"content": [part], "attachments": [], "inference_options": {}} | more
+
+
+def ask(user: Session, text: str) -> tuple[str, list[dict[str, Any]]]:
+    """Send a first message; return the thread's id and the events."""
+    events = user.events("threads.create", input=message(text))
+    return events[0]["thread"]["id"], events
+
+
+def items(user: Session, thread: str) -> list[dict[str, Any]]:
+    """Return what is stored, oldest first."""
+    found: list[dict[str, Any]] = json.loads(
+        user.post("items.list", thread_id=thread, limit=100, order="asc")
+    )["data"]
+    return found
+
+
+def given(model: ModelServer) -> str:
+    """Return what the model was given last."""
+    return json.dumps(model.given[-1]["input"], ensure_ascii=False)
+
+
+def test_a_tool_in_the_users_browser(kitchen: Kitchen) -> None:
+    """The call is the newest item and pending; its result goes to the model."""
+    script = (Call("get_selection"), "You selected a chapter.")
+    with kitchen.cook("A tool in the user's browser", *script) as (user, model):
+        thread, events = ask(user, "what did I select?")
+        call = items(user, thread)[-1]
+        assert (call["type"], call["status"]) == ("client_tool_call", "pending")
+        assert events[-1]["item"]["name"] == "get_selection"
+        result = {"text": "chapter one"}
+        events = user.events("threads.add_client_tool_output", thread_id=thread, result=result)
+        assert events[-1]["item"]["content"][0]["text"] == "You selected a chapter."
+        assert "chapter one" in given(model)
+
+
+def test_a_call_that_the_page_never_answers(kitchen: Kitchen) -> None:
+    """The user goes on instead, and so does the conversation."""
+    with kitchen.cook("A tool in the user's browser", Call("get_selection")) as (user, model):
+        thread, _ = ask(user, "what did I select?")
+        assert user.say("never mind", thread)[1] == "answer 2"
+        assert "get_selection" not in given(model)
+
+
+def test_progress_as_a_workflow(kitchen: Kitchen) -> None:
+    """The steps appear one by one and are stored once each."""
+    script = (Call("research", '{"question": "why?"}'), "It is 42.")
+    with kitchen.cook("Progress as a workflow", *script) as (user, _):
+        thread, events = ask(user, "research it")
+        kinds = [event["update"]["type"] for event in events if "update" in event]
+        assert kinds[:2] == ["workflow.task.updated", "workflow.task.added"]
+        workflow = items(user, thread)[1]["workflow"]
+        assert [task["title"] for task in workflow["tasks"]] == ["Planned", "Read"]
+        assert workflow["summary"]["title"] == "Researched one page"
+
+
+def test_answers_with_sources(kitchen: Kitchen) -> None:
+    """The mark is gone from the text and has become a link at its place."""
+    call = Call("search_handbook", '{"words": "leave"}')
+    answer = "You have 30 days [[leave]]. Enjoy [[made_up]]."
+    with kitchen.cook("Answers with sources", call, answer) as (user, model):
+        thread, _ = ask(user, "how much leave?")
+        part = items(user, thread)[-1]["content"][0]
+        assert part["text"] == "You have 30 days. Enjoy."
+        (annotation,) = part["annotations"]
+        assert annotation["source"]["url"] == "https://example.com/leave"
+        assert annotation["index"] == len("You have 30 days")
+        assert "30 days a year" in given(model)
+
+
+def test_questions_with_choices(kitchen: Kitchen) -> None:
+    """The questions are pending, then answered, and the model reads the answers."""
+    with kitchen.cook("Questions with choices", Call("ask_about_trip"), "Off you go.") as pair:
+        user, model = pair
+        thread, _ = ask(user, "plan a trip")
+        item = items(user, thread)[-1]
+        assert (item["type"], item["status"]) == ("structured_input", "pending")
+        answers = {"month": {"values": ["June"]}, "place": {"values": ["Lisbon"]}}
+        events = user.events(
+            "threads.add_structured_input",
+            thread_id=thread,
+            item_id=item["id"],
+            input={"answers": answers},
+        )
+        assert events[-1]["item"]["content"][0]["text"] == "Off you go."
+        assert items(user, thread)[1]["status"] == "answered"
+        assert "In which month?: June" in given(model)
+        assert "Where to?: Lisbon" in given(model)
+
+
+def test_mentions(kitchen: Kitchen) -> None:
+    """The route finds, and the model is told what the app knows, not what the page sent."""
+    with kitchen.cook("@-mentions") as (user, model):
+        (found,) = json.loads(user.get("/people?q=ada"))
+        tag = {"type": "input_tag", "id": found["id"], "text": found["title"]}
+        tag |= {"data": {"topic": "forged"}, "group": found["group"]}
+        user.events("threads.create", input=message("") | {"content": [tag]})
+        assert "Ada Lovelace works on mathematics." in given(model)
+        assert "forged" not in given(model)
+
+
+def test_a_guard_on_what_users_send(kitchen: Kitchen) -> None:
+    """The user reads why; the model was not called; the next message is answered."""
+    with kitchen.cook("A guard on what users send") as (user, model):
+        thread, events = ask(user, "my card is 4111 1111 1111 1111")
+        assert events[-1]["type"] == "error"
+        assert events[-1]["message"].startswith("Please do not send card numbers")
+        assert model.given == []
+        assert user.say("hello", thread)[1] == "answer 1"
+        assert "4111" not in given(model)
+
+
+def read(user: Session, place: str) -> bytes:
+    """Return what is at an address of the app."""
+    with user._opener.open(user.url + place, timeout=20) as answer:
+        return bytes(answer.read())
+
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def test_generated_images(kitchen: Kitchen) -> None:
+    """The image has an address that works, and goes with its thread."""
+    call = {"type": "image_generation_call", "id": "ig_1", "status": "completed"}
+    call["result"] = base64.b64encode(PIXEL).decode()
+    with kitchen.cook("Generated images", Raw(call)) as (user, _):
+        thread, _ = ask(user, "draw a dot")
+        image = items(user, thread)[1]["image"]
+        place = image["url"].removeprefix(user.url)
+        assert place.startswith("/files/")
+        assert read(user, place)
+        user.post("threads.delete", thread_id=thread)
+        with pytest.raises(OSError, match="404"):
+            read(user, place)
+
+
+def test_a_tool_that_asks_for_approval(kitchen: Kitchen) -> None:
+    """Nothing is sent before the click; the second click finds nothing; the model is told."""
+    call = Call("send_mail", '{"to": "ada@example.com", "text": "Hello"}')
+    with kitchen.cook("A tool that asks for approval", call, "Look at it.") as (user, model):
+        thread, _ = ask(user, "write to Ada")
+        widget = items(user, thread)[1]
+        action = widget["widget"]["confirm"]["action"]
+        click = {"thread_id": thread, "item_id": widget["id"], "action": action}
+        assert user.events("threads.custom_action", **click)[-1]["type"] == "thread.item.replaced"
+        assert items(user, thread)[1]["widget"]["status"]["text"] == "Sent"
+        again = user.events("threads.custom_action", **click)[-1]
+        assert (again["type"], again["message"]) == ("error", "This mail was answered before.")
+        user.say("did it go?", thread)
+        assert "Sent by the user: the mail to ada@example.com." in given(model)
+
+
+def test_every_recipe_is_tried(fresh: BakedProject) -> None:
+    """A recipe without a test would rot."""
+    names = {re.sub(r"\W+", "_", title.lower().replace("'", "")) for title in recipes(fresh)}
+    assert {f"test_{name.strip('_')}" for name in names} <= set(globals())
