@@ -331,10 +331,10 @@ class PostgresStore(Store[RequestContext]):
                 DELETE FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
                 RETURNING owner, id
             ), expired AS (
-                DELETE FROM chatkit.thread WHERE owner = $1 AND id IN (
+                DELETE FROM chatkit.thread WHERE owner = $1 AND id = ANY(ARRAY(
                     SELECT id FROM chatkit.thread
                     WHERE owner = $1 AND deleted < now() - $3 * interval '1 second'
-                    LIMIT 100 FOR UPDATE SKIP LOCKED))
+                    LIMIT 100 FOR UPDATE SKIP LOCKED)))
             INSERT INTO chatkit.thread (owner, id, deleted)
             SELECT owner, id, now() FROM gone"""
         await self._find(statement, context, thread_id, TOMBSTONE_SECONDS)
