@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -159,11 +160,10 @@ def assert_links(root: Path) -> None:
         text = page.read_text(encoding="utf-8")
         for target, anchor in LINK.findall(text):
             if "://" not in target:
-                path = page.parent / target
+                path = page.parent / unquote(target)
                 assert path.exists(), f"{page.name}: {target}"
                 if anchor:
-                    headings = re.findall(
-                        r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE
-                    )
-                    slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+                    lines = path.read_text(encoding="utf-8").splitlines()
+                    heads = [line.lstrip("# ").lower() for line in lines if line.startswith("#")]
+                    slugs = {re.sub(r"[^\w -]", "", head).replace(" ", "-") for head in heads}
                     assert anchor[1:] in slugs, f"{page.name}: {target}{anchor}"

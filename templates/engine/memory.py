@@ -12,7 +12,7 @@ Whatever the engine, the tests ask this module for:
 
 import pytest
 
-from app.store import MemoryStore as Store
+from app.store import ChatStore as Store
 
 __all__ = ["ENGINE", "SHARED", "Store", "engine_url", "store_url"]
 
@@ -22,9 +22,11 @@ SHARED = False
 
 @pytest.fixture(scope="session")
 def engine_url() -> str:
+    """Nothing to start."""
     return "memory://"
 
 
 @pytest.fixture
 def store_url(engine_url: str) -> str:
+    """Every store in memory begins empty."""
     return engine_url

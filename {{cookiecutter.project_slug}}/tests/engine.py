@@ -1,1 +1,1 @@
-# jinja: include "engine/" ~ cookiecutter.storage_type ~ ".py"
+# jinja: include ["engine/" ~ cookiecutter.storage_type ~ ".py", "engine/memory.py"]

@@ -1,0 +1,65 @@
+"""CONTRIBUTING.md promises: a storage type is one file and three lines."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+from baked import TEMPLATE, BakedProject
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Path:
+    """Return a copy of the template to work on."""
+    folder = tmp_path / "workshop"
+    for name in ("cookiecutter.json", "hooks", "templates", "{{cookiecutter.project_slug}}"):
+        source = TEMPLATE / name
+        if source.is_dir():
+            skip = shutil.ignore_patterns(".*_cache", "__pycache__", ".venv", ".hypothesis")
+            shutil.copytree(source, folder / name, ignore=skip)
+        else:
+            folder.mkdir(exist_ok=True)
+            shutil.copy(source, folder / name)
+    return folder
+
+
+@pytest.mark.product
+def test_a_storage_type_is_one_file_and_three_lines(workshop: Path, tmp_path: Path) -> None:
+    """A toy storage bakes, and passes the whole contract, which its app brings along."""
+    memory = (workshop / "templates/store/memory.py").read_text(encoding="utf-8")
+    toy = memory.replace("MemoryStore", "ToyStore")
+    (workshop / "templates/store/toy.py").write_text(toy, encoding="utf-8")
+
+    questions = json.loads((workshop / "cookiecutter.json").read_text(encoding="utf-8"))
+    questions["storage_type"].append("toy")
+    questions["__prompts__"]["storage_type"]["toy"] = "toy: to show how"
+    (workshop / "cookiecutter.json").write_text(json.dumps(questions), encoding="utf-8")
+    hook = workshop / "hooks/pre_gen_project.py"
+    text = hook.read_text(encoding="utf-8")
+    hook.write_text(text.replace('"redis", "postgres"),', '"redis", "postgres", "toy"),'), "utf-8")
+
+    made = cookiecutter(
+        str(workshop),
+        no_input=True,
+        extra_context={"storage_type": "toy"},
+        output_dir=str(tmp_path / "out"),
+        default_config=True,
+    )
+    project = BakedProject(Path(made), {"storage_type": "toy"})
+    contract = sorted(str(p.relative_to(made)) for p in Path(made).glob("tests/test_store*.py"))
+    assert " passed" in project.check("uv", "run", "pytest", *contract)
+
+
+def test_the_map_names_what_is_there(bake: Callable[..., BakedProject]) -> None:
+    """No module of the app is missing on its map, no file of tests on ours."""
+    project = bake(storage_type="postgres")
+    agents = (project.path / "AGENTS.md").read_text(encoding="utf-8")
+    for path in project.path.glob("app/*.py"):
+        if path.name not in ("__init__.py", "__main__.py"):
+            assert f"`app/{path.name}`" in agents, path.name
+    contributing = (TEMPLATE / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in TEMPLATE.glob("tests/test_*.py"):
+        assert f"`{path.name}`" in contributing or f"`tests/{path.name}`" in contributing, path.name
