@@ -59,7 +59,10 @@ class Bench:
         sys.path.insert(0, str(folder))
         warnings.simplefilter("ignore")
         app = {name: importlib.import_module(f"app.{name}") for name in MODULES}
-        sdk, types = importlib.import_module("chatkit.server"), importlib.import_module("chatkit.types")
+        sdk, types = (
+            importlib.import_module("chatkit.server"),
+            importlib.import_module("chatkit.types"),
+        )
         self.responses = importlib.import_module("starlette.responses")
         self.context = app["context"].RequestContext(user_id="bench")
         self.store = app["store"].ChatStore()
