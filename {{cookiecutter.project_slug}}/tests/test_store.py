@@ -1,7 +1,5 @@
 """The Store's contract: threads, items, order and pages."""
 
-import re
-
 import pytest
 from chatkit.store import NotFoundError
 from chatkit.types import EndOfTurnItem, LockedStatus, Page, Thread, ThreadMetadata
@@ -290,26 +288,3 @@ async def test_deleting_what_is_not_there_does_nothing(store: Store) -> None:
     await store.delete_thread("t", ALICE)
     await store.save_thread(thread(), ALICE)  # no tombstone of what never was
     assert await reading.threads(store, ALICE) == ["t"]
-
-
-# --- ids ---
-
-
-async def test_ids_have_the_prefix_of_the_sdk_and_96_bits_or_more(store: Store) -> None:
-    made = [store.generate_thread_id(ALICE) for _ in range(1000)]
-    made += [store.generate_item_id("message", thread(), ALICE) for _ in range(1000)]
-    assert len(set(made)) == len(made)
-    assert all(re.fullmatch(r"(thr|msg)_[0-9a-f-]{24,}", each) for each in made)
-    assert store.generate_item_id("tool_call", thread(), ALICE).startswith("tc_")
-    assert store.generate_item_id("attachment", thread(), ALICE).startswith("atc_")
-
-
-async def test_ids_of_later_milliseconds_sort_behind(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Time-ordered ids keep B-trees and write-ahead logs small."""
-    made = []
-    for second in range(1, 20):
-        monkeypatch.setattr("time.time_ns", lambda s=second: s * 10**9)
-        made.append(store.generate_thread_id(ALICE))
-    assert made == sorted(made)

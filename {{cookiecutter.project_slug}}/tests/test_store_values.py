@@ -1,16 +1,12 @@
 """The Store's contract: what is stored comes back as it was, or is refused by name."""
 
-import asyncio
-from collections.abc import Awaitable
 from typing import get_args
 
 import pytest
-from chatkit.store import NotFoundError
 from chatkit.types import (
     AssistantMessageContent,
     Attachment,
     HiddenContextItem,
-    Page,
     ThreadItem,
     ThreadMetadata,
     ThreadStatus,
@@ -113,25 +109,6 @@ async def test_a_megabyte_comes_back_equal(store: Store) -> None:
     assert await store.load_attachment("f", ALICE) == file("f", name=big)
 
 
-async def test_any_text_without_nul_may_be_an_id(store: Store) -> None:
-    odd_ids = ["", " ", "a:b", "a/b", "{a}", "a%b_c*[d]?", "'\"\\", "ä😀\n", "x" * 999]
-    for odd in odd_ids:
-        await store.save_thread(thread(odd), ALICE)
-        await store.add_thread_item(odd, message(odd, thread_id=odd), ALICE)
-        await store.save_attachment(file(odd, odd), ALICE)
-        await store.save_feedback(odd, [odd], "positive", ALICE)
-    assert await reading.threads(store, ALICE, limit=1) == odd_ids
-    for odd in odd_ids:
-        page = await store.load_thread_items(odd, None, 9, "asc", ALICE)
-        assert page.data == [message(odd, thread_id=odd)]
-        assert await store.load_thread_items(odd, odd, 9, "asc", ALICE) == Page()
-        assert await store.load_attachments(odd, ALICE) == [file(odd, odd)]
-        assert await store.load_feedback(odd, ALICE) == {odd: "positive"}
-        await store.delete_thread_item(odd, odd, ALICE)
-        await store.delete_thread(odd, ALICE)
-    assert await reading.export(store, ALICE) == ""
-
-
 # --- copies ---
 
 
@@ -219,66 +196,4 @@ async def test_a_lone_surrogate_in_an_attachment_is_refused_by_name(store: Store
     for attachment_id in ("f", "new"):
         with pytest.raises(ValueError, match="name"):
             await store.save_attachment(file(attachment_id, name=bad), ALICE)
-    assert await reading.export(store, ALICE) == before
-
-
-@pytest.mark.parametrize("bad", ["\0", "a\0b", SURROGATE])
-async def test_an_id_that_no_engine_holds_is_refused_by_name_on_writes(
-    store: Store, bad: str
-) -> None:
-    await store.save_thread(thread(), ALICE)
-    before = await reading.export(store, ALICE)
-    for write in (
-        store.save_thread(thread(bad, title="x"), ALICE),
-        store.add_thread_item("t", message(bad, "x"), ALICE),
-        store.save_item("t", message(bad, "x"), ALICE),
-        store.add_thread_item(bad, message("a", "x"), ALICE),
-        store.save_item(bad, message("a", "x"), ALICE),
-        store.save_attachment(file(bad), ALICE),
-        store.save_attachment(file("f", bad), ALICE),
-    ):
-        with pytest.raises(ValueError, match="id"):
-            await write
-    assert await reading.export(store, ALICE) == before
-
-
-@pytest.mark.parametrize("bad", ["\0", "a\0b", SURROGATE])
-async def test_an_id_that_no_engine_holds_is_not_found_on_reads(store: Store, bad: str) -> None:
-    await store.save_thread(thread(), ALICE)
-    for read in (
-        store.load_thread(bad, ALICE),
-        store.load_item("t", bad, ALICE),
-        store.load_item(bad, "a", ALICE),
-        store.load_attachment(bad, ALICE),
-    ):
-        with pytest.raises(NotFoundError):
-            await read
-    assert await store.load_thread_items(bad, None, 9, "asc", ALICE) == Page()
-    assert await store.load_attachments(bad, ALICE) == []
-    assert await store.load_feedback(bad, ALICE) == {}
-
-
-@pytest.mark.parametrize("bad", ["\0", "a\0b", SURROGATE])
-async def test_an_id_that_no_engine_holds_never_raises_the_drivers_error(
-    store: Store, bad: str
-) -> None:
-    """What is no read and stores no id may call it unknown or refuse it, and no more."""
-    await store.save_thread(thread(), ALICE)
-    before = await reading.export(store, ALICE)
-    calls: list[Awaitable[object]] = [
-        store.delete_thread(bad, ALICE),
-        store.delete_thread_item("t", bad, ALICE),
-        store.delete_thread_item(bad, "a", ALICE),
-        store.delete_attachment(bad, ALICE),
-        store.undelete_thread(bad, ALICE),
-        store.set_title_if_unchanged(bad, None, "x", ALICE),
-        store.save_feedback("t", [bad], "positive", ALICE),
-        store.save_feedback(bad, ["a"], "positive", ALICE),
-        store.claim_turn(bad, "turn", ALICE),
-        store.renew_turn(bad, "turn", ALICE),
-        store.release_turn(bad, "turn", ALICE),
-        store.stop_turn(bad, ALICE),
-    ]
-    answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert {type(each) for each in answers if each} <= {NotFoundError, ValueError}
     assert await reading.export(store, ALICE) == before
