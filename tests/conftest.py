@@ -53,6 +53,15 @@ def timed(request: pytest.FixtureRequest) -> Iterator[None]:
     request.node.user_properties.append(("seconds", time.monotonic() - start))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Name each test's group for the scheduler: pytest 9.2 does not read where xdist 3.8 writes."""
+    if not config.getoption("loadgroup", default=False):
+        return
+    for item in items:
+        if mark := item.get_closest_marker("xdist_group"):
+            item._id = item._id.parse(f"{item.nodeid}@{mark.args[0]}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """In CI nothing is skipped: what is missing there is a failure."""
