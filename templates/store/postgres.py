@@ -143,8 +143,10 @@ class PostgresStore(Store[RequestContext]):
     def __init__(self, connect: Connect, schema: str, pool_size: int) -> None:
         self._connect = connect
         self._schema = schema
-        self._free = asyncio.Semaphore(pool_size)
-        self._idle: list[tuple[float, Connection]] = []
+        self._slots: asyncio.LifoQueue[Connection | None] = asyncio.LifoQueue()
+        for _ in range(pool_size):
+            self._slots.put_nowait(None)
+        self._busy: dict[Connection, float] = {}
         self._closed = False
 
     @classmethod
@@ -162,20 +164,23 @@ class PostgresStore(Store[RequestContext]):
         store = cls(partial(asyncpg.connect, dsn, **options), schema, pool_size)
         try:
             try:
-                await store._migrate(await store._take())
+                await store._migrate()
             except (StoreError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 reason = " ".join(str(error).split()) or f"no answer in {ANSWER_SECONDS} s"
                 raise StoreError(f"STORE_URL={shown}: {reason}") from None
             except ValueError:  # its text may quote a part of the password
                 raise StoreError(f"STORE_URL cannot be read, expected {FORM}") from None
+            watch = asyncio.create_task(store._watch())
             yield store
+            watch.cancel()
         finally:
             store._closed = True
             store._drop_idle()
 
-    async def _migrate(self, connection: Connection) -> None:
+    async def _migrate(self) -> None:
         """Take the missing steps, all or none; replicas that start meanwhile wait for it."""
-        self._idle.append((time.monotonic(), connection))
+        connection = await self._connect()
+        self._slots.put_nowait(connection)
         if (server := connection.get_server_version()) < (13,):
             raise StoreError(f"this is PostgreSQL {server.major}, the app needs 13 or newer")
         async with connection.transaction():
@@ -197,44 +202,48 @@ class PostgresStore(Store[RequestContext]):
         return statement.replace("chatkit.", f'"{self._schema}".')
 
     async def _run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on an idle connection or else a new one.
+        """Return the rows of a statement, on the connection that was used last or a new one.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
-        may run twice. asyncpg's own pool would cost a task for each statement, and waits for a
-        server that does not answer to confirm the end.
+        may run twice. asyncpg's own pool would cost a task for each statement.
         """
-        statement, fresh = self._sql(statement), False
-        async with self._free:
+        statement, started, fresh = self._sql(statement), time.monotonic(), False
+        connection = await self._slots.get()
+        try:
             while True:
-                connection = await self._take()
+                if connection is None or connection.is_closed():
+                    connection, fresh = await self._connect(), True
+                self._busy[connection] = started
                 try:
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        rows: list[asyncpg.Record] = await connection.fetch(statement, *values)
-                except BaseException as error:  # cancelled, too
-                    connection.terminate()
-                    if fresh or not isinstance(error, LOST):
+                    rows: list[asyncpg.Record] = await connection.fetch(statement, *values)
+                except LOST:
+                    if fresh or time.monotonic() - started >= ANSWER_SECONDS:
                         raise
-                    self._drop_idle()  # where one is dead, all are
-                    fresh = True
+                    connection.terminate()
+                    self._drop_idle()
                 else:
-                    self._idle.append((time.monotonic(), connection))
-                    if self._closed:
-                        self._drop_idle()
                     return rows
+                finally:
+                    del self._busy[connection]
+        except BaseException:
+            if connection:
+                connection.terminate()
+            raise
+        finally:
+            self._slots.put_nowait(connection)
 
-    async def _take(self) -> Connection:
-        while self._idle:
-            since, connection = self._idle.pop()
-            if not connection.is_closed() and time.monotonic() - since < IDLE_SECONDS:
-                return connection
-            connection.terminate()
-        if self._closed:
-            raise asyncpg.InterfaceError("the store is closed")
-        return await self._connect()
+    async def _watch(self) -> None:
+        """Cut off what gets no answer: asyncpg would wait for the end to be confirmed."""
+        while await asyncio.sleep(0.5, True):
+            for connection, started in list(self._busy.items()):
+                if time.monotonic() - started > ANSWER_SECONDS:
+                    connection.terminate()
 
     def _drop_idle(self) -> None:
-        while self._idle:
-            self._idle.pop()[1].terminate()
+        for _ in range(self._slots.qsize()):
+            if c := self._slots.get_nowait():
+                c.terminate()
+            self._slots.put_nowait(None)
 
     async def _write(
         self, statement: str, context: RequestContext, *values: object
@@ -554,6 +563,10 @@ def _split(url: str) -> tuple[str, str, str]:
     if not re.fullmatch("[a-z_][a-z0-9_]{0,62}", schema):
         raise StoreError(f"STORE_URL={shown}: its schema has to be a lower-case name")
     return parts._replace(query=urlencode(query)).geturl(), schema, shown
+
+
+ChatStore = PostgresStore
+"""The name by which the rest of the app knows its store."""
 
 
 def open_store(settings: "Settings") -> AbstractAsyncContextManager[PostgresStore]:
