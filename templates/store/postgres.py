@@ -143,9 +143,9 @@ class PostgresStore(Store[RequestContext]):
     def __init__(self, connect: Connect, schema: str, pool_size: int) -> None:
         self._connect = connect
         self._schema = schema
-        self._slots: asyncio.LifoQueue[Connection | None] = asyncio.LifoQueue()
+        self._slots: asyncio.LifoQueue[tuple[float, Connection | None]] = asyncio.LifoQueue()
         for _ in range(pool_size):
-            self._slots.put_nowait(None)
+            self._slots.put_nowait((0, None))
         self._busy: dict[Connection, float] = {}
         self._closed = False
 
@@ -163,40 +163,43 @@ class PostgresStore(Store[RequestContext]):
         options = {"timeout": ANSWER_SECONDS, "statement_cache_size": statement_cache_size}
         store = cls(partial(asyncpg.connect, dsn, **options), schema, pool_size)
         try:
-            try:
-                await store._migrate()
-            except (StoreError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                reason = " ".join(str(error).split()) or f"no answer in {ANSWER_SECONDS} s"
-                raise StoreError(f"STORE_URL={shown}: {reason}") from None
-            except ValueError:  # its text may quote a part of the password
-                raise StoreError(f"STORE_URL cannot be read, expected {FORM}") from None
-            watch = asyncio.create_task(store._watch())
+            await store._migrate()
+        except (StoreError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            reason = " ".join(str(error).split()) or f"no answer in {ANSWER_SECONDS} s"
+            raise StoreError(f"STORE_URL={shown}: {reason}") from None
+        except ValueError:  # its text may quote a part of the password
+            raise StoreError(f"STORE_URL cannot be read, expected {FORM}") from None
+        watch = asyncio.create_task(store._watch())
+        try:
             yield store
-            watch.cancel()
         finally:
+            watch.cancel()
             store._closed = True
-            store._drop_idle()
+            store._disconnect()
 
     async def _migrate(self) -> None:
         """Take the missing steps, all or none; replicas that start meanwhile wait for it."""
         connection = await self._connect()
-        self._slots.put_nowait(connection)
-        if (server := connection.get_server_version()) < (13,):
-            raise StoreError(f"this is PostgreSQL {server.major}, the app needs 13 or newer")
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", self._schema)
-            if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", self._schema):
-                await connection.execute(f'CREATE SCHEMA "{self._schema}"')
-            table, version = f"{self._schema}.migration", 0
-            if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
-                newest = self._sql("SELECT max(version) FROM chatkit.migration")
-                version = await connection.fetchval(newest)
-            if version > len(MIGRATIONS):
-                raise StoreError(f"{table} is at {version}, newer than this app: update the app")
-            for number, step in enumerate(MIGRATIONS[version:], version + 1):
-                await connection.execute(self._sql(step))
+        try:
+            if (server := connection.get_server_version()) < (13,):
+                raise StoreError(f"this is PostgreSQL {server.major}, the app needs 13 or newer")
+            async with connection.transaction():
+                lock = "SELECT pg_advisory_xact_lock(hashtext($1))"
+                await connection.execute(lock, self._schema)
+                if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", self._schema):
+                    await connection.execute(f'CREATE SCHEMA "{self._schema}"')
+                table, version = f"{self._schema}.migration", 0
+                if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
+                    newest = self._sql("SELECT max(version) FROM chatkit.migration")
+                    version = await connection.fetchval(newest)
+                if version > len(MIGRATIONS):
+                    raise StoreError(f"{table} is at {version}, newer than the app: update the app")
                 record = self._sql("INSERT INTO chatkit.migration VALUES ($1)")
-                await connection.execute(record, number)
+                for number, step in enumerate(MIGRATIONS[version:], version + 1):
+                    await connection.execute(self._sql(step))
+                    await connection.execute(record, number)
+        finally:
+            connection.terminate()
 
     def _sql(self, statement: str) -> str:
         return statement.replace("chatkit.", f'"{self._schema}".')
@@ -207,43 +210,49 @@ class PostgresStore(Store[RequestContext]):
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice. asyncpg's own pool would cost a task for each statement.
         """
-        statement, started, fresh = self._sql(statement), time.monotonic(), False
-        connection = await self._slots.get()
+        if self._closed:
+            raise asyncpg.InterfaceError("the store is closed")
+        started, fresh = time.monotonic(), False
+        rested, connection = await self._slots.get()
         try:
+            if connection and started - rested > IDLE_SECONDS:
+                connection.terminate()  # what lies between may have forgotten it
             while True:
                 if connection is None or connection.is_closed():
                     connection, fresh = await self._connect(), True
                 self._busy[connection] = started
                 try:
-                    rows: list[asyncpg.Record] = await connection.fetch(statement, *values)
+                    return await connection.fetch(self._sql(statement), *values)
                 except LOST:
-                    if fresh or time.monotonic() - started >= ANSWER_SECONDS:
+                    self._disconnect()  # where one is dead, all are
+                    if fresh or time.monotonic() - started > ANSWER_SECONDS:
                         raise
                     connection.terminate()
-                    self._drop_idle()
-                else:
-                    return rows
                 finally:
                     del self._busy[connection]
-        except BaseException:
+        except BaseException:  # cancelled, too
             if connection:
                 connection.terminate()
             raise
         finally:
-            self._slots.put_nowait(connection)
+            self._slots.put_nowait((time.monotonic(), connection))
+            if self._closed:
+                self._disconnect()
+
+    def _disconnect(self) -> None:
+        """End the connections that rest; their slots stay."""
+        for rested, connection in [self._slots.get_nowait() for _ in range(self._slots.qsize())]:
+            if connection:
+                connection.terminate()
+            self._slots.put_nowait((rested, connection))
 
     async def _watch(self) -> None:
-        """Cut off what gets no answer: asyncpg would wait for the end to be confirmed."""
-        while await asyncio.sleep(0.5, True):
-            for connection, started in list(self._busy.items()):
-                if time.monotonic() - started > ANSWER_SECONDS:
-                    connection.terminate()
-
-    def _drop_idle(self) -> None:
-        for _ in range(self._slots.qsize()):
-            if c := self._slots.get_nowait():
-                c.terminate()
-            self._slots.put_nowait(None)
+        """Cut off what gets no answer; asyncpg itself would wait as long again."""
+        while True:
+            await asyncio.sleep(0.2)
+            late = time.monotonic() - ANSWER_SECONDS
+            for connection in [each for each, started in self._busy.items() if started < late]:
+                connection.terminate()
 
     async def _write(
         self, statement: str, context: RequestContext, *values: object
