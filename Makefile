@@ -27,11 +27,15 @@ test-full: | $(BAKED) ## the long rounds too: crashes, stops, mutations, 100,000
 test-mutation: | $(BAKED) ## sow defects one at a time; the apps' own tests must catch each
 	"$(UV)" run pytest -m mutation
 
-bench: | $(BAKED) ## the short benchmarks
-	"$(UV)" run python benchmarks/run.py
+bench: | $(BAKED) ## baking, the stores and the server against their floors
+	"$(UV)" run python benchmarks/bake.py
+	"$(UV)" run python benchmarks/stores.py
+	"$(UV)" run python benchmarks/server.py
 
-bench-full: | $(BAKED) ## the whole benchmarks
-	"$(UV)" run python benchmarks/run.py --full
+bench-full: | $(BAKED) ## the same with 100,000 rows and more rounds
+	"$(UV)" run python benchmarks/bake.py --rounds 50
+	"$(UV)" run python benchmarks/stores.py --full
+	"$(UV)" run python benchmarks/server.py --rounds 1000
 
 check: | $(BAKED) ## lint the template as it stands, unrendered
 	"$(UV)" run ruff check --no-cache --ignore ERA001 . # a jinja line looks like dead code
@@ -42,9 +46,8 @@ format: | $(BAKED) ## mend what can be mended
 	"$(UV)" run ruff check --no-cache --ignore ERA001 --fix .
 	"$(UV)" run ruff format --no-cache .
 
-outdated: | $(BAKED) ## list dependencies with newer releases, the workshop's and every app's
+outdated: | $(BAKED) ## list dependencies with newer releases, ours and every app's
 	"$(UV)" tree --outdated --depth 1
-	"$(UV)" run python tests/outdated.py
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv

@@ -4,7 +4,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from pytest_cookies.plugin import Cookies
@@ -94,7 +93,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{name:{width}}  {cells}  {sum(row.values()):.1f}")
 
 
-@pytest.fixture(autouse=True)
-def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep a user's own cookiecutter configuration out of the tests."""
-    monkeypatch.setenv("COOKIECUTTER_CONFIG", str(tmp_path / "none.yaml"))
+@pytest.fixture(scope="session", autouse=True)
+def _no_inherited_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep a user's own cookiecutter configuration, and what it remembers, out of the tests."""
+    folder = tmp_path_factory.mktemp("cookiecutter")
+    config = folder / "config.yaml"
+    config.write_text(f"replay_dir: '{folder}/replay'\ncookiecutters_dir: '{folder}/templates'\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COOKIECUTTER_CONFIG", str(config))
+        yield

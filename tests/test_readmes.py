@@ -25,7 +25,7 @@ NOT_RUN = {
             "uvx cookiecutter gh:org/chatkit-template",
             "pipx run cookiecutter gh:org/chatkit-template",
             "uvx cruft create https://github.com/org/chatkit-template",
-            "uvx cruft update --skip-apply-ask",
+            "uvx cruft update --skip-apply-ask --refresh-private-variables",
         ],
         "it is what runs them": ["make test"],
     },

@@ -200,3 +200,12 @@ def test_public_functions_say_what_they_do() -> None:
         "D105,D107",
         *map(str, readers),
     )
+
+
+def test_the_workshop_has_what_the_apps_need() -> None:
+    """The group `apps` is every app's dependencies and engines: the benchmarks run in our .venv."""
+    ours = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["dependency-groups"]
+    theirs = tomllib.loads((APP / "pyproject.toml").read_text())
+    wanted = set(theirs["project"]["dependencies"]) | set(theirs["dependency-groups"]["dev"])
+    assert set(theirs["project"]["dependencies"]) <= set(ours["apps"])
+    assert set(ours["apps"]) <= wanted

@@ -1,0 +1,61 @@
+"""Baking against an empty template without hooks, side by side: 1.3 times is the bound.
+
+`python benchmarks/bake.py` prints both medians and their ratio. Each is the whole command, as a
+user waits for it: Python's start, cookiecutter's imports, files, hooks.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TEMPLATE = Path(__file__).parents[1]
+BOUND = 1.3
+
+
+def empty_template(folder: Path) -> Path:
+    """Write a template with one question, one file and no hooks."""
+    (folder / "{{cookiecutter.slug}}").mkdir(parents=True)
+    (folder / "{{cookiecutter.slug}}/README.md").write_text("hello\n")
+    (folder / "cookiecutter.json").write_text(json.dumps({"slug": "app"}))
+    return folder
+
+
+def seconds(template: Path, output: Path) -> float:
+    """Return how long one bake takes."""
+    command = [sys.executable, "-m", "cookiecutter", str(template), "--no-input", "-f"]
+    start = time.perf_counter()
+    subprocess.run([*command, "-o", str(output)], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def measure(rounds: int) -> tuple[float, float]:
+    """Return the medians of this template and of the empty one, taken in turns."""
+    times: tuple[list[float], list[float]] = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        templates = TEMPLATE, empty_template(folder / "empty")
+        for number in range(rounds + 1):
+            for template, found in zip(templates, times, strict=True):
+                took = seconds(template, folder / f"{number}")
+                if number:  # the first warms the disk
+                    found.append(took)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def main() -> None:
+    """Print the table; the exit status is 1 past the bound."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    ours, empty = measure(parser.parse_args().rounds)
+    print(f"bake: {ours * 1000:.0f} ms, an empty template: {empty * 1000:.0f} ms, ", end="")
+    print(f"ratio {ours / empty:.2f} (at most {BOUND})")
+    sys.exit(ours / empty > BOUND)
+
+
+if __name__ == "__main__":
+    main()
