@@ -15,7 +15,7 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -25,7 +25,7 @@ from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_
 from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
 from pydantic import BaseModel, TypeAdapter
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -105,9 +105,12 @@ def sort_time(moment: datetime) -> int:
 T = TypeVar("T")
 Client = Redis | RedisCluster
 THREAD: TypeAdapter[ThreadMetadata] = TypeAdapter(ThreadMetadata)
+THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
+ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 SHARDS = 16
-SECONDS = 4.5  # the longest wait for a connection or for an answer
+CONNECTIONS = 50  # in use at once, of each process
+SECONDS = 4.5  # the longest wait for an answer
 UNFIT = (exceptions.RedisError, exceptions.RedisClusterException)
 UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 
@@ -239,6 +242,7 @@ class RedisStore(Store[RequestContext]):
         """Use a client that answers in bytes; all keys begin with `prefix`."""
         self._client: Any = client  # the driver says of every answer that it may be str or bytes
         self._prefix = prefix
+        self._free = asyncio.Semaphore(CONNECTIONS)
         self._scripts: dict[str, tuple[list[str], Any]] = {}
         common, *scripts = re.split("^=== ", LUA, flags=re.MULTILINE)
         for script in scripts:
@@ -263,11 +267,11 @@ class RedisStore(Store[RequestContext]):
 
     async def ping(self) -> None:
         """Raise the driver's error when the server, or a primary of the cluster, is away."""
-        await self._client.ping()
+        await self._ask(self._client.ping)
 
     async def durability(self) -> dict[str, str]:
         """Return the server's settings `appendonly` and `appendfsync`."""
-        found = await self._client.config_get("append*")
+        found = await self._ask(self._client.config_get, "append*")
         return {name: found[name] for name in ("appendonly", "appendfsync")}
 
     # --- threads ---
@@ -291,7 +295,7 @@ class RedisStore(Store[RequestContext]):
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
         args = limit, order, _given(after)
-        return _page(THREAD, await self._run("load_threads", context, "", *args))
+        return _page(THREADS, await self._run("load_threads", context, "", *args))
 
     async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
@@ -299,7 +303,7 @@ class RedisStore(Store[RequestContext]):
 
     async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
         """Let a deleted id be saved again, for an import."""
-        await self._client.delete(f"{self._base(owner_of(context))}gone:{thread_id}")
+        await self._ask(self._client.delete, f"{self._base(owner_of(context))}gone:{thread_id}")
 
     async def set_title_if_unchanged(
         self, thread_id: str, old: str | None, new: str, context: RequestContext
@@ -321,7 +325,7 @@ class RedisStore(Store[RequestContext]):
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
         args = limit, order, _given(after)
-        return _page(ITEM, await self._run("load_thread_items", context, thread_id, *args))
+        return _page(ITEMS, await self._run("load_thread_items", context, thread_id, *args))
 
     async def add_thread_item(
         self, thread_id: str, item: ThreadItem, context: RequestContext
@@ -354,7 +358,8 @@ class RedisStore(Store[RequestContext]):
         self, thread_id: str, context: RequestContext
     ) -> dict[str, FeedbackKind]:
         """Return the thumbs of a thread by item."""
-        found = await self._client.hgetall(f"{self._base(owner_of(context))}feedback:{thread_id}")
+        key = f"{self._base(owner_of(context))}feedback:{thread_id}"
+        found = await self._ask(self._client.hgetall, key)
         return {item.decode(): kind.decode() for item, kind in found.items()}
 
     # --- attachments ---
@@ -387,16 +392,18 @@ class RedisStore(Store[RequestContext]):
         """Yield every owner that has a thread or an attachment, each once."""
         day_ago = f"thr_{int(time.time() - TOMBSTONE_SECONDS) * 1000:012x}"
         for shard in range(SHARDS):
-            key, seen = f"{self._prefix}:owners:{shard}", set[str]()
-            async for entry in self._client.sscan_iter(key, count=1000):
-                token, _, name = entry.decode().partition(" ")
-                owner = unquote(name, errors="surrogatepass")
-                if await self._client.get(self._base(owner) + "token") != token.encode():
-                    if token < day_ago:  # what a crash left behind
-                        await self._client.srem(key, entry)
-                elif owner not in seen:
-                    seen.add(owner)
-                    yield owner
+            key, seen, cursor = f"{self._prefix}:owners:{shard}", set[str](), None
+            while cursor != 0:
+                cursor, entries = await self._ask(self._client.sscan, key, cursor or 0, None, 1000)
+                for entry in entries:
+                    token, _, name = entry.decode().partition(" ")
+                    owner = unquote(name, errors="surrogatepass")
+                    current = await self._ask(self._client.get, self._base(owner) + "token")
+                    if current == token.encode() and owner not in seen:
+                        seen.add(owner)
+                        yield owner
+                    elif current != token.encode() and token < day_ago:  # a crash left it
+                        await self._ask(self._client.srem, key, entry)
 
     # --- turns: one answer at a time in a thread ---
 
@@ -426,13 +433,25 @@ class RedisStore(Store[RequestContext]):
         """Return what the owner's keys begin with; what is in the braces decides on the slot."""
         return self._prefix + ":{@" + quote(owner, safe="", errors="surrogatepass") + "}:"
 
+    async def _ask(self, command: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Run a command; the driver's TimeoutError when there is no answer in SECONDS.
+
+        One deadline for all there is to wait for, since the driver's own cost a sixth of the trip.
+        """
+        try:
+            async with asyncio.timeout(SECONDS), self._free:
+                return await command(*args)
+        except TimeoutError:
+            raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
+
     async def _run(
         self, name: str, context: RequestContext, thread_id: str, *args: str | int
     ) -> Any:
         """Run a script; NotFoundError when it answers false."""
         keys, script = self._scripts[name]
         base = self._base(owner_of(context))
-        found = await script([base + key.format(T=thread_id) for key in keys], (thread_id, *args))
+        names = [base + key.replace("{T}", thread_id) for key in keys]
+        found = await self._ask(script, names, (thread_id, *args))
         if found is None:
             raise NotFoundError("There is no such thread or item")
         return found
@@ -446,11 +465,12 @@ class RedisStore(Store[RequestContext]):
         answer = await self._run(name, context, thread_id, "", *args)
         if answer == UNLISTED:
             token = new_id("thread")
-            await self._client.sadd(*self._entry(context, token))
+            await self._ask(self._client.sadd, *self._entry(context, token))
             answer = await self._run(name, context, thread_id, token, *args)
-            current = await self._client.get(self._base(owner_of(context)) + "token")
+            key = self._base(owner_of(context)) + "token"
+            current = await self._ask(self._client.get, key)
             if current != token.encode():  # another was faster
-                await self._client.srem(*self._entry(context, token))
+                await self._ask(self._client.srem, *self._entry(context, token))
         return answer
 
     async def _delete(
@@ -458,7 +478,7 @@ class RedisStore(Store[RequestContext]):
     ) -> None:
         """Run a deletion, and if nothing is left, take the owner off the list."""
         if token := await self._run(name, context, thread_id, arg):
-            await self._client.srem(*self._entry(context, token.decode()))
+            await self._ask(self._client.srem, *self._entry(context, token.decode()))
 
     def _entry(self, context: RequestContext, token: str) -> tuple[str, str]:
         """Return the set that lists the owner, and the entry in it."""
@@ -469,7 +489,7 @@ class RedisStore(Store[RequestContext]):
         self, adapter: TypeAdapter[T], context: RequestContext, key: str, field: str
     ) -> T:
         """Return a document, or raise NotFoundError."""
-        doc = await self._client.hget(self._base(owner_of(context)) + key, field)
+        doc = await self._ask(self._client.hget, self._base(owner_of(context)) + key, field)
         if doc is None:
             raise NotFoundError(f"There is no {field!a}")
         return adapter.validate_json(doc)
@@ -489,10 +509,10 @@ def _given(text: str | None) -> str:
     return "" if text is None else f"={text}"
 
 
-def _page(adapter: TypeAdapter[T], answer: list[Any]) -> Page[T]:
+def _page(adapter: TypeAdapter[list[T]], answer: list[Any]) -> Page[T]:
     """Return the page that a script answered: documents, and whether there is more."""
     *docs, more = answer
-    data: list[Any] = [adapter.validate_json(doc) for doc in docs]
+    data: list[Any] = adapter.validate_json(b"[" + b",".join(docs) + b"]")
     return Page(data=data, has_more=bool(more), after=data[-1].id if more else None)
 
 
@@ -515,19 +535,19 @@ class _Cluster(RedisCluster):
 async def _connect(url: str) -> tuple[Client, str]:
     """Return a client whose server was found fit, and the prefix of all keys."""
     address, prefix, shown = _parse(url)
+    # The deadline is `_ask`'s; encoded so, any id may be asked for.
     options: dict[str, Any] = {
-        "socket_timeout": SECONDS,
+        "socket_timeout": None,
         "socket_connect_timeout": SECONDS,
         "protocol": 2,
-        "encoding_errors": "surrogatepass",  # any id may be asked for
+        "encoding_errors": "surrogatepass",
     }
     # Once more, at once, on a new connection, if an old one turns out to be dead: the server was
     # restarted. Every script sets and none adds, so one whose answer was lost may run again.
     again = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
     client: Client | None = None
     try:
-        pool = BlockingConnectionPool.from_url(address, retry=again, timeout=SECONDS, **options)
-        client = Redis.from_pool(pool)
+        client = Redis.from_url(address, retry=again, **options)
         async with asyncio.timeout(SECONDS):
             info = await client.info()
             if info.get("cluster_enabled"):
@@ -535,7 +555,6 @@ async def _connect(url: str) -> tuple[Client, str]:
                 client = _Cluster.from_url(
                     address,
                     retry=Retry(NoBackoff(), 3),
-                    max_connections=500,
                     require_full_coverage=False,
                     **options,
                 )
