@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
 from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
@@ -95,6 +95,8 @@ def sort_time(moment: datetime) -> int:
 # --- end ---
 
 T = TypeVar("T")
+Work: TypeAlias = Callable[[sqlite3.Connection], T]
+Asked: TypeAlias = SimpleQueue[tuple[Work[Any], asyncio.Future[Any]] | None]
 ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 BUSY_SECONDS = 4.0  # how long another process may hold the file; a start-up ends within 5 s
@@ -144,13 +146,12 @@ class SQLiteStore(Store[RequestContext]):
         """
         scheme, _, path = url.partition(":///")
         if scheme != "sqlite" or path in ("", ":memory:"):
-            kind = url.partition(":")[0]  # the rest may hold a password
-            raise StoreError(f"STORE_URL names no file as sqlite:///chat.db does: {kind!a}")
+            raise StoreError(f"STORE_URL names no file as sqlite:///chat.db does: {scheme!a}")
         try:
             reads, writes = await asyncio.to_thread(_connect, path)
         except (sqlite3.Error, ValueError) as error:
             raise StoreError(f"cannot use the file {path!r} of STORE_URL: {error}") from error
-        workers = _Worker(reads, 0), _Worker(writes, GROUP)
+        workers = _Worker(reads, _serve_reads), _Worker(writes, _serve_writes)
         try:
             yield cls(*workers)
         finally:
@@ -259,8 +260,9 @@ class SQLiteStore(Store[RequestContext]):
             thread, ?3, ?4 FROM (SELECT key AS thread, key << 32 AS low, key + 1 << 32 AS high
                 FROM threads WHERE {MINE})
             WHERE true ON CONFLICT (thread, id) DO UPDATE SET doc = excluded.doc"""
-        doc = dump(item.model_copy(update={"thread_id": thread_id}))
-        await self._change(sql, context, thread_id, item.id, doc, least=1)
+        if item.thread_id != thread_id:
+            item = item.model_copy(update={"thread_id": thread_id})
+        await self._change(sql, context, thread_id, item.id, dump(item), least=1)
 
     save_item = add_thread_item  # both add, both replace
 
@@ -373,9 +375,10 @@ class SQLiteStore(Store[RequestContext]):
 
     async def _rows(self, sql: str, context: RequestContext, *values: object) -> list[Any]:
         """Return the owner's rows; none for an id that is no valid UTF-8."""
-        with suppress(UnicodeEncodeError):
+        try:
             return await self._reader.ask(_fetch(sql, _owner(context), *values))
-        return []
+        except UnicodeEncodeError:
+            return []
 
     async def _doc(self, sql: str, context: RequestContext, *ids: str) -> str:
         """Return the document that the statement finds, or raise NotFoundError."""
@@ -392,13 +395,12 @@ class SQLiteStore(Store[RequestContext]):
         """
         if limit <= 0:
             return Page()
-        sql = f"SELECT count(*), group_concat(doc, ',\n') FROM ({sql})"
+        sql = f"SELECT count(*), CAST(group_concat(doc, ',\n') AS BLOB) FROM ({sql})"
         rows = await self._rows(sql, context, *ids, min(limit, 1 << 62) + 1)
-        count, docs = rows[0] if rows else (0, "")
-        if count > limit:
-            docs = docs.rpartition(",\n")[0]  # a document holds no line end, JSON escapes it
-        data = adapter.validate_json(f"[{docs or ''}]")
-        more = count > limit
+        count, docs = rows[0] if rows else (0, None)
+        more, docs = count > limit, docs or b""
+        end = docs.rindex(b",\n") if more else len(docs)  # in JSON itself a line's end is escaped
+        data = adapter.validate_json(b"[%b]" % docs[:end])
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def _change(
@@ -433,7 +435,7 @@ def _owner(context: RequestContext) -> bytes:
     return owner_of(context).encode("utf-8", "surrogatepass")
 
 
-def _fetch(sql: str, *values: object) -> Callable[[sqlite3.Connection], list[Any]]:
+def _fetch(sql: str, *values: object) -> Work[list[Any]]:
     """Return the work that answers with all rows."""
     return lambda db: db.execute(sql, values).fetchall()
 
@@ -441,56 +443,69 @@ def _fetch(sql: str, *values: object) -> Callable[[sqlite3.Connection], list[Any
 class _Worker(Thread):
     """A connection in a thread of its own, which does what it is asked in the order of asking."""
 
-    def __init__(self, db: sqlite3.Connection, group: int) -> None:
-        """Start; `group` works at most share a commit, 0 for a connection that reads."""
+    def __init__(self, db: sqlite3.Connection, serve: Callable[..., None]) -> None:
+        """Start to `serve` what is asked; it returns when it meets None."""
         super().__init__(daemon=True)
-        self._db, self._group = db, group
-        self._queue: SimpleQueue[tuple[Callable[..., Any], asyncio.Future[Any]] | None]
-        self._queue = SimpleQueue()
-        self._ended = False
+        self._db, self._serve, self._ended = db, serve, False
+        self._asked: Asked = SimpleQueue()
         self.start()
 
-    async def ask(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def ask(self, work: Work[T]) -> T:
         """Return the work's result when it is committed, or raise its error."""
         if self._ended:
             raise sqlite3.ProgrammingError("The store is closed")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put((work, answer))
+        self._asked.put((work, answer))
         return await answer
 
     def end(self) -> None:
         """Have the thread end when it has done all that it was asked."""
         self._ended = True
-        self._queue.put(None)
+        self._asked.put(None)
 
     def run(self) -> None:
-        """Do what is asked and answer, until the end."""
-        going = True
-        while going:
-            batch = [self._queue.get()]
-            while len(batch) < self._group and not self._queue.empty():
-                batch.append(self._queue.get())
-            going = batch[-1] is not None
-            asked = [each for each in batch if each]
-            outcomes = self._outcomes([work for work, _ in asked])
-            for (_, answer), outcome in zip(asked, outcomes, strict=True):
-                with suppress(RuntimeError):  # its event loop is closed: nobody waits
-                    answer.get_loop().call_soon_threadsafe(_settle, answer, outcome)
+        """Serve, then close the connection."""
+        self._serve(self._db, self._asked)
         self._db.close()
 
-    def _outcomes(self, works: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
-        """Return each work's result or error; those of a group are committed by then."""
+
+def _serve_reads(db: sqlite3.Connection, asked: Asked) -> None:
+    """Answer one after the other."""
+    for work, answer in iter(asked.get, None):
         try:
-            if self._group == 0:
-                return [work(self._db) for work in works]
-            _patiently(self._db, "BEGIN IMMEDIATE")
-            outcomes = [_attempt(self._db, work) for work in works]
-            self._db.execute("COMMIT")
+            outcome = work(db)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            outcome = error
+        _post(answer, outcome)
+
+
+def _serve_writes(db: sqlite3.Connection, asked: Asked) -> None:
+    """Commit at once all that waits, and answer then."""
+    for first in iter(asked.get, None):
+        batch = [first]
+        while len(batch) < GROUP and not asked.empty():
+            if (another := asked.get()) is None:
+                asked.put(None)  # the end, for the outer loop
+                break
+            batch.append(another)
+        try:
+            _patiently(db, "BEGIN IMMEDIATE")
+            outcomes = [_attempt(db, work) for work, _ in batch]
+            db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-                self._db.execute("ROLLBACK")
-            return [error] * len(works)
-        return outcomes
+                db.execute("ROLLBACK")
+            outcomes = [error] * len(batch)
+        for (_, answer), outcome in zip(batch, outcomes, strict=True):
+            _post(answer, outcome)
+
+
+def _post(answer: asyncio.Future[Any], outcome: object) -> None:
+    """Send the outcome to the event loop that asked, which may be closed by now."""
+    try:
+        answer.get_loop().call_soon_threadsafe(_settle, answer, outcome)
+    except RuntimeError:  # nobody waits any more
+        return
 
 
 def _settle(answer: asyncio.Future[Any], outcome: object) -> None:
@@ -503,7 +518,7 @@ def _settle(answer: asyncio.Future[Any], outcome: object) -> None:
         answer.set_result(outcome)
 
 
-def _attempt(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T | Exception:
+def _attempt(db: sqlite3.Connection, work: Work[T]) -> T | Exception:
     """Return the work's result, or its error, which leaves what was done before it alone."""
     db.execute("SAVEPOINT work")
     try:

@@ -1,0 +1,186 @@
+"""The floor of each engine: what its driver needs at least, with nothing of ours in between.
+
+`trip` is the cheapest round trip, `insert` stores the bytes of one item under its id with the
+engine's own durability, `remove` deletes what `fill` stored: 1,000 items of one thread.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+THOUSAND = range(1000)
+
+
+class Floor(Protocol):
+    """What is measured beside a store."""
+
+    async def trip(self) -> object:
+        """Go to the engine and back with nothing."""
+
+    async def insert(self, item_id: str, doc: str) -> object:
+        """Store one document."""
+
+    async def fill(self, thread: str, doc: str) -> object:
+        """Store a thousand documents that are deleted together."""
+
+    async def remove(self, thread: str) -> object:
+        """Delete them."""
+
+
+class Memory:
+    """A dictionary; there is nowhere to go."""
+
+    def __init__(self) -> None:
+        self.docs: dict[str, str] = {}
+        self.threads: dict[str, dict[str, str]] = {}
+
+    async def trip(self) -> None:
+        pass
+
+    async def insert(self, item_id: str, doc: str) -> None:
+        self.docs[item_id] = doc
+
+    async def fill(self, thread: str, doc: str) -> None:
+        self.threads[thread] = {str(n): f"{doc}{n}" for n in THOUSAND}  # each its own bytes
+
+    async def remove(self, thread: str) -> None:
+        del self.threads[thread]
+
+
+class SQLite:
+    """One connection in one thread, a commit for each operation."""
+
+    def __init__(self, path: Path) -> None:
+        self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA synchronous = FULL")
+        self.db.execute("CREATE TABLE docs (id TEXT PRIMARY KEY, doc TEXT)")
+        self.db.execute("CREATE TABLE items (thread TEXT, id TEXT, doc TEXT)")
+        self.db.execute("CREATE UNIQUE INDEX items_by_id ON items (thread, id)")
+        self.queue: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None]
+        self.queue = SimpleQueue()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        while asked := self.queue.get():
+            work, answer = asked
+            answer.get_loop().call_soon_threadsafe(answer.set_result, work())
+
+    def hop(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.queue.put((work, answer))
+        return answer
+
+    async def trip(self) -> None:
+        await self.hop(int)
+
+    async def insert(self, item_id: str, doc: str) -> None:
+        values = (item_id, doc)
+        await self.hop(lambda: self.db.execute("INSERT INTO docs VALUES (?, ?)", values))
+
+    async def fill(self, thread: str, doc: str) -> None:
+        rows = [(thread, str(n), doc) for n in THOUSAND]
+        sql = "INSERT INTO items VALUES (?, ?, ?)"
+        await self.hop(lambda: (self.db.execute("BEGIN"), self.db.executemany(sql, rows)))
+        await self.hop(lambda: self.db.execute("COMMIT"))
+
+    async def remove(self, thread: str) -> None:
+        await self.hop(lambda: self.db.execute("DELETE FROM items WHERE thread = ?", (thread,)))
+
+
+class Redis:
+    """The driver's client: PING, SET, and UNLINK of a hash."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    async def trip(self) -> None:
+        await self.client.ping()
+
+    async def insert(self, item_id: str, doc: str) -> None:
+        await self.client.set(f"floor:{item_id}", doc)
+
+    async def fill(self, thread: str, doc: str) -> None:
+        await self.client.hset(f"floor:{thread}", mapping={str(n): doc for n in THOUSAND})
+
+    async def remove(self, thread: str) -> None:
+        await self.client.unlink(f"floor:{thread}")
+
+
+class Postgres:
+    """As many connections as the store may hold, taken in turns; prepared statements."""
+
+    def __init__(self, connections: list[Any]) -> None:
+        self.idle = connections
+        self.free = asyncio.Semaphore(len(connections))
+
+    async def fetch(self, sql: str, *values: object) -> None:
+        async with self.free:
+            connection = self.idle.pop()
+            try:
+                await connection.fetch(sql, *values)
+            finally:
+                self.idle.append(connection)
+
+    async def trip(self) -> None:
+        await self.fetch("SELECT 1")
+
+    async def insert(self, item_id: str, doc: str) -> None:
+        await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item_id, doc)
+
+    async def fill(self, thread: str, doc: str) -> None:
+        rows = "SELECT $1, n::text, $2 FROM generate_series(1, 1000) AS n"
+        await self.fetch(f"INSERT INTO floor.items {rows}", thread, doc)
+
+    async def remove(self, thread: str) -> None:
+        await self.fetch("DELETE FROM floor.items WHERE thread = $1", thread)
+
+
+@asynccontextmanager
+async def memory(_: str) -> AsyncIterator[Floor]:
+    """Yield a dictionary."""
+    yield Memory()
+
+
+@asynccontextmanager
+async def sqlite(url: str) -> AsyncIterator[Floor]:
+    """Yield a connection to a file beside the store's."""
+    floor = SQLite(Path(url.removeprefix("sqlite:///")).with_name("floor.db"))
+    yield floor
+    floor.queue.put(None)
+    floor.thread.join()
+    floor.db.close()
+
+
+@asynccontextmanager
+async def redis(url: str) -> AsyncIterator[Floor]:
+    """Yield a client of the same server."""
+    from redis.asyncio import Redis as Client  # noqa: PLC0415 (only where it is measured)
+
+    async with Client.from_url(url) as client:
+        yield Redis(client)
+
+
+@asynccontextmanager
+async def postgres(url: str) -> AsyncIterator[Floor]:
+    """Yield ten connections to the same database."""
+    import asyncpg  # noqa: PLC0415 (only where it is measured)
+
+    connections = [await asyncpg.connect(url) for _ in range(10)]
+    await connections[0].execute(
+        "CREATE SCHEMA floor; CREATE TABLE floor.docs (id text PRIMARY KEY, doc text);"
+        "CREATE TABLE floor.items (thread text, id text, doc text, PRIMARY KEY (thread, id))"
+    )
+    yield Postgres(list(connections))
+    for connection in connections:
+        await connection.close()
+
+
+FLOORS: dict[str, Callable[[str], AbstractAsyncContextManager[Floor]]]
+FLOORS = {"memory": memory, "sqlite": sqlite, "redis": redis, "postgres": postgres}
