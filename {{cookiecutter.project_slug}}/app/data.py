@@ -14,8 +14,10 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from chatkit.store import NotFoundError
 from chatkit.types import Page, ThreadMetadata
@@ -70,7 +72,7 @@ def main(arguments: list[str], settings: Settings) -> int:
     who.add_argument("user", nargs="?")
     who.add_argument("--all", action="store_true", help="every user's")
     load = commands.add_parser("import", help="read an export back")
-    load.add_argument("file", nargs="?", type=argparse.FileType("r", encoding="utf-8"), default="-")
+    load.add_argument("file", nargs="?", help="the export; without it, the standard input")
     commands.add_parser("forget", help="delete all that a user has").add_argument("user")
     purge = commands.add_parser("purge", help="delete threads in which nobody wrote for long")
     purge.add_argument("--older-than", type=_seconds, required=True, metavar="90d")
@@ -102,7 +104,8 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
                         sys.stdout.write(json.dumps(line) + "\n")
                 sys.stdout.flush()
             case "import":
-                await import_lines(options.file, store, files, counts)
+                with _opened(options.file) as lines:
+                    await import_lines(lines, store, files, counts)
             case "forget":
                 await forget(options.user, store, files, counts)
             case "purge":
@@ -112,6 +115,12 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
                 counts |= {"records": records, "objects": objects}
     counts.end(f"{options.command}:")
     return 0 if counts or options.command not in ("export", "forget") else 1
+
+
+def _opened(name: str | None) -> AbstractContextManager[TextIO]:
+    if name is None:
+        return nullcontext(sys.stdin)
+    return Path(name).open(encoding="utf-8", errors="surrogateescape")
 
 
 async def _only(owner: str) -> AsyncIterator[str]:

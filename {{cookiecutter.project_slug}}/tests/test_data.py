@@ -1,0 +1,225 @@
+"""A user's data: out, in again, away; on the engine of this app."""
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from app.attachments import Files
+from app.blobs import key_of
+from app.context import context_for
+from app.data import (
+    BATCH_LINES,
+    Counts,
+    DataError,
+    export_lines,
+    forget,
+    import_lines,
+    main,
+    purge,
+)
+
+from .engine import SHARED, Store
+from .serving import settings_for
+from .values import ITEMS, STATUSES, file, message, thread
+
+DAY = 86_400.0
+NOW = datetime.now(UTC)
+OWNER = "https://login.example/|ada \0 {x}"
+
+
+@pytest.fixture
+async def files(store: Store, store_url: str, tmp_path: Path) -> AsyncIterator[Files]:
+    """Files of the store under test, in a folder of the test's own."""
+    async with Files.open(settings_for(store_url, tmp_path), store) as opened:
+        yield opened
+
+
+async def fill(store: Store, files: Files, owner: str = OWNER, threads: int = 3) -> None:
+    """Give an owner threads with every kind of item, feedback, and files in and out of them."""
+    context = context_for(owner)
+    for number in range(threads):
+        known = thread(f"t{number}").model_copy(
+            update={"status": STATUSES[number % len(STATUSES)], "metadata": {"n": number}}
+        )
+        await store.save_thread(known, context)
+        for item in ITEMS:
+            await store.add_thread_item(known.id, item, context)
+        await store.save_feedback(known.id, [ITEMS[0].id], "positive", context)
+        inside = file(f"f{number}", known.id).model_copy(update={"metadata": {"size": 4}})
+        await files.write(inside, io.BytesIO(b"\0\xff%d" % number), context)
+        await files.write(inside, io.BytesIO(b"small"), context, ".preview")
+        await store.save_attachment(inside, context)
+    outside = file("f-alone")
+    await files.write(outside, io.BytesIO(b"alone"), context)
+    await store.save_attachment(outside, context)
+    await store.save_attachment(file("f-announced"), context)
+
+
+async def exported(store: Store, files: Files, owner: str = OWNER) -> list[str]:
+    """Return an owner's export, as it would be written."""
+    return [json.dumps(line) async for line in export_lines(owner, store, files, Counts())]
+
+
+def on_disk(folder: Path) -> list[Path]:
+    """Return every file that is kept for users."""
+    return [path for path in (folder / "files").rglob("*") if path.is_file()]
+
+
+@pytest.mark.anyio
+async def test_what_was_forgotten_comes_back_equal(
+    store: Store, files: Files, tmp_path: Path
+) -> None:
+    """Export, forget, import, export: threads, items, feedback and files, in the same order."""
+    await fill(store, files)
+    await fill(store, files, owner="other", threads=1)
+    before, other = await exported(store, files), await exported(store, files, "other")
+    assert len(before) == 3 * (1 + 1 + len(ITEMS) + 1) + 2
+    counts = Counts()
+    await forget(OWNER, store, files, counts)
+    assert counts == {"threads": 3, "files": 5, "bytes": 12}
+    assert await exported(store, files) == []
+    assert len(on_disk(tmp_path)) == 3, "the other user's"
+    for _ in range(2):  # a second time changes nothing
+        await import_lines(before, store, files, Counts())
+        assert await exported(store, files) == before
+    assert await exported(store, files, "other") == other
+
+
+@pytest.mark.anyio
+async def test_an_import_takes_many_threads_in_their_order(store: Store, files: Files) -> None:
+    """More lines than one batch holds, all threads of one time."""
+    number = BATCH_LINES // 4
+    for n in range(number):
+        known = thread(f"t{n}")
+        lines = [{"owner": "a", "thread": known.model_dump(mode="json")}]
+        for i in range(5):
+            item = message(f"i{i}").model_dump(mode="json")
+            lines.append({"owner": "a", "thread_id": known.id, "item": item})
+        await import_lines(map(json.dumps, lines), store, files, Counts())
+    before = await exported(store, files, "a")
+    assert len(before) == number * 6
+    await forget("a", store, files, Counts())
+    await import_lines(before, store, files, Counts())
+    assert await exported(store, files, "a") == before
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"owner": 1}',
+        '{"owner": "a"}',
+        '{"owner": "a", "thread": {"id": "t"}}',
+        '{"owner": "a", "thread_id": "none", "item": {"type": "end_of_turn"}}',
+        json.dumps({"owner": "a", "thread_id": "none", "item": ITEMS[0].model_dump(mode="json")}),
+        '{"owner": "a", "thread_id": "none", "feedback": {"i": "positive"}}',
+        json.dumps({"owner": "a", "attachment": file("f").model_dump(mode="json"), "bytes": "?"}),
+    ],
+)
+async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> None:
+    """One sentence with its number; the lines before it are there."""
+    good = json.dumps({"owner": "a", "thread": thread("t").model_dump(mode="json")})
+    with pytest.raises(DataError, match=r"^Line 2 ") as raised:
+        await import_lines([good, wrong], store, files, Counts())
+    assert "\n" not in str(raised.value)
+    assert len(await exported(store, files, "a")) == 1
+
+
+@pytest.mark.anyio
+async def test_forget_takes_bytes_without_a_record(
+    store: Store, files: Files, tmp_path: Path
+) -> None:
+    """And none of an owner whose name begins alike."""
+    for owner in ("a" * 100, "a" * 101):
+        await files.blobs.put(key_of(owner, "lost"), io.BytesIO(b"x"))
+    await forget("a" * 100, store, files, Counts())
+    assert len(on_disk(tmp_path)) == 1
+    await forget("a" * 101, store, files, Counts())
+    assert on_disk(tmp_path) == []
+
+
+@pytest.mark.anyio
+async def test_purge_deletes_threads_in_which_nobody_wrote_for_long(
+    store: Store, files: Files, tmp_path: Path
+) -> None:
+    """An old thread with a new message stays, as do new ones; files go along."""
+    old = NOW - timedelta(days=100)
+    for owner in ("a", "b"):
+        context = context_for(owner)
+        for n in range(205):
+            await store.save_thread(thread(f"old{n}", old), context)
+        await store.add_thread_item("old7", message("i", "late", NOW), context)
+        await store.add_thread_item("old8", message("i", "early", old), context)
+        await store.save_thread(thread("new", NOW), context)
+    await files.write(file("f", "old9"), io.BytesIO(b"x"), context_for("a"))
+    await store.save_attachment(file("f", "old9"), context_for("a"))
+    counts = Counts()
+    await purge(90 * DAY, store, files, counts)
+    assert counts["threads"] == 2 * 204
+    assert on_disk(tmp_path) == []
+    for owner in ("a", "b"):
+        page = await store.load_threads(10, None, "asc", context_for(owner))
+        assert [each.id for each in page.data] == ["old7", "new"]
+
+
+@pytest.mark.skipif(not SHARED, reason="this engine's data ends with its process")
+def test_the_commands_work_from_a_shell(
+    store_url: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Export all, forget one, import from a file and from the standard input, purge, sweep."""
+    settings = settings_for(store_url, tmp_path)
+
+    async def prepare() -> None:
+        async with Store.open(store_url) as store, Files.open(settings, store) as files:
+            await fill(store, files, "a")
+            await fill(store, files, "b")
+
+    asyncio.run(prepare())
+    assert main(["export", "--all"], settings) == 0
+    everything, said = capsys.readouterr()
+    assert said == f"export: 6 threads, 10 files, {6 * len(ITEMS)} items\n"
+    assert main(["forget", "a"], settings) == 0
+    assert capsys.readouterr().err == "forget: 3 threads, 5 files, 12 bytes\n"
+    assert main(["export", "a"], settings) == 1, "nothing is left"
+    saved = tmp_path / "export.jsonl"
+    saved.write_text(everything)
+    assert main(["import", str(saved)], settings) == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO(everything))
+    assert main(["import"], settings) == 0
+    capsys.readouterr()
+    assert main(["export", "--all"], settings) == 0
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(everything.splitlines())
+    assert main(["purge", "--older-than", "99999w"], settings) == 0
+    assert main(["sweep"], settings) == 0
+
+
+def test_a_wrong_command_says_what_is_expected(
+    store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence and an exit status."""
+    settings = settings_for(store_url, tmp_path)
+    for wrong in (["export"], ["purge", "--older-than", "soon"], ["what"]):
+        with pytest.raises(SystemExit) as raised:
+            main(wrong, settings)
+        assert raised.value.code == 2
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("no json\n")
+    capsys.readouterr()
+    assert main(["import", str(bad)], settings) == 2
+    assert capsys.readouterr().err == "Line 1 is no line of an export.\n"
+    assert main(["import", str(tmp_path / "none")], settings) == 2
+    assert "No such file" in capsys.readouterr().err
+    assert main(["forget", "nobody"], settings) == 1
+    assert capsys.readouterr().err == "forget: nothing\n"
