@@ -34,9 +34,7 @@ let atEnd = true;
 /** @type {Set<{id?: string}>} files of the message being written; no id: still on their way */
 const attached = new Set();
 
-function tell(message, ...buttons) {
-  status.replaceChildren(message, ...buttons);
-}
+const tell = (message, ...buttons) => status.replaceChildren(message, ...buttons);
 
 function fail(error, ...buttons) {
   if (error instanceof Refused) return tell(error.message, ...buttons);
@@ -52,9 +50,7 @@ function paint() {
   log.querySelector(".start")?.remove();
   if (!turn && !shown.size) {
     const start = h("div", { class: "start" }, h("h2", {}, GREETING));
-    for (const { label, prompt } of PROMPTS) {
-      start.append(button(label, () => void say(String(prompt))));
-    }
+    start.append(...PROMPTS.map((it) => button(it.label, () => void say(String(it.prompt)))));
     log.append(start);
   }
   if (atEnd) log.scrollTop = log.scrollHeight;
@@ -278,15 +274,10 @@ function retry() {
 
 const act = { rate, retry, run };
 
-/** @returns {Promise<boolean>} whether the server took it */
+/** Send a thumb; say whether the server took it. */
 async function rate({ id, thread_id }, kind) {
-  try {
-    await call("items.feedback", { thread_id, item_ids: [id], kind });
-    return true;
-  } catch (error) {
-    fail(error);
-    return false;
-  }
+  const sent = call("items.feedback", { thread_id, item_ids: [id], kind });
+  return sent.then(() => true, (error) => void fail(error));
 }
 
 async function run({ type, payload, handler, streaming }, item) {
