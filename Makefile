@@ -29,13 +29,11 @@ test-mutation: | $(BAKED) ## sow defects one at a time; the apps' own tests must
 
 bench: | $(BAKED) ## baking, the stores and the server against their floors
 	"$(UV)" run python benchmarks/bake.py
-	"$(UV)" run python benchmarks/stores.py
-	"$(UV)" run python benchmarks/server.py
+	"$(UV)" run python benchmarks/run.py
 
-bench-full: | $(BAKED) ## the same with 100,000 rows and more rounds
+bench-full: | $(BAKED) ## the same with 100,000 rows
 	"$(UV)" run python benchmarks/bake.py --rounds 50
-	"$(UV)" run python benchmarks/stores.py --full
-	"$(UV)" run python benchmarks/server.py --rounds 1000
+	"$(UV)" run python benchmarks/run.py --full
 
 check: | $(BAKED) ## lint the template as it stands, unrendered
 	"$(UV)" run ruff check --no-cache --ignore ERA001 . # a jinja line looks like dead code

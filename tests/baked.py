@@ -127,9 +127,11 @@ class BakedProject:
         try:
             said, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             said, _ = process.communicate()
             said += f"\n(killed after {timeout:.0f} s)"
+        finally:
+            _kill(process)
         return subprocess.CompletedProcess(command, process.returncode, said)
 
     def check(self, *command: str, timeout: float = 300, **more: str) -> str:
@@ -177,9 +179,14 @@ class BakedProject:
             if "Traceback" in said or code not in (0, 2, -signal.SIGTERM, 128 + signal.SIGTERM):
                 raise AssertionError(f"ended with {code}:\n{said}")
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             process.wait()
+
+
+def _kill(process: subprocess.Popen[Any]) -> None:
+    """End a process and its children, whatever is left of them."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait_until_ready(session: Session, process: subprocess.Popen[bytes], log: Path) -> None:
