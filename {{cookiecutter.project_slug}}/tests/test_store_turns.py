@@ -245,9 +245,10 @@ async def test_a_stopped_turn_releases_its_lease(store: Store) -> None:
     await store.claim_turn("t", "one", ALICE)
     await store.stop_turn("t", ALICE)
     await store.release_turn("t", "one", ALICE)
-    assert not await store.stop_turn("t", ALICE)
     assert await store.claim_turn("t", "two", ALICE)
-    assert await store.renew_turn("t", "two", ALICE)
+    assert await store.renew_turn("t", "two", ALICE)  # the stop was not meant for it
+    await store.release_turn("t", "two", ALICE)
+    assert not await store.stop_turn("t", ALICE)
 
 
 async def test_no_turn_is_no_error(store: Store) -> None:
@@ -273,6 +274,7 @@ async def test_a_lease_that_is_not_renewed_ends(
     """A worker that died blocks its thread for LEASE_SECONDS, no longer."""
     monkeypatch.setattr("app.store.LEASE_SECONDS", 1)
     await store.claim_turn("t", "dead", ALICE)
+    await store.stop_turn("t", ALICE)
     await store.claim_turn("t", "slow", BOB)
     await asyncio.sleep(0.6)
     assert await store.renew_turn("t", "slow", BOB)
@@ -281,4 +283,5 @@ async def test_a_lease_that_is_not_renewed_ends(
     assert not await store.stop_turn("t", ALICE)
     assert not await store.renew_turn("t", "dead", ALICE)
     assert await store.claim_turn("t", "two", ALICE)
+    assert await store.renew_turn("t", "two", ALICE)
     assert not await store.renew_turn("t", "dead", ALICE)

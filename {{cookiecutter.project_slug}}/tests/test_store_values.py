@@ -159,10 +159,16 @@ async def test_saving_does_not_change_what_was_passed_in(store: Store) -> None:
 async def test_a_lone_surrogate_in_a_thread_is_refused_by_name(store: Store, bad: str) -> None:
     await store.save_thread(thread(), ALICE)
     before = await reading.export(store, ALICE)
-    title, value, key = thread(title=bad), thread(), thread()
+    title, value, key, deep_key = thread(title=bad), thread(), thread(), thread()
     value.metadata = {"a": [1, {"deep": bad}]}
-    key.metadata = {"a": {bad: 1}}
-    for refused, field in ((title, "title"), (value, "metadata.*deep"), (key, "metadata")):
+    key.metadata = {bad: 1}  # which pydantic would store as another key
+    deep_key.metadata = {"a": {bad: 1}}
+    for refused, field in (
+        (title, "title"),
+        (value, "metadata.*deep"),
+        (key, "metadata"),
+        (deep_key, "metadata.*a"),
+    ):
         with pytest.raises(ValueError, match=field):
             await store.save_thread(refused, ALICE)
         new = refused.model_copy(update={"id": "new"})
