@@ -199,6 +199,7 @@ async function answer(type, params, begun = () => {}) {
   paint();
   const last = [...shown.values()].at(-1)?.item;
   if (last?.type !== "client_tool_call" || last.status !== "pending") return;
+  last.status = "completed";
   const result = await runClientTool({ name: last.name, params: last.arguments });
   await answer("threads.add_client_tool_output", { thread_id: id, result });
 }
