@@ -95,6 +95,8 @@ def sort_time(moment: datetime) -> int:
 
 # --- end ---
 
+THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
+ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 ANSWER_SECONDS = 5
 IDLE_SECONDS = 300
 FORM = "postgresql://user:password@host:5432/database"
@@ -269,7 +271,7 @@ class PostgresStore(Store[RequestContext]):
 
     async def _page(
         self,
-        parse: Callable[[str], Any],
+        adapter: TypeAdapter[list[Any]],
         statement: str,
         cursor: str,
         window: tuple[int, str | None, str],
@@ -285,8 +287,8 @@ class PostgresStore(Store[RequestContext]):
             statement = statement.replace(" > ", " < ").replace(" ASC", " DESC")
         values = (min(limit, 2**40) + 1, *ids, *([] if after is None else [after]))
         rows = await self._write(statement, context, *values)
-        found = [parse(row["doc"]) for row in rows[:limit]]
-        more = len(rows) > limit
+        docs, more = [row[0] for row in rows[:limit]], len(rows) > limit
+        found = adapter.validate_json(f"[{','.join(docs)}]")  # at once: it is faster
         return Page(data=found, has_more=more, after=found[-1].id if more else None)
 
     async def ping(self) -> None:
@@ -339,8 +341,8 @@ class PostgresStore(Store[RequestContext]):
             ORDER BY created ASC, seq ASC LIMIT $2"""
         cursor = """AND (created, seq) > (SELECT created, seq FROM chatkit.thread
             WHERE owner = $1 AND id = $3)"""
-        window, parse = (limit, after, order), ThreadMetadata.model_validate_json
-        return await self._page(parse, statement, cursor, window, context)
+        window = (limit, after, order)
+        return await self._page(THREADS, statement, cursor, window, context)
 
     async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
         """Delete a thread with its items and attachments, and leave a tombstone for a day."""
@@ -388,8 +390,8 @@ class PostgresStore(Store[RequestContext]):
             ORDER BY seq ASC LIMIT $2"""
         cursor = """AND seq > (SELECT seq FROM chatkit.item
             WHERE owner = $1 AND thread_id = $3 AND id = $4)"""
-        window, parse = (limit, after, order), ITEM.validate_json
-        return await self._page(parse, statement, cursor, window, context, thread_id)
+        window = (limit, after, order)
+        return await self._page(ITEMS, statement, cursor, window, context, thread_id)
 
     async def add_thread_item(
         self, thread_id: str, item: ThreadItem, context: RequestContext
