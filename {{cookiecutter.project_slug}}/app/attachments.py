@@ -12,11 +12,11 @@ import base64
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import IO, Self
+from weakref import WeakValueDictionary
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -55,7 +55,7 @@ class Files(AttachmentStore[RequestContext]):
         """Take the parts; nothing is opened here."""
         self._settings, self._store, self.blobs = settings, store, blobs
         self.links = Links(settings)
-        self._arriving: Counter[str] = Counter()
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
         self._looking = CapacityLimiter(2)  # images that are decoded at once: each takes memory
 
     @classmethod
@@ -129,19 +129,18 @@ class Files(AttachmentStore[RequestContext]):
 
     @asynccontextmanager
     async def _room(self, size: int, context: RequestContext) -> AsyncIterator[None]:
-        """Hold room for a file that is on its way: several at once may not pass the quota."""
-        owner, limit = owner_of(context), self._settings.max_user_file_bytes
-        self._arriving[owner] += size
-        arriving = self._arriving[owner]  # before the look: what ends meanwhile counts twice
-        try:
+        """Let one file of a user in at a time, so that several together do not pass the quota.
+
+        Workers do not know of each other: each may let one too many in.
+        """
+        lock = self._locks.setdefault(owner_of(context), asyncio.Lock())
+        async with lock:
+            limit = self._settings.max_user_file_bytes
             stored = sum(map(size_of, await self._store.load_attachments(None, context)))
-            if stored + arriving > limit:
+            if stored + size > limit:
                 text = f"All your files together have {limit:,} bytes at most. Delete some first."
                 raise ApiError(413, "quota", text)
             yield
-        finally:
-            self._arriving[owner] -= size
-            self._arriving += Counter()  # drops what is zero
 
     async def check_attachments(
         self, ids: Iterable[str], thread_id: str | None, context: RequestContext
