@@ -98,6 +98,7 @@ function offerPlainClient() {
 }
 
 async function mount() {
+  tell("Loading ChatKit…");
   const timer = setTimeout(offerPlainClient, config.waitSeconds * 1000);
   element.addEventListener("chatkit.ready", () => {
     clearTimeout(timer);
