@@ -84,7 +84,9 @@ def serve(settings: Settings) -> int:
         where = f"{settings.host}:{settings.port}"
         return _refuse(f"cannot listen on {where} ({error.strerror}): set another HOST or PORT")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    print(NAME, f"http://{host}:{listener.getsockname()[1]}", flush=True)
+    port = listener.getsockname()[1]
+    os.environ["PORT"] = str(port)  # workers read it, too: files are named by whole addresses
+    print(NAME, f"http://{host}:{port}", flush=True)
     config = uvicorn.Config(
         "app.__main__:app",
         factory=True,

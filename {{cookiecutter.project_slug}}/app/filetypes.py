@@ -31,7 +31,7 @@ EXTENSIONS = {
     ZIP: [".zip"],
     TEXT: [".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".toml", ".html", ".log"],
 }
-"""What a page's file dialog offers for a type; the types are those that `look` can tell."""
+"""The types that `look` can tell, and the names that promise them."""
 CLAIMS = {ending: kind for kind, endings in EXTENSIONS.items() for ending in endings}
 
 MAX_PIXELS = 50_000_000

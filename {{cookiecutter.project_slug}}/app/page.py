@@ -39,7 +39,7 @@ def csp(settings: Settings) -> str:
         "script-src": f"'self' {cdn}",
         "frame-src": f"'self' {cdn}",
         "connect-src": f"'self' {cdn}",
-        "img-src": " ".join(["'self' data: blob:", *settings.image_hosts]),
+        "img-src": " ".join(["'self' data: blob:", settings.base_url, *settings.image_hosts]),
         "style-src": "'self' 'unsafe-inline'",  # the component styles its own shadow tree
         "font-src": "'self'",
         "base-uri": "'none'",
