@@ -327,10 +327,11 @@ class MemoryStore(Store[RequestContext]):
         It is a promise, not a lock: a worker that was paused past its lease may still write.
         """
         conversation = self._find(thread_id, context)
-        if conversation.holder() not in (None, turn_id):
+        holder = conversation.holder()
+        if holder not in (None, turn_id):
             return False
+        conversation.stopping = conversation.stopping and holder == turn_id
         conversation.turn = turn_id, time.monotonic() + LEASE_SECONDS
-        conversation.stopping = False
         return True
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:

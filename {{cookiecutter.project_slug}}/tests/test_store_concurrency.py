@@ -74,15 +74,16 @@ async def test_a_reader_at_the_tail_of_twelve_writers_misses_nothing(
     writers_ended = asyncio.Event()
 
     async def write(name: int) -> None:
-        for n in range(15):
-            await both[name % 2].add_thread_item("t", message(f"w{name}-{n}"), ALICE)
+        text = "x" if name % 4 else random.Random(name).randbytes(20_000).hex()  # some take longer
+        for n in range(30):
+            await both[name % 2].add_thread_item("t", message(f"w{name}-{n}", text), ALICE)
 
     async def follow(reader: Store) -> list[str]:
         seen: list[str] = []
         while True:
             ended = writers_ended.is_set()
             after = seen[-1] if seen else None
-            page = await reader.load_thread_items("t", after, 5, "asc", ALICE)
+            page = await reader.load_thread_items("t", after, 100, "asc", ALICE)
             seen += reading.ids(page)
             if ended and not page.data:
                 return seen
@@ -93,7 +94,7 @@ async def test_a_reader_at_the_tail_of_twelve_writers_misses_nothing(
         await asyncio.gather(*(write(name) for name in range(12)))
         writers_ended.set()
     stored = await reading.items(both[0], ALICE)
-    assert len(stored) == 12 * 15
+    assert len(stored) == 12 * 30
     assert [reader.result() for reader in readers] == [stored, stored]
 
 

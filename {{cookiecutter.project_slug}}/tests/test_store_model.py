@@ -250,15 +250,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(owner=OWNERS, thread_id=THREADS, turn=TURNS)
     def claim(self, owner: str, thread_id: str, turn: str) -> None:
         found = self.owners[owner].threads.get(thread_id)
-        if found and found.stopping and found.turn == turn:
-            return  # nobody claims again what was told to stop
         answer = self.ask(self.store.claim_turn(thread_id, turn, self.context(owner)))
         if not found:
             assert answer is NotFoundError
             return
         assert answer is (found.turn in (None, turn))
         if answer:
-            found.turn, found.stopping = turn, False
+            found.turn, found.stopping = turn, found.stopping and found.turn == turn
 
     @rule(owner=OWNERS, thread_id=THREADS, turn=TURNS)
     def renew(self, owner: str, thread_id: str, turn: str) -> None:
