@@ -107,8 +107,8 @@ def assert_shows(project: Path, name: str) -> None:
     about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert about["description"] == name
     assert SLUG.fullmatch(about["name"])
-    assert len(about["name"]) <= 63
-    assert about["name"] == project.name
+    assert len(project.name) <= 63
+    assert about["name"] == project.name.removesuffix("-app") + "-app"
     module = ast.parse((project / "app/__init__.py").read_text(encoding="utf-8"))
     assert ast.literal_eval(module.body[-1].value) == name  # type: ignore[attr-defined]
     page = (project / "app/static/index.html").read_text(encoding="utf-8")

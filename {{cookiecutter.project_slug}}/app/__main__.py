@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
             try:
                 os.environ["STORE_URL"] = stack.enter_context(engine)
             except RuntimeError as error:  # one line: no wheel, or the folder is in use
-                return _refuse(str(error))
+                sys.exit(_refuse(str(error)))
             # jinja: elif cookiecutter.storage_type == "sqlite"
             settings.data_dir.mkdir(parents=True, exist_ok=True)
             os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
