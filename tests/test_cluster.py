@@ -1,5 +1,6 @@
-"""The Redis store on a cluster: the same contract, on three primaries."""
+"""What the Redis store promises besides the contract, and the contract on three primaries."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from baked import BakedProject
 
 pytestmark = [pytest.mark.product, pytest.mark.xdist_group("redis-dict")]
 CLUSTER = Path(__file__).with_name("cluster.py")
+ALONE = Path(__file__).with_name("redis_alone.py")
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,10 @@ def test_contract_holds_on_a_cluster(bake: Callable[..., BakedProject], tests: l
         for path in project.path.glob("tests/test_store*.py")
     )
     project.check("uv", "run", "python", str(CLUSTER), "pytest", *chosen, timeout=600)
+
+
+def test_redis_keeps_its_own_promises(bake: Callable[..., BakedProject]) -> None:
+    """The list of owners, hostile names, restarts nobody saw, servers that are not fit."""
+    project = bake(storage_type="redis", context_type="dict")
+    shutil.copy(ALONE, project.path / "tests" / "test_store_redis.py")
+    project.check("uv", "run", "pytest", "tests/test_store_redis.py", timeout=600)

@@ -108,6 +108,7 @@ THREAD: TypeAdapter[ThreadMetadata] = TypeAdapter(ThreadMetadata)
 THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
+EARLIEST = sort_time(YEAR_ONE) - 86_400_000_000  # in the east the year 1 began a day before
 SHARDS = 16
 CONNECTIONS = 50  # in use at once, of each process
 SECONDS = 4.5  # the longest wait for an answer
@@ -238,7 +239,7 @@ return held and call('SET', lease, '-' .. held:sub(2), 'KEEPTTL') and 1 or 0
 class RedisStore(Store[RequestContext]):
     """Threads, items and attachments in Redis or Valkey, alone or as a cluster."""
 
-    def __init__(self, client: Client, prefix: str) -> None:
+    def __init__(self, client: Client, prefix: str = "chatkit") -> None:
         """Use a client that answers in bytes; all keys begin with `prefix`."""
         self._client: Any = client  # the driver says of every answer that it may be str or bytes
         self._prefix = prefix
@@ -287,7 +288,7 @@ class RedisStore(Store[RequestContext]):
     async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
         """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
-        moment = f"{sort_time(thread.created_at) - sort_time(YEAR_ONE):018d}"
+        moment = f"{sort_time(thread.created_at) - EARLIEST:018d}"
         await self._save("save_thread", context, thread.id, moment, dump(metadata_of(thread)))
 
     async def load_threads(
@@ -559,9 +560,11 @@ async def _connect(url: str) -> tuple[Client, str]:
                     **options,
                 )
                 await client.initialize()
-        version = str(info["redis_version"])
-        if tuple(map(int, version.split(".")[:2])) < (6, 2):
-            raise TypeError(f"it is Redis {version}, and 6.2 is needed")  # noqa: TRY301
+            elif info.get("role") == "slave":
+                raise ValueError("it is a replica, which takes no writes")  # noqa: TRY301
+        version = str(info.get("redis_version", "0"))
+        if [int(number) for number in version.split(".")[:2]] < [6, 2]:
+            raise ValueError(f"it is Redis {version}, and 6.2 is needed")  # noqa: TRY301
     except (*UNFIT, OSError, TypeError, ValueError) as error:
         if client:
             await client.aclose()

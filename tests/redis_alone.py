@@ -1,0 +1,228 @@
+"""What the Redis store promises besides the contract; `test_cluster.py` puts it into an app."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+
+import pytest
+from redis import exceptions
+
+from app.context import RequestContext
+from app.store import SHARDS, StoreError, new_id
+
+from . import reading
+from .engine import PrivateEngine, Store
+from .values import ALICE, file, message, thread
+
+pytestmark = pytest.mark.anyio
+
+
+async def entries(store: Store) -> list[bytes]:
+    """Return the list of owners as it is stored."""
+    keys = [f"{store._prefix}:owners:{shard}" for shard in range(SHARDS)]
+    return [entry for key in keys for entry in await store._client.smembers(key)]
+
+
+async def keys(store: Store) -> set[str]:
+    """Return the names of all keys, without the prefix."""
+    found = [key.decode() async for key in store._client.scan_iter(f"{store._prefix}:*")]
+    return {key.partition(":")[2] for key in found}
+
+
+async def test_an_owner_who_comes_and_goes_on_two_stores_is_listed_when_he_has_something(
+    store: Store, neighbour: Store
+) -> None:
+    async def visit(where: Store, name: str) -> None:
+        await where.save_thread(thread(name), ALICE)
+        await where.delete_thread(name, ALICE)
+
+    for n in range(20):
+        visits = [visit((store, neighbour)[i % 2], f"v{n}-{i}") for i in range(6)]
+        await asyncio.gather(store.save_thread(thread(f"stays{n}"), ALICE), *visits)
+        assert [owner async for owner in neighbour.owners()] == ["alice"]
+        await asyncio.gather(
+            store.delete_thread(f"stays{n}", ALICE),
+            visit(neighbour, f"w{n}"),
+            visit(store, f"x{n}"),
+        )
+        assert [owner async for owner in neighbour.owners()] == []
+    assert await entries(store) == []
+
+
+async def test_an_owner_who_cannot_be_listed_gets_nothing_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listed first: whatever fails in between, nobody who has something is missing."""
+
+    async def fail(*_: object) -> None:
+        raise exceptions.ConnectionError
+
+    for save in (store.save_thread(thread(), ALICE), store.save_attachment(file("f"), ALICE)):
+        with monkeypatch.context() as patch, pytest.raises(exceptions.ConnectionError):
+            patch.setattr(store._client, "sadd", fail)
+            await save
+    assert await keys(store) == set()
+
+
+async def test_an_entry_that_a_crash_left_names_nobody_and_ends_after_a_day(store: Store) -> None:
+    await store._client.sadd(*store._entry(ALICE, new_id("thread")))
+    assert [owner async for owner in store.owners()] == []
+    assert len(await entries(store)) == 1  # its thread may be on the way
+    await store._client.sadd(*store._entry(ALICE, f"thr_{0:032x}"))
+    assert [owner async for owner in store.owners()] == []
+    assert len(await entries(store)) == 1
+
+
+async def test_of_a_forgotten_owner_only_the_tombstones_stay_and_they_end(store: Store) -> None:
+    await store.save_thread(thread(), ALICE)
+    await store.add_thread_item("t", message("a"), ALICE)
+    await store.save_feedback("t", ["a"], "positive", ALICE)
+    await store.claim_turn("t", "turn", ALICE)
+    for n, home in enumerate(("t", None)):
+        await store.save_attachment(file(f"f{n}").model_copy(update={"thread_id": home}), ALICE)
+    await store.delete_thread("t", ALICE)
+    await store.delete_attachment("f1", ALICE)
+    assert await keys(store) == {"{@alice}:gone:t"}
+    assert 0 < await store._client.ttl(f"{store._prefix}:{{@alice}}:gone:t") <= 86_400
+
+
+async def test_names_cannot_break_out_of_the_hash_tag(store: Store) -> None:
+    for name in ("}{", "a}:items:t", "{@bob", "", "\0", "\ud800"):
+        owner = RequestContext(user_id=name)
+        await store.save_thread(thread(), owner)
+        await store.add_thread_item("t", message("a"), owner)
+    tags = {key[: key.index("}") + 1] for key in await keys(store) if key.startswith("{")}
+    assert tags == {
+        "{@%7D%7B}",
+        "{@a%7D%3Aitems%3At}",
+        "{@%7B%40bob}",
+        "{@}",
+        "{@%00}",
+        "{@%ED%A0%80}",
+    }
+
+
+async def test_scripts_are_sent_again_after_a_flush(store: Store) -> None:
+    await store.save_thread(thread(), ALICE)
+    await store._client.script_flush()
+    await store.add_thread_item("t", message("a"), ALICE)
+    assert await reading.items(store, ALICE) == ["a"]
+
+
+async def test_thousands_of_documents_fit_an_answer(store: Store) -> None:
+    """More than Lua's stack holds, in one page and in one list of attachments."""
+    await store.save_thread(thread(), ALICE)
+    ids = [f"i{n:04}" for n in range(9001)]
+    for n in range(0, len(ids), 1000):
+        adds = (store.add_thread_item("t", message(i), ALICE) for i in ids[n : n + 1000])
+        await asyncio.gather(*adds)
+    page = await store.load_thread_items("t", None, 10**6, "desc", ALICE)
+    assert sorted(reading.ids(page)) == ids
+
+
+async def test_settings_in_force_are_the_durable_ones(private_engine: PrivateEngine) -> None:
+    async with Store.open(private_engine.url) as store:
+        assert await store.durability() == {"appendonly": "yes", "appendfsync": "always"}
+
+
+async def test_a_hanging_server_costs_five_seconds_and_no_restart(
+    private_engine: PrivateEngine,
+) -> None:
+    async with Store.open(private_engine.url) as store:
+        await store.save_thread(thread(), ALICE)
+        assert private_engine._process
+        os.kill(private_engine._process.pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        waiting = [store.load_thread("t", ALICE) for _ in range(80)]  # more than connections
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {exceptions.TimeoutError}
+        assert time.monotonic() - begun < 5.5
+        os.kill(private_engine._process.pid, signal.SIGCONT)
+        assert (await store.load_thread("t", ALICE)).id == "t"
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_a_restart_that_nobody_saw_fails_no_call(
+    private_engine: PrivateEngine, how: str
+) -> None:
+    async with Store.open(private_engine.url) as store:
+        await store.save_thread(thread(), ALICE)
+        before = [f"a{n}" for n in range(40)]
+        await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in before))
+        getattr(private_engine, how)()
+        private_engine.start()
+        after = [f"b{n}" for n in range(40)]
+        await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in after))
+        assert sorted(await reading.items(store, ALICE)) == sorted(before + after)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "named"),
+    [
+        ("appendonly", "no", "appendonly yes"),
+        ("maxmemory-policy", "allkeys-lru", "maxmemory-policy noeviction"),
+    ],
+)
+async def test_a_server_that_may_lose_data_is_warned_of(
+    private_engine: PrivateEngine,
+    caplog: pytest.LogCaptureFixture,
+    setting: str,
+    value: str,
+    named: str,
+) -> None:
+    async with Store.open(private_engine.url) as store:
+        assert caplog.messages == []
+        await store._client.config_set(setting, value)
+    with caplog.at_level(logging.WARNING):
+        async with Store.open(private_engine.url):
+            pass
+    assert [named in text for text in caplog.messages] == [True]
+    assert private_engine.password not in caplog.text
+
+
+async def test_an_old_server_a_replica_and_something_else_are_refused_by_name() -> None:
+    async def answer(info: str) -> str:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while line := await reader.readline():
+                if line.strip() == b"INFO":
+                    writer.write(f"${len(info)}\r\n{info}\r\n".encode())
+                elif line.strip() in {b"AUTH", b"SETINFO"}:
+                    writer.write(b"+OK\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(StoreError, match="STORE_URL") as refusal:
+                async with Store.open(f"redis://u:hunter2@127.0.0.1:{port}/0"):
+                    pass
+        assert "hunter2" not in str(refusal.value)
+        return str(refusal.value)
+
+    assert "6.2" in await answer("redis_version:6.0.16\r\nrole:master\r\n")
+    assert "replica" in await answer("redis_version:7.2.4\r\nrole:slave\r\n")
+    assert "6.2" in await answer("something:else\r\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"/0": "/99"},
+        {"/0": "/name"},
+        {"/0": "/0?prefix=a{b"},
+        {"/0": "/0?nonsense=1"},
+        {"redis://": "rediss://"},
+    ],
+)
+async def test_a_wrong_address_ends_the_start_in_one_line(
+    private_engine: PrivateEngine, change: dict[str, str]
+) -> None:
+    (old, new), begun = *change.items(), time.monotonic()
+    with pytest.raises(StoreError, match="STORE_URL") as refusal:
+        async with Store.open(private_engine.url.replace(old, new)):
+            pass
+    assert time.monotonic() - begun < 5
+    assert "\n" not in str(refusal.value)
+    assert private_engine.password not in str(refusal.value)
