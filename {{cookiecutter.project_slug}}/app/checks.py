@@ -99,8 +99,8 @@ async def _check_thread(
             wanted = WidgetItem
     if isinstance(request, ThreadsCustomActionReq | ThreadsSyncCustomActionReq):
         known = ACTIONS if isinstance(request, ThreadsCustomActionReq) else SYNC_ACTIONS
-        if request.params.action.type not in known:
-            raise ApiError(400, "unknown_action", "This app does not know that action.")
+        if (kind := request.params.action.type) not in known:
+            raise ApiError(400, "unknown_action", f"This app has no action {kind[:80]!r}.")
     if item_id := getattr(request.params, "item_id", None):
         item = await store.load_item(thread.id, item_id, context)
         if not isinstance(item, wanted):

@@ -3,78 +3,52 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from chatkit.types import (
-    AssistantMessageContent,
-    AssistantMessageContentPartAdded,
-    AssistantMessageContentPartAnnotationAdded,
-    AssistantMessageContentPartDone,
-    AssistantMessageContentPartTextDelta,
-    AssistantMessageItem,
-    ClientToolCallItem,
-    GeneratedImageItem,
-    GeneratedImageUpdated,
-    ThreadItem,
-    ThreadItemAddedEvent,
-    ThreadItemDoneEvent,
-    ThreadItemRemovedEvent,
-    ThreadItemReplacedEvent,
-    ThreadItemUpdatedEvent,
-    ThreadStreamEvent,
-    WidgetItem,
-    WidgetRootUpdated,
-    WidgetStreamingTextValueDelta,
-    WorkflowItem,
-    WorkflowTaskAdded,
-    WorkflowTaskUpdated,
-)
+from chatkit import types as t
 
 
-def keep(items: dict[str, ThreadItem], event: ThreadStreamEvent) -> None:
+def keep(items: dict[str, t.ThreadItem], event: t.ThreadStreamEvent) -> None:
     """Bring `items` up to what the event says: each item as the user sees it now."""
     match event:
-        case ThreadItemAddedEvent():
+        case t.ThreadItemAddedEvent():
             items[event.item.id] = event.item.model_copy(deep=True)
-        case ThreadItemDoneEvent() | ThreadItemReplacedEvent():
+        case t.ThreadItemDoneEvent() | t.ThreadItemReplacedEvent():
             items[event.item.id] = event.item
-        case ThreadItemRemovedEvent():
+        case t.ThreadItemRemovedEvent():
             items.pop(event.item_id, None)
-        case ThreadItemUpdatedEvent() if item := items.get(event.item_id):
+        case t.ThreadItemUpdatedEvent() if item := items.get(event.item_id):
             _update(item, event.update)
 
 
-def _update(item: ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
+def _update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
     """Change an item as the page does."""
     match item, update:
-        case AssistantMessageItem(), AssistantMessageContentPartTextDelta():
+        case t.AssistantMessageItem(), t.AssistantMessageContentPartTextDelta():
             _part(item, update.content_index).text += update.delta
-        case AssistantMessageItem(), AssistantMessageContentPartAnnotationAdded():
+        case t.AssistantMessageItem(), t.AssistantMessageContentPartAnnotationAdded():
             _part(item, update.content_index).annotations.append(update.annotation)
-        case (
-            AssistantMessageItem(),
-            AssistantMessageContentPartAdded() | AssistantMessageContentPartDone(),
-        ):
-            noted = _part(item, update.content_index).annotations
-            part = update.content.model_copy(deep=True)
-            part.annotations = part.annotations or noted  # the SDK's "done" comes without them
-            item.content[update.content_index] = part
-        case WorkflowItem(), WorkflowTaskAdded():
+        case t.AssistantMessageItem(), t.AssistantMessageContentPartAdded():
+            _part(item, update.content_index)
+            item.content[update.content_index] = update.content.model_copy(deep=True)
+        case t.AssistantMessageItem(), t.AssistantMessageContentPartDone():
+            _part(item, update.content_index).text = update.content.text  # it has no annotations
+        case t.WorkflowItem(), t.WorkflowTaskAdded():
             item.workflow.tasks.append(update.task)
-        case WorkflowItem(), WorkflowTaskUpdated():
+        case t.WorkflowItem(), t.WorkflowTaskUpdated():
             item.workflow.tasks[update.task_index] = update.task
-        case WidgetItem(), WidgetRootUpdated():
+        case t.WidgetItem(), t.WidgetRootUpdated():
             item.widget = update.widget.model_copy(deep=True)
-        case WidgetItem(), WidgetStreamingTextValueDelta():
+        case t.WidgetItem(), t.WidgetStreamingTextValueDelta():
             for component in _components(item.widget):
                 if component.id == update.component_id:
                     component.value += update.delta
-        case GeneratedImageItem(), GeneratedImageUpdated():
+        case t.GeneratedImageItem(), t.GeneratedImageUpdated():
             item.image = update.image
 
 
-def _part(item: AssistantMessageItem, index: int) -> AssistantMessageContent:
+def _part(item: t.AssistantMessageItem, index: int) -> t.AssistantMessageContent:
     """Return a part of a message; deltas may come before it was announced."""
     while len(item.content) <= index:
-        item.content.append(AssistantMessageContent(text=""))
+        item.content.append(t.AssistantMessageContent(text=""))
     return item.content[index]
 
 
@@ -86,12 +60,12 @@ def _components(component: Any) -> Iterator[Any]:
         yield from _components(child)
 
 
-def has_content(item: ThreadItem) -> bool:
+def has_content(item: t.ThreadItem) -> bool:
     """Say whether an unfinished item shows anything: an empty message or image is not kept."""
     match item:
-        case AssistantMessageItem():
+        case t.AssistantMessageItem():
             return any(part.text.strip() for part in item.content)
-        case GeneratedImageItem():
+        case t.GeneratedImageItem():
             return item.image is not None
         case _:
             return True
@@ -106,20 +80,20 @@ class OwnIds:
         self._open: dict[str, str] = {}
         self._given: dict[str, list[str]] = {}
 
-    def own(self, event: ThreadStreamEvent) -> list[ThreadStreamEvent]:
+    def own(self, event: t.ThreadStreamEvent) -> list[t.ThreadStreamEvent]:
         """Return the event with the item's own id, the same in every event of one item."""
         match event:
-            case ThreadItemAddedEvent(item=AssistantMessageItem() as item):
+            case t.ThreadItemAddedEvent(item=t.AssistantMessageItem() as item):
                 new = self._open[item.id] = self._new(item.id)
-            case ThreadItemDoneEvent(item=AssistantMessageItem() as item):
+            case t.ThreadItemDoneEvent(item=t.AssistantMessageItem() as item):
                 new = self._open.pop(item.id, "") or self._new(item.id)
-            case ThreadItemDoneEvent(item=ClientToolCallItem() as item):
+            case t.ThreadItemDoneEvent(item=t.ClientToolCallItem() as item):
                 new = self._new_id("tool_call")
-            case ThreadItemUpdatedEvent() if event.item_id in self._open:
+            case t.ThreadItemUpdatedEvent() if event.item_id in self._open:
                 return [event.model_copy(update={"item_id": self._open[event.item_id]})]
-            case ThreadItemRemovedEvent():
+            case t.ThreadItemRemovedEvent():
                 given = self._given.pop(event.item_id, [event.item_id])
-                return [ThreadItemRemovedEvent(item_id=own) for own in given]
+                return [t.ThreadItemRemovedEvent(item_id=own) for own in given]
             case _:
                 return [event]
         return [event.model_copy(update={"item": item.model_copy(update={"id": new})})]

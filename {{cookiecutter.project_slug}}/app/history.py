@@ -112,7 +112,7 @@ class Converter(ThreadItemConverter):
         users = (item for item in items if isinstance(item, UserMessageItem))
         ids = [attachment.id for item in users for attachment in item.attachments]
         self._sent = set(ids[-self._files :])
-        return await self.to_agent_input(items)
+        return [_plain(item) for item in await self.to_agent_input(items)]
 
     async def user_message_to_input(
         self, item: UserMessageItem, is_last_message: bool = True
@@ -173,6 +173,14 @@ class Converter(ThreadItemConverter):
         except Exception:
             log.exception("file %s cannot be given to the model", attachment.id)
             return _text(f"{described[:-1]}, which cannot be read)")
+
+
+def _plain(item: Any) -> Any:
+    """Return a message of texts as one text: not every server takes a list of parts."""
+    parts = item.get("content")
+    if isinstance(parts, list) and all(part["type"] == "input_text" for part in parts):
+        return {"role": item["role"], "content": "\n".join(part["text"] for part in parts)}
+    return item
 
 
 def _text(text: str) -> ResponseInputContentParam:

@@ -179,3 +179,32 @@ async def test_the_users_language_reaches_the_instructions(store_url: str, tmp_p
         await caller.say("salut")
     assert model.last_call
     assert "fr-CH" in (model.last_call.system_instructions or "")
+
+
+async def test_retry_answers_anew_without_the_old_answer(store_url: str, tmp_path: Path) -> None:
+    """What came after the message is gone, and the model is not given it."""
+    texts = ("first", "second", "better")
+    model = ScriptedModel([[assistant_message(text)] for text in texts])
+    async with talking(store_url, tmp_path, model) as caller:
+        thread = thread_of(await caller.say("one"))
+        await caller.say("two", thread)
+        message = (await caller.items(thread))[2]["id"]
+        kind = "threads.retry_after_item"
+        async with caller.events(kind, thread_id=thread, item_id=message) as events:
+            assert text_of([event async for event in events]) == "better"
+        items = await caller.items(thread)
+    said = [item["content"][0]["text"] for item in items]
+    assert said == ["one", "first", "two", "better"]
+    assert model.last_call
+    assert [item["content"] for item in model.last_call.input] == ["one", "first", "two"]
+
+
+async def test_a_quote_reaches_the_model_also_in_later_turns(
+    store_url: str, tmp_path: Path
+) -> None:
+    """The user's "this" keeps its meaning."""
+    model = ScriptedModel([[assistant_message(text)] for text in ("yes", "no")])
+    async with talking(store_url, tmp_path, model) as caller:
+        events = await caller.say("what is this?", quoted_text="the mitochondrion")
+        await caller.say("sure?", thread_of(events))
+    assert [str(call.input).count("the mitochondrion") for call in model.calls] == [1, 1]

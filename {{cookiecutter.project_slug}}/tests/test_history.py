@@ -192,10 +192,9 @@ async def test_new_files_are_sent_and_old_or_broken_ones_described() -> None:
         return asked(f"u{number}", attachments=[FileAttachment(**name)])
 
     items: Any = await Converter(ANN, content_part, 2).convert([file(1), file(2), file(3)])
-    parts = [item["content"][1] for item in items]
-    assert parts[0] == {"type": "input_text", "text": "(file '1.png', image/png)"}
-    assert parts[1]["text"] == "(file '2.png', image/png, which cannot be read)"
-    assert parts[2]["image_url"] == "data:,x"
+    assert items[0]["content"] == "question\n(file '1.png', image/png)"
+    assert items[1]["content"] == "question\n(file '2.png', image/png, which cannot be read)"
+    assert items[2]["content"][1]["image_url"] == "data:,x"
 
 
 def test_a_long_output_is_remembered_cut() -> None:
