@@ -12,10 +12,10 @@ from typing import Any
 
 from chatkit.types import AssistantMessageContent, AssistantMessageItem, ThreadMetadata
 from floors import Floor
+from table import AT_ONCE, Row
 
 KINDS = ("memory", "sqlite", "redis", "postgres")
 SMALL = 100
-AT_ONCE = 32
 CALLS, BURSTS = 10, 3  # of each in one round
 TEXT = "what a model says in one short paragraph. " * 8
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,37 +32,6 @@ BOUNDS = {  # how slow each may be, in the order of KINDS
 RATES = {"pages": (None, None, 0.80, 0.73), "adds": (None, 3.0, None, None)}
 GROWTH = 1.10
 Work = Callable[[], Awaitable[object]]
-
-
-@dataclass
-class Row:
-    """One line of the table: two medians in microseconds, or two rates, and their ratio."""
-
-    store: str
-    operation: str
-    ours: float
-    floor: float
-    bound: float | None
-    least: bool = False  # the bound is a least ratio, not a greatest
-
-    @property
-    def ratio(self) -> float:
-        return self.ours / self.floor
-
-    @property
-    def kept(self) -> bool | None:
-        """Say whether the ratio keeps its bound; None when it has none."""
-        if self.bound is None:
-            return None
-        return self.ratio >= self.bound if self.least else self.ratio <= self.bound
-
-    def line(self) -> str:
-        rate = self.operation.startswith(str(AT_ONCE))
-        shown = [f"{x:,.0f}/s" if rate else f"{x / 1000:.3f} ms" for x in (self.ours, self.floor)]
-        bound = f"{'≥' if self.least else '≤'} {self.bound:.2f}" if self.bound else ""
-        verdict = {None: "", True: "yes", False: "**no**"}[self.kept]
-        cells = self.store, self.operation, *shown, f"{self.ratio:.2f}", bound, verdict
-        return f"| {' | '.join(cells)} |"
 
 
 @dataclass

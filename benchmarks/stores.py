@@ -28,8 +28,9 @@ from typing import Any
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # the SDK's, about its widgets
 
 from floors import FLOORS  # noqa: E402 (after the filter)
-from measure import KINDS, SMALL, Bench, Plan, Row, item, medians  # noqa: E402
+from measure import KINDS, SMALL, Bench, Plan, item, medians  # noqa: E402
 from peers import UpstreamMemory, UpstreamSQLite  # noqa: E402
+from table import Row  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 HEAD = """| store | operation | store's | floor's | ratio | bound | kept |
