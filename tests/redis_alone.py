@@ -59,9 +59,9 @@ async def test_an_owner_who_cannot_be_listed_gets_nothing_stored(
     async def fail(*_: object) -> None:
         raise exceptions.ConnectionError
 
+    monkeypatch.setattr(store._client, "sadd", fail)
     for save in (store.save_thread(thread(), ALICE), store.save_attachment(file("f"), ALICE)):
-        with monkeypatch.context() as patch, pytest.raises(exceptions.ConnectionError):
-            patch.setattr(store._client, "sadd", fail)
+        with pytest.raises(exceptions.ConnectionError):
             await save
     assert await keys(store) == set()
 
