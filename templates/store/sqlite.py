@@ -146,7 +146,8 @@ class SQLiteStore(Store[RequestContext]):
         """
         scheme, _, path = url.partition(":///")
         if scheme != "sqlite" or path in ("", ":memory:"):
-            raise StoreError(f"STORE_URL names no file as sqlite:///chat.db does: {scheme!a}")
+            kind = url.partition(":")[0]  # the rest may hold a password
+            raise StoreError(f"STORE_URL names no file as sqlite:///chat.db does: {kind!a}")
         try:
             reads, writes = await asyncio.to_thread(_connect, path)
         except (sqlite3.Error, ValueError) as error:
