@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from agents import RunContextWrapper, function_tool
 from agents.models.interface import Model
 from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.agents import AgentContext
+from chatkit.types import CustomTask, Workflow
 
 from app import assistant
+from app.clock import clock
 from app.context import RequestContext
 
-from .serving import Caller, serving, settings_for, text_of, thread_of
+from .serving import Caller, message, serving, settings_for, text_of, thread_of
 
 pytestmark = pytest.mark.anyio
 Chat = RunContextWrapper[AgentContext[RequestContext]]
@@ -188,9 +190,9 @@ async def test_retry_answers_anew_without_the_old_answer(store_url: str, tmp_pat
     async with talking(store_url, tmp_path, model) as caller:
         thread = thread_of(await caller.say("one"))
         await caller.say("two", thread)
-        message = (await caller.items(thread))[2]["id"]
+        second = (await caller.items(thread))[2]["id"]
         kind = "threads.retry_after_item"
-        async with caller.events(kind, thread_id=thread, item_id=message) as events:
+        async with caller.events(kind, thread_id=thread, item_id=second) as events:
             assert text_of([event async for event in events]) == "better"
         items = await caller.items(thread)
     said = [item["content"][0]["text"] for item in items]
@@ -208,3 +210,63 @@ async def test_a_quote_reaches_the_model_also_in_later_turns(
         events = await caller.say("what is this?", quoted_text="the mitochondrion")
         await caller.say("sure?", thread_of(events))
     assert [str(call.input).count("the mitochondrion") for call in model.calls] == [1, 1]
+
+
+async def stopped_at(caller: Caller, kind: str) -> list[dict[str, Any]]:
+    """Press Stop when an update of this kind was seen; return what is stored then."""
+    operation, params = message("go")
+    async with caller.events(operation, **params) as events:
+        async for event in events:
+            if event["type"] == "thread.created":
+                thread = event["thread"]["id"]
+            if event.get("update", {}).get("type") == kind:
+                break
+    for _ in range(100):
+        items = await caller.items(thread)
+        if len(items) > 1:
+            break
+        await asyncio.sleep(0.02)
+    return items
+
+
+async def test_a_widget_is_kept_as_it_was_when_the_user_stopped(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the text that had come, not as it began."""
+
+    @function_tool
+    async def growing(ctx: Chat) -> None:
+        """Grow, then hang."""
+
+        async def grow() -> AsyncGenerator[Any, None]:
+            yield clock("UTC", "It")
+            yield clock("UTC", "It is late")
+            await asyncio.Event().wait()
+
+        await ctx.context.stream_widget(grow())
+
+    tools(monkeypatch, growing)
+    async with talking(store_url, tmp_path, calls("growing")) as caller:
+        items = await stopped_at(caller, "widget.streaming_text.value_delta")
+    assert [item["type"] for item in items] == ["user_message", "widget"]
+    assert items[1]["widget"]["children"][0]["value"] == "It is late"
+
+
+async def test_a_workflow_is_kept_with_the_steps_it_had_when_the_user_stopped(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step once."""
+
+    @function_tool
+    async def working(ctx: Chat) -> None:
+        """Do two steps, then hang."""
+        await ctx.context.start_workflow(Workflow(type="custom", tasks=[CustomTask(title="one")]))
+        await asyncio.sleep(0.05)
+        await ctx.context.add_workflow_task(CustomTask(title="two"))
+        await asyncio.Event().wait()
+
+    tools(monkeypatch, working)
+    async with talking(store_url, tmp_path, calls("working")) as caller:
+        items = await stopped_at(caller, "workflow.task.added")
+    assert [item["type"] for item in items] == ["user_message", "workflow"]
+    assert [task["title"] for task in items[1]["workflow"]["tasks"]] == ["one", "two"]
