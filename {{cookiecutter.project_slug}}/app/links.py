@@ -15,7 +15,8 @@ from .context import RequestContext, context_for, owner_of
 from .errors import ApiError
 from .settings import Settings
 
-PREVIEW = re.compile(rb'"((?:preview_)?url)":"preview:([\w.-]+)"')
+PREVIEW = re.compile(rb'"((?:preview_)?url|src)":"preview:([\w.-]+)"')
+"""An image as it is stored: in an attachment, generated, or in a widget."""
 Purpose = Literal["file", "preview", "upload"]
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from app.attachments import Files
 from app.blobs import Blobs, Cloud, FilesError, Folder, Memory, key_of, open_blobs, owner_in
+from app.context import context_for
 from app.filetypes import NAME_CHARS, PREVIEW_SIDE, display_name
 
 from .serving import Caller, Served, Words, message, serving, settings_for, thread_of
@@ -268,6 +269,16 @@ async def test_a_download_is_no_page(store_url: str, tmp_path: Path) -> None:
         assert answer.headers["content-disposition"].startswith("attachment;")
         assert "sandbox" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"].startswith("private")
+
+
+async def test_only_addresses_are_signed(store_url: str, tmp_path: Path) -> None:
+    """Where an image stands, in a widget too; what somebody wrote stays as it is."""
+    async with app_for(store_url, tmp_path) as (served, _, _):
+        links, context = served.app.state.files.links, context_for("a")
+        signed = json.loads(links.sign(b'{"src":"preview:atc_1"}', context))["src"]
+        assert links.opened(signed.partition("token=")[2], "preview", "atc_1") == context
+        for text in (b'{"text":"preview:atc_1"}', json.dumps({"t": '"src":"preview:a"'}).encode()):
+            assert links.sign(text, context) == text
 
 
 async def test_an_address_is_for_one_file_one_purpose_and_a_while(
