@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from baked import STORAGES, BakedProject
 from page.browsing import CHROMIUM_FLAGS, HERE, RunningApp, Visitor, visit
 
+pytestmark = pytest.mark.product
 JS = "text/javascript"
 SCRIPT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js"
 PNG = bytes.fromhex(

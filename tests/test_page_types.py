@@ -8,6 +8,7 @@ import pytest
 
 from baked import TEMPLATE
 
+pytestmark = pytest.mark.product
 HERE = Path(__file__).parent / "page_types"
 SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}" / "app" / "static"
 

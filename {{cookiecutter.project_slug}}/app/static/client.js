@@ -94,7 +94,8 @@ function chatRow({ id, title }) {
  * @returns {Promise<string | null>} null when it was left
  */
 function ask(question, verb, value = null) {
-  const field = h("input", { value: value ?? "", hidden: value === null, "aria-label": question });
+  const field = h("input", { value: value ?? "", maxLength: 200, "aria-label": question });
+  field.hidden = value === null;
   const dialog = h("dialog", { "aria-label": question });
   const yes = h("button", { value: "yes", class: "primary" }, verb);
   const row = h("div", { class: "row" }, button("Cancel", () => dialog.close()), yes);
