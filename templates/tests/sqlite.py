@@ -1,10 +1,13 @@
 """What the store in a file promises besides the contract."""
 
 import asyncio
+import contextlib
+import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
+from chatkit.store import NotFoundError
 
 from app.store import StoreError
 
@@ -21,8 +24,11 @@ from tests.values import ALICE, message
 
 async def add(url, name):
     async with Store.open(url) as store:
-        adds = (store.add_thread_item("t", message(f"{name}-{n}"), ALICE) for n in range(50))
-        await asyncio.gather(*adds)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for ten in range(5):
+            items = (message(f"{name}-{ten}{n}") for n in range(10))
+            await asyncio.gather(*(store.add_thread_item("t", item, ALICE) for item in items))
 
 asyncio.run(add(*sys.argv[1:]))
 """
@@ -32,14 +38,21 @@ async def test_a_hundred_adds_from_two_processes_are_all_there(
     store: Store, store_url: str, pytestconfig: pytest.Config
 ) -> None:
     await store.save_thread(thread(), ALICE)
+    command, pipe = (sys.executable, "-c", ADDER, store_url), asyncio.subprocess.PIPE
     adders = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ADDER, store_url, name, cwd=pytestconfig.rootpath
+            *command, name, cwd=pytestconfig.rootpath, stdin=pipe, stdout=pipe
         )
         for name in ("one", "two")
     ]
-    assert [await adder.wait() for adder in adders] == [0, 0]
-    expected = [f"{name}-{n}" for name in ("one", "two") for n in range(50)]
+    for adder in adders:
+        assert adder.stdout
+        assert await adder.stdout.readline()
+    await asyncio.gather(*(adder.communicate(b"go\n") for adder in adders))
+    assert [adder.returncode for adder in adders] == [0, 0]
+    expected = [
+        f"{name}-{ten}{n}" for name in ("one", "two") for ten in range(5) for n in range(10)
+    ]
     assert sorted(await reading.items(store, ALICE)) == sorted(expected)
 
 
@@ -70,3 +83,98 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Pa
         async with Store.open(f"sqlite:///{other}"):
             pass
     assert other.read_text() == "Not a database. " * 100
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE threads (something TEXT)")
+        db.execute("PRAGMA user_version = 1000")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"STORE_URL.*1000"):
+        async with Store.open(f"sqlite:///{path}"):
+            pass
+    assert path.read_bytes() == before
+
+
+async def test_a_file_that_another_process_keeps_is_refused_in_time(store_url: str) -> None:
+    """A start ends within 5 s; so does a write, and the next one works again."""
+    async with Store.open(store_url) as store:
+        await store.save_thread(thread(), ALICE)
+        with contextlib.closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with asyncio.timeout(10):
+                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                    await store.add_thread_item("t", message("a"), ALICE)
+                with pytest.raises(StoreError, match="locked"):
+                    async with Store.open(store_url):
+                        pass
+            assert (await store.load_thread("t", ALICE)).id == "t"
+        await store.add_thread_item("t", message("b"), ALICE)
+        assert await reading.items(store, ALICE) == ["b"]
+
+
+async def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(store: Store) -> None:
+    """What was acknowledged is there, the rest is not, and what makes room still works."""
+    await store.save_thread(thread(), ALICE)
+    store._writer._db.execute("PRAGMA max_page_count = 60")
+    adds = (store.add_thread_item("t", message(f"i{n}", "x" * 4000), ALICE) for n in range(200))
+    answers = await asyncio.gather(*adds, return_exceptions=True)
+    stored = [f"i{n}" for n, answer in enumerate(answers) if answer is None]
+    assert await reading.items(store, ALICE) == stored
+    failures = [answer for answer in answers if answer is not None]
+    assert failures
+    assert {str(failure) for failure in failures} == {"database or disk is full"}
+    await store.delete_thread("t", ALICE)
+
+
+async def test_a_read_only_file_is_an_error_that_ends_nothing(store: Store) -> None:
+    await store.save_thread(thread(), ALICE)
+    store._writer._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await store.add_thread_item("t", message("a"), ALICE)
+    assert await reading.items(store, ALICE) == []
+    store._writer._db.execute("PRAGMA query_only = OFF")
+    await store.add_thread_item("t", message("a"), ALICE)
+    assert await reading.items(store, ALICE) == ["a"]
+
+
+async def test_one_that_fails_does_not_fail_those_who_share_its_commit(store: Store) -> None:
+    await store.save_thread(thread(), ALICE)
+    adds = [
+        store.add_thread_item("gone" if n % 3 else "t", message(f"i{n}"), ALICE) for n in range(60)
+    ]
+    answers = await asyncio.gather(*adds, return_exceptions=True)
+    assert [type(a) for a in answers] == [NotFoundError if n % 3 else type(None) for n in range(60)]
+    assert await reading.items(store, ALICE) == [f"i{n}" for n in range(0, 60, 3)]
+
+
+async def test_cancelled_calls_lose_nothing_that_was_acknowledged(store: Store) -> None:
+    """Each of them has happened or not, and the thread goes on."""
+    await store.save_thread(thread(), ALICE)
+    adds = [
+        asyncio.create_task(store.add_thread_item("t", message(f"i{n}"), ALICE)) for n in range(300)
+    ]
+    await asyncio.sleep(0.003)
+    for add in adds[::2]:
+        add.cancel()
+    answers = await asyncio.gather(*adds, return_exceptions=True)
+    acknowledged = {f"i{n}" for n, answer in enumerate(answers) if answer is None}
+    stored = await reading.items(store, ALICE)
+    assert acknowledged <= set(stored)
+    assert len(stored) == len(set(stored))
+
+
+async def test_closing_waits_for_what_was_asked(store_url: str) -> None:
+    async with Store.open(store_url) as store:
+        await store.save_thread(thread(), ALICE)
+        adds = [
+            asyncio.create_task(store.add_thread_item("t", message(f"i{n}"), ALICE))
+            for n in range(50)
+        ]
+        await asyncio.sleep(0)
+    await asyncio.gather(*adds)
+    with pytest.raises(sqlite3.ProgrammingError):
+        await store.ping()
+    async with Store.open(store_url) as again:
+        assert len(await reading.items(again, ALICE)) == 50
