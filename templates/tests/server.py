@@ -22,8 +22,11 @@ from tests.values import ALICE, message
 
 async def add(url, name):
     async with Store.open(url) as store:
-        adds = (store.add_thread_item("t", message(f"{name}-{n}"), ALICE) for n in range(50))
-        await asyncio.gather(*adds)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for ten in range(5):
+            items = (message(f"{name}-{ten}{n}") for n in range(10))
+            await asyncio.gather(*(store.add_thread_item("t", item, ALICE) for item in items))
 
 asyncio.run(add(*sys.argv[1:]))
 """
@@ -33,14 +36,21 @@ async def test_a_hundred_adds_from_two_processes_are_all_there(
     store: Store, store_url: str, pytestconfig: pytest.Config
 ) -> None:
     await store.save_thread(thread(), ALICE)
+    command, pipe = (sys.executable, "-c", ADDER, store_url), asyncio.subprocess.PIPE
     adders = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ADDER, store_url, name, cwd=pytestconfig.rootpath
+            *command, name, cwd=pytestconfig.rootpath, stdin=pipe, stdout=pipe
         )
         for name in ("one", "two")
     ]
-    assert [await adder.wait() for adder in adders] == [0, 0]
-    expected = [f"{name}-{n}" for name in ("one", "two") for n in range(50)]
+    for adder in adders:
+        assert adder.stdout
+        assert await adder.stdout.readline()
+    await asyncio.gather(*(adder.communicate(b"go\n") for adder in adders))
+    assert [adder.returncode for adder in adders] == [0, 0]
+    expected = [
+        f"{name}-{ten}{n}" for name in ("one", "two") for ten in range(5) for n in range(10)
+    ]
     assert sorted(await reading.items(store, ALICE)) == sorted(expected)
 
 
