@@ -24,6 +24,8 @@ NO_WHEEL = (
     "STORE_URL=redis://127.0.0.1:6379/0 (tests: TEST_STORE_URL)"
 )
 PR_SET_PDEATHSIG = 1
+WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 15)"
+"""Where the kernel does not tell a child of its parent's end, a pipe that closes does."""
 
 
 class Server:
@@ -35,6 +37,7 @@ class Server:
         self.password = secrets.token_hex(16)  # keeps the machine's other users out
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -53,6 +56,7 @@ class Server:
                 port = self.port or _free_port()
                 if self._launch(program, port, lock):
                     self.port = port
+                    self._watch()
                     return
         finally:
             os.close(lock)  # Valkey has its own copy: the lock is held as long as it lives
@@ -68,6 +72,10 @@ class Server:
         self._end(signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> None:
+        if self._watcher:
+            with self._watcher as watcher:
+                watcher.kill()
+            self._watcher = None
         if self._process:
             self._process.send_signal(how)
             self._process.wait(30)
@@ -119,6 +127,12 @@ class Server:
         self._process = None
         return False
 
+    def _watch(self) -> None:
+        """End the server with this process also where it is not Linux."""
+        if sys.platform != "linux" and self._process:
+            command = [sys.executable, "-c", WATCH, str(self._process.pid)]
+            self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
     def _answers(self, port: int) -> bool:
         """Say whether it is this server that answers, and has loaded its data."""
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
@@ -148,8 +162,8 @@ def engine(data: Path | None = None) -> Iterator[str]:
     """Run a Valkey and yield its URL; without a folder its data go when it ends.
 
     With a folder a write is on the disk before it is acknowledged (`appendfsync always`).
-    One folder serves one server at a time: RuntimeError. On Linux the server ends with this
-    process, however that ends.
+    One folder serves one server at a time: RuntimeError. The server ends with this process,
+    however that ends.
     """
     with tempfile.TemporaryDirectory(prefix="valkey-", ignore_cleanup_errors=True) as throwaway:
         server = Server(data) if data else Server(Path(throwaway), fsync="everysec")
