@@ -14,13 +14,14 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 from chatkit.store import NotFoundError
-from chatkit.types import Page, ThreadMetadata
+from chatkit.types import Attachment, Page, ThreadItem, ThreadMetadata
 
 from .attachments import Files, size_of
 from .blobs import PARTS, key_of, owner_in
@@ -33,7 +34,7 @@ Line = dict[str, Any]
 PAGE = 100
 BATCH_LINES, BATCH_CHARS = 1000, 32 << 20
 """How much an import holds at once; the threads of a batch are written side by side."""
-SIDE_BY_SIDE = 16
+CLEAR = "\r\x1b[K"
 UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
@@ -51,12 +52,11 @@ class Counts(dict[str, int]):
         self[name] = self.get(name, 0) + number
         if sys.stderr.isatty() and time.monotonic() > self.shown + 0.2:
             self.shown = time.monotonic()
-            sys.stderr.write(f"\r{self}\x1b[K")
+            sys.stderr.write(f"{CLEAR}{self}")
 
-    def end(self, verb: str) -> None:
+    def end(self, command: str) -> None:
         """Say in one line what was done."""
-        start = "\r\x1b[K" if sys.stderr.isatty() else ""
-        sys.stderr.write(f"{start}{verb} {self}\n")
+        sys.stderr.write(f"{CLEAR if self.shown else ''}{command}: {self}\n")
 
     def __str__(self) -> str:
         """Return `3 threads, 41 items`."""
@@ -82,7 +82,7 @@ def main(arguments: list[str], settings: Settings) -> int:
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (DataError, OSError) as error:
+    except (DataError, OSError, UnicodeDecodeError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
 
@@ -99,12 +99,14 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
     async with open_store(settings) as store, Files.open(settings, store) as files:
         match options.command:
             case "export":
-                async for owner in store.owners() if options.all else _only(options.user):
+                everyone = [owner async for owner in store.owners()]
+                for owner in everyone if options.all else [options.user]:
                     async for line in export_lines(owner, store, files, counts):
                         sys.stdout.write(json.dumps(line) + "\n")
                 sys.stdout.flush()
             case "import":
-                with _opened(options.file) as lines:
+                path = options.file and Path(options.file)
+                with path.open(encoding="utf-8") if path else nullcontext(sys.stdin) as lines:
                     await import_lines(lines, store, files, counts)
             case "forget":
                 await forget(options.user, store, files, counts)
@@ -113,18 +115,8 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
             case "sweep":
                 records, objects = await files.sweep()
                 counts |= {"records": records, "objects": objects}
-    counts.end(f"{options.command}:")
+    counts.end(options.command)
     return 0 if counts or options.command not in ("export", "forget") else 1
-
-
-def _opened(name: str | None) -> AbstractContextManager[TextIO]:
-    if name is None:
-        return nullcontext(sys.stdin)
-    return Path(name).open(encoding="utf-8", errors="surrogateescape")
-
-
-async def _only(owner: str) -> AsyncIterator[str]:
-    yield owner
 
 
 async def _walk(load: Callable[[str | None], Awaitable[Page[T]]]) -> AsyncIterator[T]:
@@ -148,29 +140,28 @@ async def export_lines(
     context = context_for(owner)
     async for thread in _walk(lambda after: store.load_threads(PAGE, after, "asc", context)):
         counts.add("threads")
+        inside = {"owner": owner, "thread_id": thread.id}
         yield {"owner": owner, "thread": thread.model_dump(mode="json")}
-        async for line in _thread_lines(thread, store, files, context, counts):
-            yield {"owner": owner, "thread_id": thread.id} | line
+        for attachment in await store.load_attachments(thread.id, context):
+            yield inside | await _file_line(attachment, files, context, counts)
+        async for item in _walk(partial(_items, store, thread.id, context)):
+            counts.add("items")
+            yield inside | {"item": item.model_dump(mode="json")}
+        if feedback := await store.load_feedback(thread.id, context):
+            yield inside | {"feedback": feedback}
     for attachment in await store.load_attachments(None, context):
         if attachment.thread_id is None:
             yield {"owner": owner} | await _file_line(attachment, files, context, counts)
 
 
-async def _thread_lines(
-    thread: ThreadMetadata, store: ChatStore, files: Files, context: RequestContext, counts: Counts
-) -> AsyncIterator[Line]:
-    for attachment in await store.load_attachments(thread.id, context):
-        yield await _file_line(attachment, files, context, counts)
-    items = _walk(lambda after: store.load_thread_items(thread.id, after, PAGE, "asc", context))
-    async for item in items:
-        counts.add("items")
-        yield {"item": item.model_dump(mode="json")}
-    if feedback := await store.load_feedback(thread.id, context):
-        yield {"feedback": feedback}
+async def _items(
+    store: ChatStore, thread_id: str, context: RequestContext, after: str | None
+) -> Page[ThreadItem]:
+    return await store.load_thread_items(thread_id, after, PAGE, "asc", context)
 
 
 async def _file_line(
-    attachment: Any, files: Files, context: RequestContext, counts: Counts
+    attachment: Attachment, files: Files, context: RequestContext, counts: Counts
 ) -> Line:
     counts.add("files")
     line: Line = {"attachment": attachment.model_dump(mode="json")}
@@ -191,50 +182,47 @@ async def import_lines(
     Raises:
         DataError: names the line that cannot be read or stored.
     """
-    turn = asyncio.Semaphore(SIDE_BY_SIDE)
+    turn = asyncio.Semaphore(16)
 
-    async def write(owner: str, group: list[tuple[int, Line]]) -> None:
+    async def write(group: list[tuple[int, Line]]) -> None:
         async with turn:
             for number, line in group:
-                await _at(number, _write(line, context_for(owner), store, files, counts))
+                await _at(number, _write(line, store, files, counts))
 
     for batch in _batches(lines):
         groups: dict[tuple[str, str], list[tuple[int, Line]]] = {}
         for number, text in batch:
             line = _parsed(number, text)
             if "thread" in line:  # one after the other: equal times are in the order of saving
-                await _at(number, _write(line, context_for(line["owner"]), store, files, counts))
+                await _at(number, _write(line, store, files, counts))
             else:
                 key = line["owner"], str(line.get("thread_id"))
                 groups.setdefault(key, []).append((number, line))
         try:
             async with asyncio.TaskGroup() as tasks:
-                for (owner, _), group in groups.items():
-                    tasks.create_task(write(owner, group))
+                for group in groups.values():
+                    tasks.create_task(write(group))
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[tuple[int, str]]]:
-    batch: list[tuple[int, str]] = []
-    size = 0
+    batch, size = list[tuple[int, str]](), 0
     for number, text in enumerate(lines, 1):
         batch.append((number, text))
         size += len(text)
         if len(batch) == BATCH_LINES or size > BATCH_CHARS:
             yield batch
-            batch, size = [], 0
+            batch, size = list[tuple[int, str]](), 0
     yield batch
 
 
 def _parsed(number: int, text: str) -> Line:
-    try:
+    with suppress(ValueError):
         line = json.loads(text)
-    except ValueError:
-        line = None
-    if not isinstance(line, dict) or not isinstance(line.get("owner"), str):
-        raise DataError(f"Line {number} is no line of an export.")
-    return line
+        if isinstance(line, dict) and isinstance(line.get("owner"), str):
+            return line
+    raise DataError(f"Line {number} is no line of an export.")
 
 
 async def _at(number: int, work: Awaitable[None]) -> None:
@@ -246,9 +234,8 @@ async def _at(number: int, work: Awaitable[None]) -> None:
         raise DataError(f"Line {number} cannot be stored: {reason}") from error
 
 
-async def _write(
-    line: Line, context: RequestContext, store: ChatStore, files: Files, counts: Counts
-) -> None:
+async def _write(line: Line, store: ChatStore, files: Files, counts: Counts) -> None:
+    context = context_for(line["owner"])
     match line:
         case {"thread": document}:
             thread = ThreadMetadata.model_validate(document)
@@ -307,8 +294,7 @@ async def purge(age: float, store: ChatStore, files: Files, counts: Counts) -> N
 async def _delete(
     thread: ThreadMetadata, files: Files, context: RequestContext, counts: Counts
 ) -> None:
-    gone = await files.delete_thread(thread.id, context)
     counts.add("threads")
-    for attachment in gone:
+    for attachment in await files.delete_thread(thread.id, context):
         counts.add("files")
         counts.add("bytes", size_of(attachment))
