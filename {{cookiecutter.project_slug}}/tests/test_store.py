@@ -66,6 +66,8 @@ async def test_page_says_has_more_only_while_more_follow(store: Store) -> None:
     await fill(store, ["a", "b", "c"])
     page = await store.load_thread_items("t", None, 2, "asc", ALICE)
     assert (reading.ids(page), page.has_more, page.after) == (["a", "b"], True, "b")
+    page = await store.load_thread_items("t", None, 3, "asc", ALICE)
+    assert (reading.ids(page), page.has_more, page.after) == (["a", "b", "c"], False, None)
     page = await store.load_thread_items("t", "b", 2, "asc", ALICE)
     assert (reading.ids(page), page.has_more, page.after) == (["c"], False, None)
     page = await store.load_thread_items("t", "c", 2, "asc", ALICE)
