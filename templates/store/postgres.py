@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -136,6 +136,7 @@ plans made while a table is small are kept.
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+Slot: TypeAlias = "tuple[int, float, Connection | None]"
 Connect: TypeAlias = Callable[[], Awaitable[Connection]]
 
 
@@ -145,9 +146,9 @@ class PostgresStore(Store[RequestContext]):
     def __init__(self, connect: Connect, schema: str, pool_size: int) -> None:
         self._connect = connect
         self._schema = schema
-        self._slots: asyncio.LifoQueue[tuple[float, Connection | None]] = asyncio.LifoQueue()
-        for _ in range(pool_size):
-            self._slots.put_nowait((0, None))
+        self._slots: asyncio.PriorityQueue[Slot] = asyncio.PriorityQueue()
+        for number in range(pool_size):
+            self._slots.put_nowait((number, 0, None))
         self._busy: dict[Connection, float] = {}
         self._closed = False
 
@@ -192,39 +193,36 @@ class PostgresStore(Store[RequestContext]):
                     await connection.execute(f'CREATE SCHEMA "{self._schema}"')
                 table, version = f"{self._schema}.migration", 0
                 if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
-                    newest = self._sql("SELECT max(version) FROM chatkit.migration")
+                    newest = _sql(self._schema, "SELECT max(version) FROM chatkit.migration")
                     version = await connection.fetchval(newest)
                 if version > len(MIGRATIONS):
                     raise StoreError(f"{table} is at {version}, newer than the app: update the app")
-                record = self._sql("INSERT INTO chatkit.migration VALUES ($1)")
+                record = _sql(self._schema, "INSERT INTO chatkit.migration VALUES ($1)")
                 for number, step in enumerate(MIGRATIONS[version:], version + 1):
-                    await connection.execute(self._sql(step))
+                    await connection.execute(_sql(self._schema, step))
                     await connection.execute(record, number)
         finally:
             connection.terminate()
 
-    def _sql(self, statement: str) -> str:
-        return statement.replace("chatkit.", f'"{self._schema}".')
-
     async def _run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on the connection that was used last or a new one.
+        """Return the rows of a statement, on the first free connection: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice. asyncpg's own pool would cost a task for each statement.
         """
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")
+        number, rested, connection = await self._slots.get()
         started, fresh = time.monotonic(), False
-        rested, connection = await self._slots.get()
         try:
             if connection and started - rested > IDLE_SECONDS:
                 connection.terminate()  # what lies between may have forgotten it
             while True:
                 if connection is None or connection.is_closed():
                     connection, fresh = await self._connect(), True
-                self._busy[connection] = started
+                self._busy[connection] = time.monotonic()
                 try:
-                    return await connection.fetch(self._sql(statement), *values)
+                    return await connection.fetch(_sql(self._schema, statement), *values)
                 except LOST:
                     self._disconnect()  # where one is dead, all are
                     if fresh or time.monotonic() - started > ANSWER_SECONDS:
@@ -237,16 +235,16 @@ class PostgresStore(Store[RequestContext]):
                 connection.terminate()
             raise
         finally:
-            self._slots.put_nowait((time.monotonic(), connection))
+            self._slots.put_nowait((number, time.monotonic(), connection))
             if self._closed:
                 self._disconnect()
 
     def _disconnect(self) -> None:
         """End the connections that rest; their slots stay."""
-        for rested, connection in [self._slots.get_nowait() for _ in range(self._slots.qsize())]:
-            if connection:
-                connection.terminate()
-            self._slots.put_nowait((rested, connection))
+        for slot in [self._slots.get_nowait() for _ in range(self._slots.qsize())]:
+            if slot[2]:
+                slot[2].terminate()
+            self._slots.put_nowait(slot)
 
     async def _watch(self) -> None:
         """Cut off what gets no answer; asyncpg itself would wait as long again."""
@@ -266,8 +264,9 @@ class PostgresStore(Store[RequestContext]):
         self, statement: str, context: RequestContext, *values: str | int | None
     ) -> list[asyncpg.Record]:
         """Do the same with ids that a stranger may have made up: what cannot be, is not there."""
-        found = all(storable(value) for value in values if isinstance(value, str))
-        return await self._write(statement, context, *values) if found else []
+        ids = (value for value in values if isinstance(value, str))
+        possible = all(each.isprintable() or storable(each) for each in ids)  # the first is fast
+        return await self._run(statement, _owner(context), *values) if possible else []
 
     async def _page(
         self,
@@ -280,13 +279,11 @@ class PostgresStore(Store[RequestContext]):
     ) -> Page[Any]:
         """Return a page: the texts are written for asc, and one element more is asked for."""
         limit, after, order = window
-        if limit <= 0 or not all(map(storable, (after, *ids))):
+        if limit <= 0:
             return Page()
-        statement = statement.replace("CURSOR", "" if after is None else cursor)
-        if order == "desc":
-            statement = statement.replace(" > ", " < ").replace(" ASC", " DESC")
-        values = (min(limit, 2**40) + 1, *ids, *([] if after is None else [after]))
-        rows = await self._write(statement, context, *values)
+        keys = ids if after is None else (*ids, after)
+        statement = _directed(statement, "" if after is None else cursor, order == "desc")
+        rows = await self._find(statement, context, min(limit, 2**40) + 1, *keys)
         docs, more = [row[0] for row in rows[:limit]], len(rows) > limit
         found = adapter.validate_json(f"[{','.join(docs)}]")  # at once: it is faster
         return Page(data=found, has_more=more, after=found[-1].id if more else None)
@@ -558,6 +555,20 @@ def _title(title: str | None) -> str:
     """Return how a stored thread with this title begins: it is the first field of its JSON."""
     thread = ThreadMetadata(title=title, id="", created_at=datetime.fromtimestamp(0, UTC))
     return dump(thread).partition('"id":""')[0]
+
+
+@cache
+def _sql(schema: str, statement: str) -> str:
+    return statement.replace("chatkit.", f'"{schema}".')
+
+
+@cache
+def _directed(statement: str, cursor: str, desc: bool) -> str:
+    """Return a page's statement, which is written for asc, for this cursor and direction."""
+    statement = statement.replace("CURSOR", cursor)
+    if desc:
+        statement = statement.replace(" > ", " < ").replace(" ASC", " DESC")
+    return statement
 
 
 def _split(url: str) -> tuple[str, str, str]:
