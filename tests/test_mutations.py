@@ -71,7 +71,7 @@ EVERYWHERE = [
 ]
 STORES = {
     "memory": [
-        Defect("the owner is not looked at", "owner_of(context)", '""', FOREIGN),
+        Defect("the owner is not looked at", "owner_of(context)", "str()", FOREIGN),
         Defect(
             "the cursor is off by one",
             "bisect_right(self._places, cursor)",
@@ -170,7 +170,7 @@ STORES = {
         ),
     ],
     "redis": [
-        Defect("the owner is not looked at", "owner_of(context)", '""', FOREIGN),
+        Defect("the owner is not looked at", "owner_of(context)", "str()", FOREIGN),
         Defect("the cursor is off by one", "first = rank + 1", "first = rank", WALK),
         Defect(
             "add without upsert",

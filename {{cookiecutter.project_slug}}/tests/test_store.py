@@ -42,9 +42,11 @@ async def test_walk_gives_each_thread_once_when_fifty_times_are_equal(store: Sto
 
 async def test_items_come_in_the_order_of_adding_not_of_time(store: Store) -> None:
     await store.save_thread(thread(), ALICE)
-    for n, moment in enumerate([at(5), at(-5), *TIMES, at(0)]):
-        await store.add_thread_item("t", message(f"i{n}", created_at=moment), ALICE)
-    assert await reading.items(store, ALICE) == [f"i{n}" for n in range(len(TIMES) + 3)]
+    moments = [at(5), at(-5), *TIMES, at(0)]
+    names = [f"i{99 - n}" for n in range(len(moments))]  # nor of their names
+    for name, moment in zip(names, moments, strict=True):
+        await store.add_thread_item("t", message(name, created_at=moment), ALICE)
+    assert await reading.items(store, ALICE) == names
 
 
 async def test_threads_come_by_time_and_naive_counts_as_utc(store: Store) -> None:
