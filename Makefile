@@ -25,7 +25,7 @@ test-full: | $(BAKED) ## the long rounds too: crashes, stops, mutations, 100,000
 	"$(UV)" run pytest -n 2 -m ""
 
 test-mutation: | $(BAKED) ## sow defects one at a time; the apps' own tests must catch each
-	"$(UV)" run pytest -m mutation
+	"$(UV)" run pytest -n 2 -m mutation
 
 bench: | $(BAKED) ## baking, the stores and the server against their floors
 	"$(UV)" run python benchmarks/bake.py
