@@ -42,7 +42,9 @@ def new_id(kind: StoreItemType) -> str:
 
 def storable(text: str | None) -> bool:
     """Say whether every engine can hold this id: no NUL, no lone surrogate."""
-    return text is None or not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+    if text is None or text.isprintable():  # nearly always, and fast
+        return True
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def require_storable(**ids: str | None) -> None:
@@ -108,11 +110,17 @@ class Shelf(Generic[T]):
 
     def put(self, key: str, value: T, rank: int = 0) -> None:
         """Put a value behind all others of its rank, or in the place of the one with its id."""
-        self._count += 1
-        number = self._held[key][0][1] if key in self._held else self._count
-        self.pop(key)
-        insort(self._places, (rank, number, key))
-        self._held[key] = (rank, number, key), value
+        place = self._held[key][0] if key in self._held else None
+        if place is None or place[0] != rank:
+            self._count += 1
+            number = place[1] if place else self._count
+            self.pop(key)
+            place = (rank, number, key)
+            if self._places and place < self._places[-1]:
+                insort(self._places, place)
+            else:
+                self._places.append(place)  # nearly always
+        self._held[key] = place, value
 
     def pop(self, key: str) -> T | None:
         place, value = self._held.pop(key, (None, None))
@@ -249,7 +257,9 @@ class MemoryStore(Store[RequestContext]):
     ) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
-        doc = dump(item.model_copy(update={"thread_id": thread_id})).encode()
+        if item.thread_id != thread_id:
+            item = item.model_copy(update={"thread_id": thread_id})
+        doc = dump(item).encode()
         self._find(thread_id, context).items.put(item.id, doc)
 
     save_item = add_thread_item  # both add, both replace

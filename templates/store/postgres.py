@@ -45,7 +45,9 @@ def new_id(kind: StoreItemType) -> str:
 
 def storable(text: str | None) -> bool:
     """Say whether every engine can hold this id: no NUL, no lone surrogate."""
-    return text is None or not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+    if text is None or text.isprintable():  # nearly always, and fast
+        return True
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def require_storable(**ids: str | None) -> None:
@@ -265,7 +267,7 @@ class PostgresStore(Store[RequestContext]):
     ) -> list[asyncpg.Record]:
         """Do the same with ids that a stranger may have made up: what cannot be, is not there."""
         ids = (value for value in values if isinstance(value, str))
-        possible = all(each.isprintable() or storable(each) for each in ids)  # the first is fast
+        possible = all(map(storable, ids))
         return await self._run(statement, _owner(context), *values) if possible else []
 
     async def _page(
@@ -395,7 +397,9 @@ class PostgresStore(Store[RequestContext]):
     ) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
-        doc = dump(item.model_copy(update={"thread_id": thread_id}))
+        if item.thread_id != thread_id:
+            item = item.model_copy(update={"thread_id": thread_id})
+        doc = dump(item)
         statement = """
             WITH locked AS (
                 SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL

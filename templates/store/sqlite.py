@@ -44,7 +44,9 @@ def new_id(kind: StoreItemType) -> str:
 
 def storable(text: str | None) -> bool:
     """Say whether every engine can hold this id: no NUL, no lone surrogate."""
-    return text is None or not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+    if text is None or text.isprintable():  # nearly always, and fast
+        return True
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def require_storable(**ids: str | None) -> None:
