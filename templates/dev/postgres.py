@@ -91,7 +91,7 @@ class Server:
         options = _process_options(programs, self.data.parent)
         with _lock(self.data) as lock:
             if not self.data.exists():
-                _initialise(programs, self.data, options)
+                _initialise(programs, self.data, options, *self._settings)
             command = [str(programs / "postgres"), "-D", str(self.data), "-p", str(self._port)]
             settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", *self._settings]
             if sys.platform == "linux":  # after a crash, one call and not one for each file
@@ -222,7 +222,7 @@ class _Child:
             os._exit(1)
 
 
-def _initialise(programs: Path, data: Path, options: dict[str, Any]) -> None:
+def _initialise(programs: Path, data: Path, options: dict[str, Any], *settings: str) -> None:
     """Make the data folder under another name first: one that is there is complete."""
     draft, password = _beside(data, ".draft"), _beside(data, ".password")
     shutil.rmtree(draft, ignore_errors=True)
@@ -235,6 +235,7 @@ def _initialise(programs: Path, data: Path, options: dict[str, Any]) -> None:
     command = [str(programs / "initdb"), "-D", str(draft), "-U", "postgres"]
     command += ["--pwfile", str(password)]
     command += ["--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"]
+    command += ["--no-sync"] if "fsync=off" in settings else []
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if done.returncode:
         raise RuntimeError(f"initdb cannot make {data}: {done.stderr.strip().splitlines()[-1:]}")
