@@ -163,6 +163,9 @@ def test_a_name_on_the_command_line_is_kept_intact(
     """The same for `project_name=...`, without Jinja's braces: cookiecutter renders those."""
     project = bake(project_name=name)
     assert_shows(project.path, name)
+    ruff = str(Path(sys.executable).with_name("ruff"))
+    project.check(ruff, "check", "app/__init__.py")
+    project.check(ruff, "format", "--check", "app/__init__.py")
     assert not list(project.path.parent.rglob(CANARY))
     assert not Path(CANARY).exists()
 
