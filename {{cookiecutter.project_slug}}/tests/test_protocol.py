@@ -166,7 +166,7 @@ async def test_requests_past_the_limit_wait(store_url: str, tmp_path: Path) -> N
 async def test_one_user_has_so_many_answers_at_once(store_url: str, tmp_path: Path) -> None:
     """The next one gets 429; nobody else does."""
     settings = settings_for(store_url, tmp_path, turns_per_user=1)
-    async with serving(settings, Words(5000)) as served:
+    async with serving(settings, Words(1000)) as served:
         async with served.caller() as caller, served.caller() as other:
             await caller.op("threads.list")
             kind, params = message("hello")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from chatkit.types import LockedStatus
 
 from app.context import context_for
+from app.streaming import Turn
 
 from .serving import (
     Caller,
@@ -116,6 +117,29 @@ async def test_a_reader_that_never_reads_loses_nothing(store_url: str, tmp_path:
             assert len(await hidden_items(served, thread_id)) == 1
 
 
+async def test_a_second_stop_does_not_cut_the_clean_up_of_the_first() -> None:
+    """The stop button, the closed connection and the end of the app may come together."""
+    stored = False
+
+    async def answer() -> AsyncGenerator[bytes, None]:
+        nonlocal stored
+        try:
+            yield b"data: {}"
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            stored = True
+
+    turn = Turn("turn", "ada")
+    turn.task = asyncio.create_task(turn.drive(answer()))
+    await turn.first()
+    for _ in range(3):
+        turn.stop()
+        await asyncio.sleep(0)
+    await turn.task
+    assert stored
+
+
 async def test_a_message_right_after_stop_is_answered(store_url: str, tmp_path: Path) -> None:
     """Stop, then type: the second message waits for the first answer's clean-up."""
     model = Words(30)
@@ -130,8 +154,11 @@ async def test_a_message_right_after_stop_is_answered(store_url: str, tmp_path: 
     assert [item["type"] for item in items] == ["user_message", "assistant_message"] * 2
 
 
-async def test_a_second_message_during_an_answer_is_refused(store_url: str, tmp_path: Path) -> None:
+async def test_a_second_message_during_an_answer_is_refused(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two answers at once would both answer the second message."""
+    monkeypatch.setattr("app.server.CLAIM_SECONDS", 0.2)
     async with serving(settings_for(store_url, tmp_path), Words(5000)) as served:
         async with served.caller() as caller:
             kind, params = message("first")
@@ -181,6 +208,23 @@ async def test_a_thread_deleted_during_its_answer_stays_deleted(
                 seen = [event async for event in events]
             assert "error" not in [event["type"] for event in seen]
             assert (await caller.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
+            assert (await caller.op("threads.list")).json()["data"] == []
+
+
+async def test_a_thread_that_another_worker_deletes_ends_its_answer_quietly(
+    store_url: str, tmp_path: Path
+) -> None:
+    """Nobody stops the answer here; its next write meets the tombstone."""
+    async with serving(settings_for(store_url, tmp_path), Words(40)) as served:
+        async with served.caller() as caller:
+            kind, params = message("hello")
+            async with caller.events(kind, **params) as events:
+                thread_id = thread_of([await anext(events)])
+                store = served.app.state.store
+                owner = await anext(store.owners())
+                await store.delete_thread(thread_id, context_for(owner))
+                seen = [event["type"] async for event in events]
+            assert "error" not in seen
             assert (await caller.op("threads.list")).json()["data"] == []
 
 
