@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from pytest_cookies.plugin import Cookies
@@ -12,6 +13,7 @@ from baked import BakedProject
 
 CI = bool(os.environ.get("CI"))
 TIMES: dict[str, dict[str, float]] = {}
+DEFECTS: list[tuple[str, str, str, float]] = []
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +46,12 @@ def tool() -> Callable[[str], str]:
     return find
 
 
+@pytest.fixture(scope="session")
+def type_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return mypy's cache for all apps of a run: each worker reads the SDK once."""
+    return tmp_path_factory.getbasetemp() / "mypy"
+
+
 @pytest.fixture
 def timed(request: pytest.FixtureRequest) -> Iterator[None]:
     """Report the time of one step of one combination: `test_step[combination]`."""
@@ -72,17 +80,28 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Collect the times of the combinations, from every worker."""
-    seconds = dict(report.user_properties).get("seconds")
+    """Collect the times of the combinations and the sown defects, from every worker."""
+    properties = dict(report.user_properties)
+    if report.when == "teardown" and "defect" in properties:
+        DEFECTS.append(properties["defect"])
+    seconds = properties.get("seconds")
     if report.when == "teardown" and isinstance(seconds, float):
-        step, _, combination = report.nodeid.rpartition("::")[2].rstrip("]").partition("[")
-        TIMES.setdefault(combination.split("@")[0], {})[step.removeprefix("test_")] = seconds
+        step, _, rest = report.nodeid.rpartition("::")[2].partition("[")
+        TIMES.setdefault(rest.partition("]")[0], {})[step.removeprefix("test_")] = seconds
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of combinations."""
-    if not TIMES:
-        return
+    """Print the table of combinations, and that of the sown defects."""
+    if TIMES:
+        _print_times(terminalreporter)
+    if DEFECTS:
+        terminalreporter.section("sown defects: where, what, seconds, caught by")
+        width = max(len(name) for _, name, _, _ in DEFECTS)
+        for place, name, test, seconds in sorted(DEFECTS):
+            terminalreporter.write_line(f"{place:8}  {name:{width}}  {seconds:4.1f}  {test}")
+
+
+def _print_times(terminalreporter: pytest.TerminalReporter) -> None:
     steps = sorted({step for row in TIMES.values() for step in row})
     width = max(map(len, TIMES))
     terminalreporter.section("seconds for each combination")

@@ -135,12 +135,16 @@ def test_the_templates_readme_runs(tmp_path: Path, reader: Callable[[Path], Read
     "storage", [pytest.param(s, marks=pytest.mark.xdist_group(f"{s}-dict")) for s in STORAGES]
 )
 def test_an_apps_readme_runs(
-    bake: Callable[..., BakedProject], reader: Callable[[Path], Reader], storage: str
+    bake: Callable[..., BakedProject],
+    reader: Callable[[Path], Reader],
+    type_cache: Path,
+    storage: str,
 ) -> None:
     """From a fresh bake: run it, talk to it, test it, check it, back it up."""
     project = bake(storage_type=storage)
     one = reader(project.path)
     one.environment["PYTEST_ADDOPTS"] = "-k readme"  # test_product.py runs all of them
+    one.environment["MYPY_CACHE_DIR"] = str(type_cache)
     ran = one.follow("README.md", NOT_RUN["app"])
     assert ran == (5 if storage == "sqlite" else 4)
 
