@@ -220,6 +220,9 @@ async def test_a_thread_that_another_worker_deletes_ends_its_answer_quietly(
             kind, params = message("hello")
             async with caller.events(kind, **params) as events:
                 thread_id = thread_of([await anext(events)])
+                async for event in events:
+                    if event["type"] == "thread.item.updated":
+                        break
                 store = served.app.state.store
                 owner = await anext(store.owners())
                 await store.delete_thread(thread_id, context_for(owner))
