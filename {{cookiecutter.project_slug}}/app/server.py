@@ -132,10 +132,11 @@ class AppServer(ChatKitServer[RequestContext]):
             async for event in self._process_streaming_impl(request, context):
                 if isinstance(event, ThreadCreatedEvent):
                     await self._claim(turn, event.thread.id, context)
-                if isinstance(event, ErrorEvent) and event.code == ErrorCode.STREAM_ERROR:
+                if isinstance(event, ErrorEvent):
                     if not await self._exists(turn.thread_id, context):
                         return  # deleted meanwhile: there is nobody to tell
-                    yield self._frame(unavailable(context))
+                    known = event.code != ErrorCode.STREAM_ERROR
+                    yield self._frame(event if known else unavailable(context))
                 else:
                     yield self._files.links.sign(self._frame(event), context)
         except asyncio.CancelledError:
