@@ -11,10 +11,11 @@ import random
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -29,6 +30,7 @@ few_or_many = pytest.mark.parametrize(
     "rounds", [pytest.param(5, id="few"), pytest.param(100, id="many", marks=pytest.mark.full)]
 )
 Event = dict[str, Any]
+T = TypeVar("T")
 
 
 @pytest.fixture(
@@ -119,6 +121,12 @@ def browser(session: Session) -> Browser:
     return Browser(base_url=session.url, timeout=60)
 
 
+def complete(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread of its own: a browser's tests leave their loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 @few_or_many
 def test_every_stop_keeps_what_was_received(served: Session, rounds: int) -> None:
     """What is stored begins with all that was received, and the model's run has ended."""
@@ -133,7 +141,7 @@ def test_every_stop_keeps_what_was_received(served: Session, rounds: int) -> Non
                 assert (await user.settled())["stopped"] == before + stops
                 assert (await user.answers(thread_id))[-1].startswith(received)
 
-    asyncio.run(run())
+    complete(run())
 
 
 @few_or_many
@@ -151,7 +159,7 @@ def test_a_message_right_after_each_stop_is_answered(served: Session, rounds: in
                 assert partial.startswith(received)
                 assert whole.startswith("I am the offline model")
 
-    asyncio.run(run())
+    complete(run())
 
 
 @few_or_many
@@ -173,7 +181,7 @@ def test_a_stop_in_the_final_write_leaves_the_whole_answer(served: Session, roun
                 await user.settled()
                 assert await user.answers(thread_id) == [whole]
 
-    asyncio.run(run())
+    complete(run())
 
 
 def terminate(session: Session) -> None:
@@ -215,12 +223,12 @@ def test_sigterm_with_fifty_streams_open_keeps_them_all(project: BakedProject) -
 
     command = ("uv", "run", "python", "-m", "app")
     with project.serve(*command, **OPEN, SHUTDOWN_SECONDS="0.5") as session:
-        kept = asyncio.run(talk(session))
+        kept = complete(talk(session))
     assert len(kept) == 50
     assert all(thread_id and received for _, thread_id, received in kept)
     if project.answers["storage_type"] != "memory":
         with project.serve(*command, **OPEN) as session:
-            asyncio.run(look(session))
+            complete(look(session))
 
 
 LEAVES: list[object] = [
@@ -298,4 +306,4 @@ def test_hostile_requests_are_refused_and_change_nothing(
             assert after == before
 
     with project.serve("uv", "run", "python", "-m", "app", **OPEN) as session:
-        asyncio.run(run(session))
+        complete(run(session))
