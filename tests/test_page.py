@@ -28,7 +28,7 @@ each_store = pytest.mark.parametrize("app", STORES, indirect=True)
 one_store = pytest.mark.parametrize("app", ONE, indirect=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would be in the way of other files' asyncio.run
 def browser() -> Iterator[Browser]:
     """Start the system's Chromium; nothing is downloaded."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.product
 TOKEN = "t" * 32
 METRICS = {"Authorization": f"Bearer {TOKEN}"}
 OPEN = {"REQUESTS_PER_MINUTE": "1000000", "TURNS_PER_USER": "1000", "METRICS_TOKEN": TOKEN}
+ALONE = OPEN | {"DATA_DIR": ".data/alone"}  # `served` may still have the usual one
 few_or_many = pytest.mark.parametrize(
     "rounds", [pytest.param(5, id="few"), pytest.param(100, id="many", marks=pytest.mark.full)]
 )
@@ -222,12 +223,12 @@ def test_sigterm_with_fifty_streams_open_keeps_them_all(project: BakedProject) -
                 assert (await user.answers(thread_id))[-1].startswith(received)
 
     command = ("uv", "run", "python", "-m", "app")
-    with project.serve(*command, **OPEN, SHUTDOWN_SECONDS="0.5") as session:
+    with project.serve(*command, **ALONE, SHUTDOWN_SECONDS="0.5") as session:
         kept = complete(talk(session))
     assert len(kept) == 50
     assert all(thread_id and received for _, thread_id, received in kept)
     if project.answers["storage_type"] != "memory":
-        with project.serve(*command, **OPEN) as session:
+        with project.serve(*command, **ALONE) as session:
             complete(look(session))
 
 
@@ -305,5 +306,5 @@ def test_hostile_requests_are_refused_and_change_nothing(
             after = (await victim.op("threads.get_by_id", thread_id=thread_id)).content
             assert after == before
 
-    with project.serve("uv", "run", "python", "-m", "app", **OPEN) as session:
+    with project.serve("uv", "run", "python", "-m", "app", **ALONE) as session:
         complete(run(session))
