@@ -195,7 +195,9 @@ def terminate(session: Session) -> None:
                 os.kill(int(folder.name), signal.SIGTERM)
 
 
-async def read_to_the_end(session: Session) -> tuple[httpx2.Cookies, str, str]:
+async def read_to_the_end(
+    session: Session, begun: asyncio.Semaphore
+) -> tuple[httpx2.Cookies, str, str]:
     """Send a message; return the cookie, the thread and all that came before the app ended."""
     received = thread_id = ""
     async with browser(session) as user:
@@ -203,7 +205,9 @@ async def read_to_the_end(session: Session) -> tuple[httpx2.Cookies, str, str]:
             with contextlib.suppress(httpx2.TransportError):
                 async for event in events:
                     thread_id = event.get("thread", {}).get("id") or thread_id
-                    received += event.get("update", {}).get("delta", "")
+                    if delta := event.get("update", {}).get("delta", ""):
+                        begun.release()
+                        received += delta
         return user.cookies, thread_id, received
 
 
@@ -211,8 +215,11 @@ def test_sigterm_with_fifty_streams_open_keeps_them_all(project: BakedProject) -
     """Each of fifty users finds what was received, after a restart (memory forgets by design)."""
 
     async def talk(session: Session) -> list[tuple[httpx2.Cookies, str, str]]:
-        tasks = [asyncio.create_task(read_to_the_end(session)) for _ in range(50)]
-        await asyncio.sleep(0.6)
+        begun = [asyncio.Semaphore(0) for _ in range(50)]
+        tasks = [asyncio.create_task(read_to_the_end(session, one)) for one in begun]
+        async with asyncio.timeout(60):
+            for one in begun:
+                await one.acquire()
         terminate(session)
         return await asyncio.gather(*tasks)
 
