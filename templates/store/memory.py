@@ -106,6 +106,7 @@ class Shelf(Generic[T]):
         self._count = 0
 
     def get(self, key: str) -> T | None:
+        """Return the value with this id, if there is one."""
         return self._held[key][1] if key in self._held else None
 
     def put(self, key: str, value: T, rank: int = 0) -> None:
@@ -123,6 +124,7 @@ class Shelf(Generic[T]):
         self._held[key] = place, value
 
     def pop(self, key: str) -> T | None:
+        """Take the value with this id away and return it, if there is one."""
         place, value = self._held.pop(key, (None, None))
         if place is not None:
             del self._places[bisect_left(self._places, place)]
