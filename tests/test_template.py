@@ -66,8 +66,8 @@ def test_jinja_in_python_is_a_comment_or_stands_in_a_string() -> None:
 
 
 def test_every_file_lints_and_is_formatted_unrendered() -> None:
-    """Ruff; ERA001 would take a `# jinja:` line for dead code."""
-    lint("ruff", "check", "--no-cache", "--ignore", "ERA001", ".")
+    """Ruff; a `# jinja:` line looks like dead code, and brings a module its docstring."""
+    lint("ruff", "check", "--no-cache", "--ignore", "ERA001,D100", ".")
     lint("ruff", "format", "--no-cache", "--check", ".")
 
 
