@@ -110,7 +110,7 @@ class BakedProject:
         return bare | {"PATH": f"{Path(uv()).parent}{os.pathsep}{bare['PATH']}"} | more
 
     def run(
-        self, *command: str, timeout: float = 300, **more: str
+        self, *command: str, timeout: float = 600, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the app's folder; its output, errors included, is in `stdout`."""
         process = subprocess.Popen(
@@ -134,7 +134,7 @@ class BakedProject:
             _kill(process)
         return subprocess.CompletedProcess(command, process.returncode, said)
 
-    def check(self, *command: str, timeout: float = 300, **more: str) -> str:
+    def check(self, *command: str, timeout: float = 600, **more: str) -> str:
         """Run a command that must succeed; return its output."""
         done = self.run(*command, timeout=timeout, **more)
         if done.returncode:

@@ -93,7 +93,7 @@ def test_own_checks(project: BakedProject, type_cache: Path) -> None:
 @pytest.mark.usefixtures("timed")
 def test_own_tests(project: BakedProject) -> None:
     """Its own `make test` passes in an environment made from its own pyproject.toml."""
-    said = project.check("make", "test", timeout=240)
+    said = project.check("make", "test", timeout=600)
     last = said.strip().splitlines()[-1]
     assert re.search(r"\d+ passed", last), said
     assert "skipped" not in last, said
