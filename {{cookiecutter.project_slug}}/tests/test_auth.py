@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import ValidationError
 
-from app.context import owner_of
+from app.context import RequestContext, owner_of
 from app.settings import Settings
 
 from .serving import Words, serving, settings_for, thread_of
@@ -234,6 +234,4 @@ async def test_an_anonymous_user_counts_by_address_too(store_url: str, tmp_path:
 
 def test_the_owner_of_a_context_is_its_user() -> None:
     """One function decides whose data it is."""
-    from app.context import RequestContext  # noqa: PLC0415
-
     assert owner_of(RequestContext(user_id="ada")) == "ada"
