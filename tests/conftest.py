@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from pytest_cookies.plugin import Cookies
 
 from baked import BakedProject
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the apps shall hear Ctrl+C
 
 CI = bool(os.environ.get("CI"))
 TIMES: dict[str, dict[str, float]] = {}

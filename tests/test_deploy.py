@@ -164,3 +164,28 @@ def words_through(session: Session) -> list[float]:
         while piece := answer.read1():
             arrivals += [time.monotonic()] * unpack.decompress(piece).count(b'"delta":"word')
     return arrivals
+
+
+def test_opentelemetry_is_set_up_by_its_own_variables(bake: Callable[..., BakedProject]) -> None:
+    """With its packages one span a request, nothing of what was said; without them a warning."""
+    project = bake(storage_type="memory")
+    asked = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none"}
+    asked |= {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_SERVICE_NAME": "chat"}
+
+    def said(extra: str) -> str:
+        project.check("uv", "sync", "--quiet", *extra.split())
+        with project.serve(str(project.path / ".venv/bin/python"), "-m", "app", **asked) as user:
+            assert "Hello" in user.say("Hello, tracer")[1]
+            port = user.url.rpartition(":")[2]
+        log = project.path.with_name(f"{project.path.name}-{port}.log")
+        return log.read_text(encoding="utf-8")
+
+    bare = said("")
+    assert "uv sync --extra otel" in bare
+    assert '"trace_id"' not in bare
+    traced = said("--extra otel")
+    names = re.findall(r'^ {4}"name": "(.*)"', traced, re.MULTILINE)
+    assert names.count("POST /chatkit") == 1
+    assert [name for name in names if "send" in name] == []
+    assert '"service.name": "chat"' in traced
+    assert "tracer" not in traced

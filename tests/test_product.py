@@ -18,6 +18,7 @@ LONGEST_MODULE = 320
 LONGEST_STORE = 620
 LONGEST_APP = 4500
 LONGEST_ASSISTANT = 80
+LONGEST_CLIENT = 400
 
 
 @pytest.fixture(
@@ -82,6 +83,9 @@ def test_size(project: BakedProject) -> None:
     assert sum(lines.values()) < LONGEST_APP
     assert lines.pop("app/store.py") < LONGEST_STORE
     assert {name: n for name, n in lines.items() if n >= LONGEST_MODULE} == {}
+    static = project.path / "app/static"
+    client = [(static / name).read_text(encoding="utf-8") for name in ("client.js", "items.js")]
+    assert sum(text.count("\n") for text in client) < LONGEST_CLIENT
 
 
 @pytest.mark.usefixtures("timed")
@@ -93,7 +97,8 @@ def test_own_checks(project: BakedProject, type_cache: Path) -> None:
 @pytest.mark.usefixtures("timed")
 def test_own_tests(project: BakedProject) -> None:
     """Its own `make test` passes in an environment made from its own pyproject.toml."""
-    said = project.check("make", "test", timeout=600)
+    # the template's tests run side by side already
+    said = project.check("make", "test", timeout=600, PYTEST_XDIST_AUTO_NUM_WORKERS="0")
     last = said.strip().splitlines()[-1]
     assert re.search(r"\d+ passed", last), said
     assert "skipped" not in last, said

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -254,15 +255,15 @@ class Files(AttachmentStore[RequestContext]):
 
     @asynccontextmanager
     async def sweeping(self) -> AsyncIterator[None]:
-        """Sweep now and every hour, for as long as the block lasts."""
+        """Sweep about every hour, for as long as the block lasts."""
 
         async def hourly() -> None:
             while True:
+                await asyncio.sleep(random.uniform(1800, 5400))  # noqa: S311 - replicas take turns
                 try:
                     await self.sweep()
                 except Exception:
                     log.exception("files cannot be swept")
-                await asyncio.sleep(3600)
 
         task = asyncio.create_task(hourly())
         try:

@@ -26,7 +26,6 @@ from .settings import Settings
 
 log = logging.getLogger("app.history")
 ContentPart = Callable[[Attachment, RequestContext], Awaitable[ResponseInputContentParam]]
-PAGE = 100
 REMEMBERED_CHARS = 20_000
 """How much of a tool's output the next turns are given."""
 REFUSED = {"type": "refused"}
@@ -41,26 +40,19 @@ async def load_history(
 ) -> list[ThreadItem]:
     """Return the newest turns, oldest first: whole ones, up to the settings' HISTORY_*.
 
-    The newest turn is always there. A long thread costs what the budget costs: it is read from
-    its end.
+    The newest turn is always there. A long thread costs what the budget costs: one page from its
+    end.
     """
+    page = await store.load_thread_items(thread.id, None, settings.history_items, "desc", context)
     newest: list[ThreadItem] = []
-    turns, size, after, more = 0, 0, None, True
-    while more and len(newest) < settings.history_items:
-        page = await store.load_thread_items(
-            thread.id, after, min(settings.history_items - len(newest), PAGE), "desc", context
-        )
-        more, after = page.has_more, page.after
-        for item in page.data:
-            size += _size(item)
-            if size > settings.history_chars and turns:
-                more = True
-                break
-            newest.append(item)
-            turns += isinstance(item, UserMessageItem)
-        else:
-            continue
-        break
+    turns, size, more = 0, 0, page.has_more
+    for item in page.data:
+        size += _size(item)
+        if size > settings.history_chars and turns:
+            more = True
+            break
+        newest.append(item)
+        turns += isinstance(item, UserMessageItem)
     while more and turns and not isinstance(newest[-1], UserMessageItem):
         newest.pop()  # the end of a turn that did not fit
     given: list[ThreadItem] = []

@@ -2,13 +2,16 @@
 
 import json
 import logging
+import os
 import re
 import secrets
 import sys
 import time
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any
 
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,6 +57,23 @@ def set_up_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in ("httpx2", "openai.agents"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def set_up_tracing(app: FastAPI) -> FastAPI:
+    """Trace with OpenTelemetry where its variables (OTEL_*) are set; it reads them by itself."""
+    if not any(name.startswith("OTEL_") for name in os.environ):
+        return app
+    package = "opentelemetry.instrumentation"
+    try:
+        fastapi = import_module(f"{package}.fastapi").FastAPIInstrumentor
+    except ImportError:
+        log.warning("OTEL_* is set, but OpenTelemetry is not installed: uv sync --extra otel")
+        return app
+    import_module(f"{package}.auto_instrumentation").initialize()  # drivers, too
+    # no addresses that open a file, and no span for every piece of an answer
+    quiet = "healthz,readyz,metrics,files/"
+    fastapi.instrument_app(app, excluded_urls=quiet, exclude_spans=["send", "receive"])
+    return app
 
 
 class Metrics:

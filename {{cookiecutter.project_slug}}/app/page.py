@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
+from .filetypes import EXTENSIONS
 from .settings import Settings
 
 FOLDER = Path(__file__).parent / "static"
@@ -75,6 +76,7 @@ async def config(request: Request, response: Response) -> dict[str, Any]:
         "uploadStrategy": settings.upload_strategy,
         "maxFiles": settings.max_attachments,
         "maxFileBytes": settings.max_file_bytes,
+        "accept": {kind: EXTENSIONS.get(kind, []) for kind in settings.file_types},
         "models": settings.allowed_models,
         "tools": settings.allowed_tools,
         "dictation": bool(settings.transcribe_model),

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     transcribe_model: str = Field("", description="dictation, e.g. gpt-4o-mini-transcribe; or off")
     allowed_models: Names = Field([], description="models a user may choose in the composer")
     allowed_tools: Names = Field([], description="tools a user may choose in the composer")
-    history_items: int = Field(100, ge=1, le=10_000, description="newest items the model is given")
+    history_items: int = Field(50, ge=1, le=10_000, description="newest items the model is given")
     history_chars: int = Field(100_000, ge=1000, description="newest characters it is given")
     max_turns: int = Field(10, ge=1, description="model calls in one answer")
     turn_seconds: float = Field(300, gt=0, description="the longest a whole answer may take")

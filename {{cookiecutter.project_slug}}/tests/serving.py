@@ -126,7 +126,7 @@ class Served:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signals, which are pytest's here, and stopped without its polling."""
+    """uvicorn without its signals, which are pytest's here, and without its pauses at the end."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         """Prepare the server."""
@@ -142,12 +142,27 @@ class Server(uvicorn.Server):
         """Serve until the test ends."""
         await self.stopping.wait()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers end for as long as the settings say, then end the app."""
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+        for task in self.server_state.tasks:
+            task.cancel()
+        for server in self.servers:
+            server.close()
+        await self.lifespan.shutdown()
+
 
 @asynccontextmanager
 async def serving(settings: Settings, model: Model | None = None) -> AsyncIterator[Served]:
     """Serve the app on a free port of loopback for as long as the block lasts."""
     app = create_app(settings, model=model)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     grace = max(1, round(settings.shutdown_seconds))
     server = Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)

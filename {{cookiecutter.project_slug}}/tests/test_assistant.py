@@ -17,6 +17,7 @@ from chatkit.types import CustomTask, Workflow
 from app import assistant
 from app.clock import clock
 from app.context import RequestContext
+from app.offline import OfflineModel
 
 from .serving import Caller, message, serving, settings_for, text_of, thread_of
 
@@ -30,7 +31,7 @@ async def talking(
 ) -> AsyncIterator[Caller]:
     """Serve the app and return a browser."""
     settings = settings_for(store_url, folder, **changes)
-    async with serving(settings, model) as app, app.caller() as caller:
+    async with serving(settings, model or OfflineModel(0)) as app, app.caller() as caller:
         yield caller
 
 
@@ -142,10 +143,10 @@ async def test_a_tool_that_hangs_ends_with_a_sentence(
     @function_tool(name_override="slow")
     def slow_thread(ctx: Chat) -> None:
         """Hang."""
-        time.sleep(1)
+        time.sleep(0.4)
 
     tools(monkeypatch, slow_async if kind == "async" else slow_thread)
-    async with talking(store_url, tmp_path, calls("slow", "Sorry."), tool_seconds=0.2) as caller:
+    async with talking(store_url, tmp_path, calls("slow", "Sorry."), tool_seconds=0.1) as caller:
         events = await caller.say("go")
     notice = next(event for event in events if event["type"] == "notice")
     assert notice["message"].startswith("The tool slow took too long.")

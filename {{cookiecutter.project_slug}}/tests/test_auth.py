@@ -47,7 +47,12 @@ class Issuer:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.add_key("k1")
-        Thread(target=self.server.serve_forever, daemon=True).start()
+        Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        """End it, and its thread."""
+        self.server.shutdown()
+        self.server.server_close()
 
     def add_key(self, kid: str) -> None:
         """Make a new signing key."""
@@ -76,8 +81,7 @@ def issuer() -> Iterator[Issuer]:
     """Return a login service that ends with the test."""
     service = Issuer()
     yield service
-    service.server.shutdown()
-    service.server.server_close()
+    service.stop()
 
 
 def production(store_url: str, folder: Path, **changes: Any) -> Settings:
@@ -171,7 +175,7 @@ async def test_a_bad_token_is_refused(store_url: str, tmp_path: Path, issuer: Is
                 answer = await caller.op("threads.list")
                 assert answer.status_code == 401, name
                 assert "Bearer" in answer.headers["www-authenticate"]
-    other.server.server_close()
+    other.stop()
 
 
 async def test_unknown_keys_are_fetched_rarely(

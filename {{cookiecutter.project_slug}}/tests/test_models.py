@@ -97,9 +97,11 @@ async def test_a_fault_is_one_sentence_and_the_thread_stays_usable(
     store_url: str,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:
     """The user reads what to do and the request's id; the log has the cause under the same id."""
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     what, changes, script, sentence = FAULTS[number]
     api = APIS[number % 2]
     with model_server(*script) as server, caplog.at_level(logging.WARNING, "app"):

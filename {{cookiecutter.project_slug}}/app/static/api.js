@@ -7,6 +7,7 @@ import { token } from "./custom.js";
  *   scriptUrl: string, domainKey: string, waitSeconds: number,
  *   plainClient: boolean, stopByRequest: boolean,
  *   uploadStrategy: "direct" | "two_phase", maxFiles: number, maxFileBytes: number,
+ *   accept: Record<string, string[]>,
  *   models: string[], tools: string[], dictation: boolean,
  * }}
  */

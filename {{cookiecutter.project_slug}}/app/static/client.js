@@ -1,25 +1,13 @@
-/**
- * The plain client: a first chat behind any firewall, over the same protocol as ChatKit. It is a
- * development tool: no Markdown, no HTML. What was said becomes text nodes, so none of it can run.
- */
+/* The plain client: a first chat behind any firewall, over the same protocol as ChatKit. It is a
+   development tool: no Markdown, no HTML. What was said becomes text nodes: none of it can run. */
 import { Refused, address, call, config, headersFor, openThread } from "./api.js";
 import { GREETING, PROMPTS, runClientTool } from "./custom.js";
 import { button, find, h, render } from "./items.js";
 
-const PAGE = 50;
-
-const list = h("ul", {});
-const older = button("Older chats", () => void listChats(chatsAfter), "quiet");
-const side = h("nav", { id: "side", "aria-label": "Chats" });
-side.append(button("New chat", newChat), list, older);
-const log = h("div", { class: "log", role: "log", tabIndex: 0, "aria-label": "Messages" });
-const status = h("p", { class: "status", role: "status" });
-const files = h("ul", { class: "files" });
-const text = h("textarea", { rows: 1, placeholder: "Write a message", "aria-label": "Message" });
-const picker = h("input", { type: "file", multiple: true, hidden: true });
-const attach = button("+", () => picker.click(), "icon", "Attach files");
-const submit = h("button", { class: "primary" }, "Send");
-const composer = h("form", { class: "composer" }, files, picker, attach, text, submit);
+const at = (id) => /** @type {any} */ (document.getElementById(id));
+at("main").append(at("plain").content);
+document.body.classList.add("plain");
+const [log, status, files, text, submit] = ["log", "status", "files", "text", "submit"].map(at);
 
 /** @type {string | null} the open chat; null: a new one */
 let current = null;
@@ -29,12 +17,13 @@ let turn = null;
 let shown = new Map();
 /** @type {string | null} the cursor of the messages before those */
 let before = null;
-let chatsAfter = "";
 let atEnd = true;
-/** @type {Set<{id?: string}>} files of the message being written; no id: still on their way */
-const attached = new Set();
 
+const PAGE = { limit: 50, order: "desc" };
+const read = async (type, params) => (await call(type, params)).json();
 const tell = (message, ...buttons) => status.replaceChildren(message, ...buttons);
+/** The files of the message being written; one without an id is still on its way. */
+const attached = () => [...files.children].map((row) => row.dataset.id);
 
 function fail(error, ...buttons) {
   if (error instanceof Refused) return tell(error.message, ...buttons);
@@ -46,69 +35,40 @@ function fail(error, ...buttons) {
 function paint() {
   log.setAttribute("aria-busy", String(turn !== null));
   submit.textContent = turn ? "Stop" : "Send";
-  submit.disabled = text.disabled || (!turn && [...attached].some(({ id }) => !id));
+  submit.disabled = text.disabled || (!turn && !attached().every(Boolean));
   log.querySelector(".start")?.remove();
   if (!turn && !shown.size) {
-    const start = h("div", { class: "start" }, h("h2", {}, GREETING));
-    start.append(...PROMPTS.map((it) => button(it.label, () => void say(String(it.prompt)))));
-    log.append(start);
+    const prompts = PROMPTS.map((it) => button(it.label, () => void say(String(it.prompt))));
+    log.append(h("div", { class: "start" }, h("h2", {}, GREETING), ...prompts));
   }
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
 // ---- chats ----
 
-async function listChats(after = "") {
-  const params = { limit: PAGE, order: "desc", ...(after && { after }) };
-  const page = await (await call("threads.list", params)).json();
-  if (!after) list.replaceChildren();
-  list.append(...page.data.map(chatRow));
-  chatsAfter = page.after;
-  older.hidden = !page.has_more;
+async function listChats(after = null) {
+  const page = await read("threads.list", { ...PAGE, after });
+  at("chats")[after ? "append" : "replaceChildren"](...page.data.map(chatRow));
+  at("older").onclick = () => void listChats(page.after).catch(fail);
+  at("older").hidden = !page.has_more;
 }
 
 function chatRow({ id, title }) {
   const name = title || "New chat";
   const row = h("li", {}, button(name, () => void openChat(id), "open"));
-  if (id === current) row.firstElementChild?.setAttribute("aria-current", "true");
-  const change = async (type, more) => {
-    await call(type, { thread_id: id, ...more }).catch(fail);
-    if (type === "threads.delete" && id === current) newChat();
-    await listChats().catch(fail);
+  if (id === current) row.firstElementChild.setAttribute("aria-current", "true");
+  const rename = () => {
+    const title = prompt("Rename this chat", name)?.trim();
+    if (title) call("threads.update", { thread_id: id, title }).then(() => listChats()).catch(fail);
   };
-  const rename = async () => {
-    const typed = await ask("Rename this chat", "Rename", name);
-    if (typed) await change("threads.update", { title: typed });
-  };
-  const remove = async () => {
-    const sure = await ask(`Delete “${name}”? It cannot be brought back.`, "Delete");
-    if (sure !== null) await change("threads.delete");
+  const left = () => (id === current ? newChat() : listChats());
+  const remove = () => {
+    const sure = confirm(`Delete “${name}”? It cannot be brought back.`);
+    if (sure) call("threads.delete", { thread_id: id }).then(left).catch(fail);
   };
   row.append(button("✎", rename, "icon", `Rename ${name}`));
   row.append(button("✕", remove, "icon", `Delete ${name}`));
   return row;
-}
-
-/**
- * Ask in a dialog, for a text when there is one to begin with.
- * @returns {Promise<string | null>} null when it was left
- */
-function ask(question, verb, value = null) {
-  const field = h("input", { value: value ?? "", maxLength: 200, "aria-label": question });
-  field.hidden = value === null;
-  const dialog = h("dialog", { "aria-label": question });
-  const yes = h("button", { value: "yes", class: "primary" }, verb);
-  const row = h("div", { class: "row" }, button("Cancel", () => dialog.close()), yes);
-  dialog.append(h("form", { method: "dialog" }, h("p", {}, question), field, row));
-  document.body.append(dialog);
-  dialog.showModal();
-  field.select();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(dialog.returnValue ? field.value.trim() : null);
-    });
-  });
 }
 
 /** Clear the page for a chat; an answer under way in the one before goes on unseen. */
@@ -117,7 +77,7 @@ function clear(id) {
   log.replaceChildren();
   tell("");
   openThread.set(id);
-  text.disabled = attach.disabled = false;
+  text.disabled = at("attach").disabled = false;
   document.body.classList.remove("side-open");
   paint();
 }
@@ -131,10 +91,10 @@ function newChat() {
 async function openChat(id) {
   clear(id);
   try {
-    const thread = await (await call("threads.get_by_id", { thread_id: id })).json();
+    const thread = await read("threads.get_by_id", { thread_id: id });
     await Promise.all([showOlder(), listChats()]);
     if (thread.status.type === "active") return text.focus();
-    text.disabled = attach.disabled = submit.disabled = true;
+    text.disabled = at("attach").disabled = submit.disabled = true;
     tell(thread.status.reason ?? `This chat is ${thread.status.type}.`);
   } catch (error) {
     if (id !== current) return;
@@ -147,8 +107,7 @@ async function openChat(id) {
 async function showOlder() {
   const [id, after] = [current, before];
   before = null; // one request at a time
-  const params = { thread_id: id, limit: PAGE, order: "desc", ...(after && { after }) };
-  const page = await (await call("items.list", params)).json();
+  const page = await read("items.list", { ...PAGE, thread_id: id, after });
   if (id !== current) return;
   const below = log.scrollHeight - log.scrollTop;
   const found = page.data.reverse().map((item) => [item.id, { item, node: render(item, act) }]);
@@ -163,19 +122,17 @@ async function showOlder() {
 // ---- an answer ----
 
 async function say(words) {
-  const attachments = [...attached].map(({ id }) => id);
+  const attachments = attached();
   if (turn || !(words || attachments.length)) return;
   const content = words ? [{ type: "input_text", text: words }] : [];
   const input = { content, attachments, quoted_text: "", inference_options: {} };
-  const [type, thread] = current
-    ? ["threads.add_user_message", { thread_id: current }]
-    : ["threads.create", {}];
-  atEnd = true;
-  await answer(type, { ...thread, input }, () => {
+  const sent = () => {
     text.value = ""; // not before the server has it
     files.replaceChildren();
-    attached.clear();
-  });
+  };
+  atEnd = true;
+  if (!current) return answer("threads.create", { input }, sent);
+  return answer("threads.add_user_message", { thread_id: current, input }, sent);
 }
 
 async function answer(type, params, begun = () => {}) {
@@ -223,8 +180,7 @@ function apply(event) {
   if (event.item) put(event.item);
   if (event.type === "thread.item.updated") update(event.item_id, event.update);
   if (event.type === "thread.item.removed") drop(event.item_id);
-  if (event.type === "progress_update") tell(event.text);
-  if (event.type === "notice") tell(event.message);
+  if (["progress_update", "notice"].includes(event.type)) tell(event.text ?? event.message);
   if (event.type === "stream_options") submit.disabled = !event.stream_options.allow_cancel;
   if (event.type === "error") {
     const again = event.allow_retry ? [button("Try again", retry)] : [];
@@ -264,6 +220,10 @@ function update(id, change) {
   put(item);
 }
 
+/** Send a thumb; say whether the server took it. */
+const rate = ({ id, thread_id }, kind) =>
+  call("items.feedback", { thread_id, item_ids: [id], kind }).then(() => true, fail);
+
 function retry() {
   const ids = [...shown.keys()];
   const asked = ids.findLastIndex((id) => shown.get(id)?.item.type === "user_message");
@@ -272,126 +232,80 @@ function retry() {
   void answer("threads.retry_after_item", { thread_id: current, item_id: ids[asked] });
 }
 
-// ---- what is pressed ----
-
-const act = { rate, retry, run };
-
-/** Send a thumb; say whether the server took it. */
-async function rate({ id, thread_id }, kind) {
-  const sent = call("items.feedback", { thread_id, item_ids: [id], kind });
-  return sent.then(() => true, (error) => void fail(error));
-}
-
 async function run({ type, payload, handler, streaming }, item) {
   const params = { thread_id: current, item_id: item.id, action: { type, payload } };
   if (turn) return;
   if (handler === "client") return tell(`“${type}” is for the page's own code.`);
   if (streaming !== false) return answer("threads.custom_action", params);
-  try {
-    const { updated_item } = await (await call("threads.sync_custom_action", params)).json();
-    if (updated_item) put(updated_item);
-  } catch (error) {
-    fail(error);
-  }
+  const sent = read("threads.sync_custom_action", params);
+  await sent.then(({ updated_item }) => updated_item && put(updated_item), fail);
 }
 
-// ---- files ----
+const act = { rate, retry, run };
 
+/** Send a file and show how far it is: `fetch` cannot tell, the older XMLHttpRequest can. */
 async function upload(file) {
-  const entry = /** @type {{id?: string}} */ ({});
-  const request = new XMLHttpRequest(); // fetch cannot say how far it is
+  const request = new XMLHttpRequest();
   const bar = h("progress", { value: 0, "aria-label": `Upload of ${file.name}` });
-  const leave = () => {
-    attached.delete(entry);
+  const leave = (error) => {
     row.remove();
     paint();
+    if (error) fail(error);
   };
   const remove = () => {
     request.abort();
-    if (entry.id) call("attachments.delete", { attachment_id: entry.id }).catch(fail);
     leave();
+    const { id: attachment_id } = row.dataset;
+    if (attachment_id) call("attachments.delete", { attachment_id }).catch(fail);
   };
-  const row = h("li", {}, file.name, bar);
-  row.append(button("✕", remove, "icon", `Remove ${file.name}`));
-  attached.add(entry);
+  const row = h("li", {}, file.name, bar, button("✕", remove, "icon", `Remove ${file.name}`));
   files.append(row);
   paint();
-  try {
-    entry.id = await transfer(file, request, bar);
+  const headers = await headersFor(address("files"));
+  request.open("POST", address("files"));
+  headers.forEach((value, name) => request.setRequestHeader(name, value));
+  request.upload.onprogress = ({ loaded, total }) => (bar.value = loaded / total);
+  request.onerror = () => leave(new TypeError("network"));
+  request.responseType = "json";
+  request.onload = () => {
+    const { status, response: it } = request;
+    if (status >= 300) return leave(new Refused(it?.error?.message ?? `Refused (${status}).`));
+    row.dataset.id = it.id;
     bar.remove();
-    if (file.type.startsWith("image/")) {
-      row.prepend(h("img", { src: URL.createObjectURL(file), alt: "" }));
-    }
+    if (it.preview_url) row.prepend(h("img", { src: it.preview_url, alt: "" }));
     paint();
-  } catch (error) {
-    leave();
-    fail(error);
-  }
-}
-
-async function transfer(file, request, bar) {
-  if (config.uploadStrategy === "direct") {
-    const form = new FormData();
-    form.append("file", file);
-    return JSON.parse(await send(request, bar, "POST", address("files"), form)).id;
-  }
-  const { name, size, type } = file;
-  const mime_type = type || "application/octet-stream";
-  const made = await call("attachments.create", { name, size, mime_type });
-  const { id, upload_descriptor: to } = await made.json();
-  await send(request, bar, to.method, to.url, file, to.headers);
-  return id;
-}
-
-/** @returns {Promise<string>} the answer's text */
-async function send(request, bar, method, url, content, given = {}) {
-  const headers = await headersFor(url, given);
-  return new Promise((resolve, reject) => {
-    request.open(method, url);
-    headers.forEach((value, name) => request.setRequestHeader(name, value));
-    request.upload.onprogress = ({ loaded, total }) => (bar.value = loaded / total);
-    request.onerror = () => reject(new TypeError("network"));
-    request.onabort = () => reject(new Refused("The upload was cancelled."));
-    request.onload = () => {
-      if (request.status < 300) return resolve(request.responseText);
-      const said = /"message": ?"([^"]+)"/.exec(request.responseText)?.[1];
-      reject(new Refused(said ?? `The file was refused (${request.status}).`));
-    };
-    request.send(content);
-  });
+  };
+  const form = new FormData();
+  form.append("file", file);
+  request.send(form);
 }
 
 // ---- the start ----
 
-const home = h("a", { href: `./${location.hash}` }, "Use ChatKit");
-const about = h("p", { class: "about" }, "A plain client for development: text only. ", home);
-const chat = h("section", { class: "chat", "aria-label": "Chat" }, about, log, status, composer);
-document.getElementById("main")?.append(side, chat);
-const menu = button("Chats", () => document.body.classList.toggle("side-open"), "menu");
-document.querySelector("header")?.prepend(menu);
-document.body.classList.add("plain");
-attach.hidden = !config.maxFiles;
-picker.onchange = () => {
-  for (const file of picker.files ?? []) void upload(file);
-  picker.value = "";
+at("home").onclick = ({ target }) => (target.hash = location.hash);
+at("menu").onclick = () => document.body.classList.toggle("side-open");
+at("new").onclick = newChat;
+at("attach").onclick = () => at("picker").click();
+at("attach").hidden = !config.maxFiles;
+at("picker").accept = Object.entries(config.accept).flat(2).join();
+at("picker").onchange = ({ target }) => {
+  for (const file of target.files) void upload(file);
+  target.value = "";
 };
 text.onkeydown = (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  if (!turn && !submit.disabled) composer.requestSubmit();
+  if (!turn && !submit.disabled) at("composer").requestSubmit();
 };
-composer.onsubmit = (event) => {
+at("composer").onsubmit = (event) => {
   event.preventDefault();
   if (turn) turn.abort();
   else void say(text.value.trim());
 };
-document.onkeydown = ({ key }) => {
-  if (key === "Escape" && !document.querySelector("dialog")) turn?.abort();
-};
+document.onkeydown = ({ key }) => void (key === "Escape" && turn?.abort());
 log.onscroll = () => {
   atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   if (before && log.scrollTop < 200) void showOlder().catch(fail);
 };
 const remembered = openThread.get();
-if (remembered) await openChat(remembered);
-else newChat();
+await (remembered ? openChat(remembered) : newChat());

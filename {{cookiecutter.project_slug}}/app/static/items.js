@@ -1,13 +1,6 @@
 /** What the plain client shows of each item: text nodes, images and buttons, no HTML. */
 
-/**
- * Make an element: properties by their names, other names as attributes, strings as text.
- * @template {keyof HTMLElementTagNameMap} K
- * @param {K} tag
- * @param {Record<string, unknown>} props
- * @param {...(Node | string)} children
- * @returns {HTMLElementTagNameMap[K]}
- */
+/** Make an element: properties by their names, other names as attributes. @returns {any} */
 export function h(tag, props, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -26,52 +19,38 @@ export function button(text, onclick, kind = "", label = "") {
 
 const paragraph = (words, kind = "text") => h("p", { class: kind, dir: "auto" }, words);
 
-/**
- * An item as an element; one that has nothing to show is hidden.
- * @param {{rate: Function, retry: () => void, run: Function}} act what its buttons do
- */
+/** An item as an element, hidden when it has nothing to show; `act` is what its buttons do. */
 export function render(item, act) {
   const [kind, name] = item.type === "user_message" ? ["mine", "You"] : ["theirs", "Assistant"];
-  const node = h("article", { class: `item ${kind}`, "aria-label": name }, ...body(item, act));
-  node.hidden = !node.hasChildNodes();
-  return node;
+  const body = bodies[item.type]?.(item, act) ?? [];
+  return h("article", { class: `item ${kind}`, "aria-label": name, hidden: !body.length }, ...body);
 }
 
-/** @returns {Node[]} */
-function body(item, act) {
-  switch (item.type) {
-    case "user_message":
-      return [
-        ...item.content.map((part) => paragraph(part.text)),
-        ...item.attachments.map(({ name, preview_url: src }) =>
-          src ? h("img", { src, alt: name }) : paragraph(name, "file"),
-        ),
-      ];
-    case "assistant_message":
-      return [
-        ...item.content.map((part) => paragraph(part.text)),
-        ...item.content.flatMap((part) => part.annotations.map(source)),
-        actions(item, act),
-      ];
-    case "widget":
-      return [h("div", { class: "widget" }, ...widget(item.widget, (it) => act.run(it, item)))];
-    case "workflow":
-      return [steps(item.workflow.summary?.title ?? "Steps", item.workflow.tasks)];
-    case "task":
-      return [steps("Step", [item.task])];
-    case "generated_image":
-      return item.image ? [h("img", { src: item.image.url, alt: "Generated image" })] : [];
-    case "structured_input":
-      return item.inputs.map(({ question }) => paragraph(question));
-    case "client_tool_call":
-      return [paragraph(`Asked this browser: ${item.name}`, "quiet")];
-    default:
-      return [];
-  }
-}
-
-const source = ({ source: { title, filename, url } }) =>
-  paragraph(`Source: ${title || filename || url}`, "quiet");
+/** @type {Record<string, (item: any, act: any) => Node[]>} */
+const bodies = {
+  user_message: ({ content, attachments }) => [
+    ...content.map((part) => paragraph(part.text)),
+    ...attachments.map(({ name, preview_url: src }) =>
+      src ? h("img", { src, alt: name }) : paragraph(name, "file"),
+    ),
+  ],
+  assistant_message: (item, act) => [
+    ...item.content.map((part) => paragraph(part.text)),
+    ...item.content.flatMap((part) => part.annotations).map(({ source: it }) =>
+      paragraph(`Source: ${it.title || it.filename || it.url}`, "quiet"),
+    ),
+    actions(item, act),
+  ],
+  widget: (item, act) => [
+    h("div", { class: "widget" }, ...widget(item.widget, (action) => act.run(action, item))),
+  ],
+  workflow: ({ workflow: { summary, tasks } }) => [steps(summary?.title ?? "Steps", tasks)],
+  task: ({ task }) => [steps("Step", [task])],
+  generated_image: ({ image }) =>
+    image ? [h("img", { src: image.url, alt: "Generated image" })] : [],
+  structured_input: ({ inputs }) => inputs.map(({ question }) => paragraph(question)),
+  client_tool_call: ({ name }) => [paragraph(`Asked this browser: ${name}`, "quiet")],
+};
 
 function steps(title, tasks) {
   const lines = tasks.map((task) => paragraph(task.title ?? task.content ?? task.type));
@@ -81,20 +60,20 @@ function steps(title, tasks) {
 function actions(item, act) {
   const rate = (kind) => async (event) => {
     if (!(await act.rate(item, kind))) return;
+    const { parentElement: row } = event.target;
     for (const each of row.children) each.ariaPressed = String(each === event.target);
   };
-  const row = h("div", { class: "actions" });
-  row.append(button("Good", rate("positive"), "small", "Good answer"));
-  row.append(button("Bad", rate("negative"), "small", "Bad answer"));
-  row.append(button("Again", act.retry, "small", "Answer again"));
-  return row;
+  const good = button("Good", rate("positive"), "small", "Good answer");
+  const bad = button("Bad", rate("negative"), "small", "Bad answer");
+  const again = button("Again", act.retry, "small", "Answer again");
+  return h("div", { class: "actions" }, good, bad, again);
 }
 
 /** A widget's text and buttons; its looks are ChatKit's business. */
 function widget(part, run) {
-  const words = part.value ?? part.label ?? part.alt ?? "";
+  const words = part.value ?? part.label ?? part.alt;
   const said = words ? [h("span", { class: part.type, dir: "auto" }, words)] : [];
-  const inner = [part.children ?? []].flat().flatMap((child) => widget(child, run));
+  const inner = inside(part).flatMap((child) => widget(child, run));
   const press = (action, ...label) =>
     h("button", { type: "button", onclick: () => void run(action) }, ...label);
   if (part.onClickAction) return [press(part.onClickAction, ...said, ...inner)];
@@ -102,8 +81,8 @@ function widget(part, run) {
   return [...said, ...inner, ...choices.map(({ label, action }) => press(action, label))];
 }
 
+const inside = (part) => [part.children ?? []].flat();
+
 /** The part of a widget that has this id. */
-export function find(part, id) {
-  if (part.id === id) return part;
-  return [part.children ?? []].flat().reduce((found, child) => found ?? find(child, id), undefined);
-}
+export const find = (part, id) =>
+  part.id === id ? part : inside(part).reduce((found, it) => found ?? find(it, id), undefined);

@@ -24,7 +24,7 @@ function tell(...content) {
  * @returns {Options}
  */
 function options(threadId) {
-  const { uploadStrategy, maxFiles, maxFileBytes, models, tools, dictation } = config;
+  const { uploadStrategy, maxFiles, maxFileBytes, accept, models, tools, dictation } = config;
   return {
     api: {
       url: address("chatkit"),
@@ -45,7 +45,7 @@ function options(threadId) {
     thread: { autoScroll: true },
     composer: {
       ...(maxFiles && {
-        attachments: { enabled: true, maxCount: maxFiles, maxSize: maxFileBytes },
+        attachments: { enabled: true, maxCount: maxFiles, maxSize: maxFileBytes, accept },
       }),
       ...(models.length && { models: models.map((id, n) => ({ id, label: id, default: !n })) }),
       ...(tools.length && { tools: tools.map((id) => ({ id, label: id, icon: "bolt" })) }),

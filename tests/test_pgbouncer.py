@@ -1,0 +1,33 @@
+"""The PostgreSQL store behind PgBouncer in transaction mode, as its README tells to set it up."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from baked import BakedProject
+
+pytestmark = [pytest.mark.product, pytest.mark.xdist_group("postgres-dict")]
+BOUNCER = Path(__file__).with_name("pgbouncer.py")
+NO_CACHE = """
+from app.store import PostgresStore
+
+opened = PostgresStore.open.__func__.__wrapped__
+opened.__kwdefaults__["statement_cache_size"] = 0  # STORE_STATEMENT_CACHE_SIZE=0
+"""
+
+
+def test_the_contract_holds_behind_pgbouncer(
+    bake: Callable[..., BakedProject], tool: Callable[[str], str]
+) -> None:
+    """The whole suite passes where every transaction may have another connection."""
+    tool("pgbouncer")
+    project = bake(storage_type="postgres", context_type="dict")
+    (project.path / "tests" / "__init__.py").write_text(NO_CACHE)  # for its processes, too
+    suite = [
+        path.relative_to(project.path).as_posix()
+        for path in sorted(project.path.glob("tests/test_store*.py"))
+    ]
+    command = ("uv", "run", "python", str(BOUNCER), "pytest")
+    said = project.check(*command, *suite, timeout=600)
+    assert "passed" in said.splitlines()[-1]
