@@ -46,14 +46,14 @@ DEFECTS: dict[str, list[Defect]] = {
         ),
         Defect(
             "the cursor is off by one",
-            "bisect_right(self._places, cursor)",
-            "bisect_left(self._places, cursor)",
+            "bisect_right(self._order, cursor)",
+            "bisect_left(self._order, cursor)",
             WALK,
         ),
         Defect(
             "has_more on a full last page",
-            "if len(found) > limit else None",
-            "if len(found) >= limit else None",
+            "len(found) > limit",
+            "len(found) >= limit",
             MORE,
         ),
         Defect(
@@ -64,14 +64,14 @@ DEFECTS: dict[str, list[Defect]] = {
         ),
         Defect(
             "add without upsert",
-            "place = self._held[key][0] if key in self._held else None",
-            "place = None",
+            "place = self._places.get(key)\n        if place is None or",
+            "place = None\n        if place is None or",
             IN_PLACE,
         ),
         Defect(
             "delete leaves attachments",
-            "self._attachments[owner] = kept",
-            "kept.clear()",
+            "del self._attachments[owner][attachment_id]",
+            "pass",
             TAKEN_ALONG,
         ),
         Defect("no tombstone", "= now + TOMBSTONE_SECONDS", "= now", BARRED),
@@ -295,7 +295,7 @@ DEFECTS: dict[str, list[Defect]] = {
         ),
         Defect(
             "fields with their default are left out",
-            "text = model.model_dump_json()",
+            "text = model.__pydantic_serializer__.to_json(model).decode()",
             "text = model.model_dump_json(exclude_defaults=True)",
             VALUE + "every_type_of_item_comes_back_equal",
         ),

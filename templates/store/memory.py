@@ -7,7 +7,7 @@ look and its last write: each is one step for every task of the event loop.
 import secrets
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ def new_id(kind: StoreItemType) -> str:
 
 def storable(text: str | None) -> bool:
     """Say whether every engine can hold this id: no NUL, no lone surrogate."""
-    if text is None or text.isprintable():  # nearly always, and fast
+    if not text or text.isprintable():  # nearly always, and fast
         return True
     return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
@@ -57,7 +57,7 @@ def require_storable(**ids: str | None) -> None:
 def dump(model: BaseModel) -> str:
     """Return the JSON of a record; ValueError names the field that holds a lone surrogate."""
     try:
-        text = model.model_dump_json()
+        text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
     except ValueError as error:
         field = _unstorable(model.model_dump(), "") or type(model).__name__
         raise ValueError(f"{field} cannot be stored") from error
@@ -95,54 +95,59 @@ def sort_time(moment: datetime) -> int:
 # --- end ---
 
 T = TypeVar("T")
+NUMBER_BITS = 40
 
 
 class Shelf(Generic[T]):
     """Values by id and in order: a page costs two binary searches and its own length."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[tuple[int, int, str], T]] = {}  # id: (place, value)
-        self._places: list[tuple[int, int, str]] = []  # (rank, number, id), sorted
+        self._places: dict[str, int] = {}  # by id: the rank, then a number that counts up
+        self._order: list[int] = []  # all places, sorted
+        self._held: dict[int, T] = {}  # by place
         self._count = 0
 
     def get(self, key: str) -> T | None:
         """Return the value with this id, if there is one."""
-        return self._held[key][1] if key in self._held else None
+        place = self._places.get(key)
+        return None if place is None else self._held[place]
 
     def put(self, key: str, value: T, rank: int = 0) -> None:
         """Put a value behind all others of its rank, or in the place of the one with its id."""
-        place = self._held[key][0] if key in self._held else None
-        if place is None or place[0] != rank:
-            self._count += 1
-            number = place[1] if place else self._count
-            self.pop(key)
-            place = (rank, number, key)
-            if self._places and place < self._places[-1]:
-                insort(self._places, place)
+        place = self._places.get(key)
+        if place is None or place >> NUMBER_BITS != rank:
+            if place is None:
+                number = self._count = self._count + 1
             else:
-                self._places.append(place)  # nearly always
-        self._held[key] = place, value
+                number = place % (1 << NUMBER_BITS)
+                self.pop(key)
+            place = self._places[key] = (rank << NUMBER_BITS) + number
+            if self._order and place < self._order[-1]:
+                insort(self._order, place)
+            else:
+                self._order.append(place)  # nearly always
+        self._held[place] = value
 
     def pop(self, key: str) -> T | None:
         """Take the value with this id away and return it, if there is one."""
-        place, value = self._held.pop(key, (None, None))
-        if place is not None:
-            del self._places[bisect_left(self._places, place)]
-        return value
+        place = self._places.pop(key, None)
+        if place is None:
+            return None
+        del self._order[bisect_left(self._order, place)]
+        return self._held.pop(place)
 
-    def page(self, after: str | None, limit: int, order: str) -> tuple[list[T], str | None]:
-        """Return `limit` values behind the one at `after`, and the cursor if more follow."""
-        if limit <= 0 or (after is not None and after not in self._held):
-            return [], None
-        cursor = None if after is None else self._held[after][0]
+    def page(self, after: str | None, limit: int, order: str) -> tuple[list[T], bool]:
+        """Return `limit` values behind the one at `after`, and whether more follow."""
+        if limit <= 0 or (after is not None and after not in self._places):
+            return [], False
+        cursor = None if after is None else self._places[after]
         if order == "desc":
-            end = len(self._places) if cursor is None else bisect_left(self._places, cursor)
-            found = self._places[max(0, end - limit - 1) : end][::-1]
+            end = len(self._order) if cursor is None else bisect_left(self._order, cursor)
+            found = self._order[max(0, end - limit - 1) : end][::-1]
         else:
-            start = 0 if cursor is None else bisect_right(self._places, cursor)
-            found = self._places[start : start + limit + 1]
-        values = [self._held[key][1] for _, _, key in found[:limit]]
-        return values, found[limit - 1][2] if len(found) > limit else None
+            start = 0 if cursor is None else bisect_right(self._order, cursor)
+            found = self._order[start : start + limit + 1]
+        return [self._held[place] for place in found[:limit]], len(found) > limit
 
 
 @dataclass
@@ -152,6 +157,7 @@ class Conversation:
     doc: bytes = b""
     items: Shelf[bytes] = field(default_factory=Shelf)
     feedback: dict[str, FeedbackKind] = field(default_factory=dict)
+    attachments: set[str] = field(default_factory=set)
     turn: tuple[str, float] = ("", 0.0)  # who holds the lease, until when
     stopping: bool = False
 
@@ -167,7 +173,7 @@ class MemoryStore(Store[RequestContext]):
         """Begin empty."""
         self._threads: defaultdict[str, Shelf[Conversation]] = defaultdict(Shelf)
         self._attachments: defaultdict[str, dict[str, tuple[str | None, bytes]]] = defaultdict(dict)
-        self._tombstones: dict[tuple[str, str], float] = {}
+        self._tombstones: OrderedDict[tuple[str, str], float] = OrderedDict()  # oldest first
 
     @classmethod
     @asynccontextmanager
@@ -209,18 +215,20 @@ class MemoryStore(Store[RequestContext]):
         self, limit: int, after: str | None, order: str, context: RequestContext
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
-        found, cursor = self._threads[owner_of(context)].page(after, limit, order)
+        found, more = self._threads[owner_of(context)].page(after, limit, order)
         data = [ThreadMetadata.model_validate_json(each.doc) for each in found]
-        return Page(data=data, has_more=cursor is not None, after=cursor)
+        return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
         owner, now = owner_of(context), time.monotonic()
-        if self._threads[owner].pop(thread_id):
-            kept = {k: v for k, v in self._attachments[owner].items() if v[0] != thread_id}
-            self._attachments[owner] = kept
-            self._tombstones = {k: end for k, end in self._tombstones.items() if end > now}
+        if conversation := self._threads[owner].pop(thread_id):
+            for attachment_id in conversation.attachments:
+                del self._attachments[owner][attachment_id]
             self._tombstones[owner, thread_id] = now + TOMBSTONE_SECONDS
+            self._tombstones.move_to_end((owner, thread_id))
+            while next(iter(self._tombstones.values())) <= now:
+                self._tombstones.popitem(last=False)
 
     async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
         """Let a deleted id be saved again, for an import."""
@@ -250,9 +258,9 @@ class MemoryStore(Store[RequestContext]):
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
         conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
-        found, cursor = conversation.items.page(after, limit, order)
+        found, more = conversation.items.page(after, limit, order)
         data = [ITEM.validate_json(doc) for doc in found]
-        return Page(data=data, has_more=cursor is not None, after=cursor)
+        return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def add_thread_item(
         self, thread_id: str, item: ThreadItem, context: RequestContext
@@ -302,11 +310,12 @@ class MemoryStore(Store[RequestContext]):
         """Add or replace a record; ValueError when it would move it out of its thread."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
         doc, held = dump(attachment).encode(), self._attachments[owner_of(context)]
-        if attachment.thread_id is not None:
-            self._find(attachment.thread_id, context)
-        if held.get(attachment.id, (None,))[0] not in (None, attachment.thread_id):
+        thread_id = attachment.thread_id
+        conversation = self._find(thread_id, context) if thread_id is not None else Conversation()
+        if held.get(attachment.id, (None,))[0] not in (None, thread_id):
             raise ValueError("thread_id: the attachment belongs to another thread")
-        held[attachment.id] = attachment.thread_id, doc
+        conversation.attachments.add(attachment.id)
+        held[attachment.id] = thread_id, doc
 
     async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
         """Return an attachment's record, or raise NotFoundError."""
@@ -316,7 +325,9 @@ class MemoryStore(Store[RequestContext]):
 
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
         """Delete an attachment's record, if it is there."""
-        self._attachments[owner_of(context)].pop(attachment_id, None)
+        thread_id, _ = self._attachments[owner_of(context)].pop(attachment_id, (None, b""))
+        if thread_id is not None:
+            self._find(thread_id, context).attachments.remove(attachment_id)
 
     async def load_attachments(
         self, thread_id: str | None, context: RequestContext

@@ -53,7 +53,7 @@ def new_id(kind: StoreItemType) -> str:
 
 def storable(text: str | None) -> bool:
     """Say whether every engine can hold this id: no NUL, no lone surrogate."""
-    if text is None or text.isprintable():  # nearly always, and fast
+    if not text or text.isprintable():  # nearly always, and fast
         return True
     return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
@@ -68,7 +68,7 @@ def require_storable(**ids: str | None) -> None:
 def dump(model: BaseModel) -> str:
     """Return the JSON of a record; ValueError names the field that holds a lone surrogate."""
     try:
-        text = model.model_dump_json()
+        text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
     except ValueError as error:
         field = _unstorable(model.model_dump(), "") or type(model).__name__
         raise ValueError(f"{field} cannot be stored") from error
