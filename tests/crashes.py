@@ -21,7 +21,6 @@ from .values import ALICE, message, thread
 ROUNDS = 20
 WRITERS = 4
 FORK = multiprocessing.get_context("fork")
-on_a_server = pytest.mark.skipif(ENGINE == "sqlite", reason="the process is the engine")
 
 
 async def write(store: Store, name: str, told: Callable[[str], object]) -> None:
@@ -98,7 +97,6 @@ def test_what_a_killed_process_was_told_is_stored(store_url: str) -> None:
     assert_kept(told, stored)
 
 
-@on_a_server
 @pytest.mark.anyio
 async def test_what_was_told_before_the_engine_was_killed_is_stored(
     private_engine: "engine.PrivateEngine",
@@ -121,7 +119,6 @@ async def test_what_was_told_before_the_engine_was_killed_is_stored(
     assert_kept(told, stored)
 
 
-@on_a_server
 @pytest.mark.anyio
 async def test_an_engine_away_for_ten_seconds_costs_errors_and_no_restart(
     private_engine: "engine.PrivateEngine",
@@ -160,7 +157,6 @@ async def test_an_engine_away_for_ten_seconds_costs_errors_and_no_restart(
     assert slowest < 6
 
 
-@on_a_server
 @pytest.mark.anyio
 async def test_settings_of_a_development_engine_are_durable(
     private_engine: "engine.PrivateEngine",
@@ -179,7 +175,6 @@ async def test_settings_of_a_development_engine_are_durable(
         await connection.close()
 
 
-@pytest.mark.skipif(ENGINE != "sqlite", reason="a setting of SQLite")
 @pytest.mark.anyio
 async def test_settings_of_the_file_are_durable(
     store_url: str, monkeypatch: pytest.MonkeyPatch

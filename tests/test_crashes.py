@@ -23,4 +23,5 @@ def test_twenty_crashes_lose_nothing(bake: Callable[..., BakedProject], storage:
     """Twenty rounds of each kind of kill, and ten seconds without the engine under load."""
     project = bake(storage_type=storage, context_type="dict")
     shutil.copy(CRASHES, project.path / "tests" / "test_store_crashes.py")
-    project.check("uv", "run", "pytest", "tests/test_store_crashes.py", timeout=600)
+    others = "not engine" if storage == "sqlite" else "not file"  # there the process is the engine
+    project.check("uv", "run", "pytest", "tests/test_store_crashes.py", "-k", others, timeout=600)

@@ -422,6 +422,7 @@ def test_the_official_component_gets_all_it_needs(ada: Visitor) -> None:
     assert options["history"] == {"enabled": True, "showDelete": True, "showRename": True}
     assert options["threadItemActions"] == {"feedback": True, "retry": True}
     assert options["composer"]["attachments"]["enabled"]
+    assert options["composer"]["attachments"]["accept"]["image/jpeg"] == [".jpg", ".jpeg"]
     assert (options["theme"], options["locale"]) == ({"colorScheme": "dark"}, "de-AT")
     assert len(options["startScreen"]["prompts"]) == 3
     assert options["initialThread"] is None
