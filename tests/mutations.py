@@ -374,6 +374,13 @@ DEFECTS: dict[str, list[Defect]] = {
             "app/server.py",
         ),
         Defect(
+            "no lease is renewed",
+            "if turn.running and turn.thread_id and not await self._renew(turn):",
+            "if False:",
+            ANSWER + "an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere",
+            "app/streaming.py",
+        ),
+        Defect(
             "the lease is kept",
             "await self._store.release_turn(turn.thread_id, turn.id, context)",
             "pass",

@@ -1,6 +1,7 @@
 """The engine of the tests: one PostgreSQL for the whole run, a schema of its own for each test."""
 
 import asyncio
+import itertools
 import os
 import secrets
 from collections.abc import Iterator
@@ -27,22 +28,25 @@ SHARED = True
 """Two stores on one URL see the same data."""
 
 
+RUN = f"test_{secrets.token_hex(8)}_"
+NUMBERS = itertools.count()
+
+
 @pytest.fixture(scope="session")
 def engine_url() -> Iterator[str]:
-    """Yield the URL of TEST_STORE_URL, or of an engine that ends with the run."""
+    """Yield the URL of TEST_STORE_URL without a trace at the end, or of an engine of the run's."""
     if url := os.environ.get("TEST_STORE_URL"):
         yield url
+        asyncio.run(_drop(url))
         return
     with dev.engine() as url:
         yield url
 
 
 @pytest.fixture
-def store_url(engine_url: str) -> Iterator[str]:
-    """Yield a URL with a schema that nobody else uses, and drop that schema at the end."""
-    schema = f"test_{secrets.token_hex(8)}"
-    yield f"{engine_url}{'&' if '?' in engine_url else '?'}schema={schema}"
-    asyncio.run(_drop(engine_url, schema))
+def store_url(engine_url: str) -> str:
+    """Return a URL with a schema that nobody else uses."""
+    return f"{engine_url}{'&' if '?' in engine_url else '?'}schema={RUN}{next(NUMBERS)}"
 
 
 @pytest.fixture
@@ -52,9 +56,12 @@ def private_engine() -> Iterator[PrivateEngine]:
         yield engine
 
 
-async def _drop(url: str, schema: str) -> None:
-    connection = await asyncpg.connect(url)
+async def _drop(url: str) -> None:
+    """Drop every schema of this run."""
+    connection = await asyncpg.connect(url, statement_cache_size=0)
     try:
-        await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        find = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)"
+        for (schema,) in await connection.fetch(find, RUN):
+            await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
     finally:
         await connection.close()

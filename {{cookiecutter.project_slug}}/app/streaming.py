@@ -155,15 +155,18 @@ class Turns:
         self.ended(turn)
 
     async def _keep_leases(self) -> None:
-        """Renew every lease, and stop the turns that lost theirs or were asked to stop."""
+        """Renew all leases, side by side: one after the other would be late on a slow store."""
         while self._running:
             await asyncio.sleep(RENEW_SECONDS)
-            for turn in list(self._running.values()):
-                try:
-                    if turn.running and turn.thread_id and not await self._renew(turn):
-                        turn.stop()
-                except Exception:
-                    log.exception("lease not renewed", extra={"thread_id": turn.thread_id})
+            await asyncio.gather(*map(self._keep_lease, self._running.values()))
+
+    async def _keep_lease(self, turn: Turn) -> None:
+        """Stop a turn that lost its lease or was asked to stop."""
+        try:
+            if turn.running and turn.thread_id and not await self._renew(turn):
+                turn.stop()
+        except Exception:
+            log.exception("lease not renewed", extra={"thread_id": turn.thread_id})
 
     def disconnected(self, turn: Turn) -> None:
         """Do what ON_DISCONNECT says about an answer that nobody reads any more."""

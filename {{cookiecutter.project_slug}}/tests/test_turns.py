@@ -195,6 +195,26 @@ async def test_finish_can_still_be_stopped_by_its_owner_alone(
             assert not stored.endswith("w4999")
 
 
+async def test_an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It outlives its first lease; what another worker writes into the store ends it."""
+    monkeypatch.setattr("app.store.LEASE_SECONDS", 1)
+    monkeypatch.setattr("app.streaming.RENEW_SECONDS", 0.1)
+    async with serving(settings_for(store_url, tmp_path), Words(5000)) as served:
+        async with served.caller() as caller:
+            store = served.app.state.store
+            kind, params = message("hello")
+            async with caller.events(kind, **params) as events:
+                thread_id = thread_of([await anext(events)])
+                context = context_for(await anext(store.owners()))
+                await asyncio.sleep(1.2)
+                assert not await store.claim_turn(thread_id, "another worker's", context)
+                assert await store.stop_turn(thread_id, context)
+                assert [event async for event in events]
+            assert (await stored_answer(served, caller, thread_id)).startswith("w0 w1")
+
+
 async def test_a_thread_deleted_during_its_answer_stays_deleted(
     store_url: str, tmp_path: Path
 ) -> None:
