@@ -231,6 +231,12 @@ DEFECTS: dict[str, list[Defect]] = {
             "SELECT doc FROM chatkit.thread\n            WHERE $1 <> '' AND id = $2",
             FOREIGN,
         ),
+        Defect(
+            "a dead connection is not replaced",
+            "if fresh or time.monotonic() - started > ANSWER_SECONDS:",
+            "if True:",
+            ENGINE + "a_restart_that_nobody_saw_fails_no_call",
+        ),
         Defect("the cursor is off by one", "AND seq > (SELECT", "AND seq >= (SELECT", WALK),
         Defect("has_more on a full last page", "len(rows) > limit\n", "len(rows) >= limit\n", MORE),
         Defect(

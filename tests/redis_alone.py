@@ -143,21 +143,6 @@ async def test_a_hanging_server_costs_five_seconds_and_no_restart(
         assert (await store.load_thread("t", ALICE)).id == "t"
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_a_restart_that_nobody_saw_fails_no_call(
-    private_engine: PrivateEngine, how: str
-) -> None:
-    async with Store.open(private_engine.url) as store:
-        await store.save_thread(thread(), ALICE)
-        before = [f"a{n}" for n in range(40)]
-        await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in before))
-        getattr(private_engine, how)()
-        private_engine.start()
-        after = [f"b{n}" for n in range(40)]
-        await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in after))
-        assert sorted(await reading.items(store, ALICE)) == sorted(before + after)
-
-
 @pytest.mark.parametrize(
     ("setting", "value", "named"),
     [

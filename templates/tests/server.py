@@ -75,6 +75,20 @@ async def test_the_store_works_again_as_soon_as_its_engine_does(
         assert await reading.items(store, ALICE) == ["a", "b"]
 
 
+async def test_a_restart_that_nobody_saw_fails_no_call(
+    private_engine: engine.PrivateEngine,
+) -> None:
+    """All connections are dead; who calls next does not hear of it."""
+    async with Store.open(private_engine.url) as store:
+        await store.save_thread(thread(), ALICE)
+        before, after = ([f"{name}{n}" for n in range(40)] for name in "ab")
+        await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in before))
+        private_engine.kill()
+        private_engine.start()
+        await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in after))
+        assert sorted(await reading.items(store, ALICE)) == sorted(before + after)
+
+
 @pytest.mark.parametrize(
     "url", ["", "mongodb://:hunter2@host", "{scheme}://u:hunter2@127.0.0.1:1/x"]
 )
