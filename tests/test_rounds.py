@@ -11,9 +11,11 @@ import random
 import re
 import shutil
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -239,6 +241,14 @@ def test_sigterm_with_fifty_streams_open_keeps_them_all(project: BakedProject) -
             complete(look(session))
 
 
+HASTY = """
+import sys
+from app.__main__ import main
+from app.offline import OfflineModel
+
+OfflineModel.__init__.__defaults__ = (0.001,)  # seconds between its words
+sys.exit(main([]))
+"""
 LEAVES: list[object] = [
     "", "\0", "thr_x", "../..", "x" * 5000, "\u202e", "🚀", 0, -1, 10**19, 1.5, 1e308, True, None,
     [], {}, [[]], {"a": {"b": {"c": [1, None, "\0"]}}}, ["\0"] * 50,
@@ -282,7 +292,7 @@ def hostile(chance: random.Random, known: dict[str, str]) -> bytes:
             if isinstance(node[key], dict | list) and chance.random() < 0.7:
                 node = node[key]
                 continue
-            node[key] = chance.choice(LEAVES)
+            node[key] = deepcopy(chance.choice(LEAVES))
             break
     body = json.dumps({"type": kind, "params": params, "metadata": {}})
     if chance.random() < 0.05:
@@ -294,24 +304,42 @@ def hostile(chance: random.Random, known: dict[str, str]) -> bytes:
 def test_hostile_requests_are_refused_and_change_nothing(
     project: BakedProject, rounds: int
 ) -> None:
-    """Valid operations with hostile leaves: no 5xx but 501, and the victim's data stays."""
+    """Valid operations with hostile leaves, on threads of one's own and of another's.
 
-    async def run(session: Session) -> None:
-        chance = random.Random(rounds)
+    No 5xx but 501; a request that is refused changes nothing; the other user's data stays.
+    """
+
+    async def talked(user: Browser) -> dict[str, str]:
+        """Return the ids of a new thread and of its first item."""
+        thread_id, _ = await user.stopped_after(3, None)
+        items = (await user.op("items.list", thread_id=thread_id, order="asc")).json()["data"]
+        return {"thread": thread_id, "item": items[0]["id"]}
+
+    async def run(session: Session) -> dict[int, int]:
+        chance, statuses = random.Random(rounds), Counter[int]()
         headers = {"Content-Type": "application/json"}
         async with browser(session) as victim, browser(session) as attacker:
-            thread_id, _ = await victim.stopped_after(3, None)
-            item = (await victim.op("items.list", thread_id=thread_id)).json()["data"][0]
-            before = (await victim.op("threads.get_by_id", thread_id=thread_id)).content
-            known = {"thread": thread_id, "item": item["id"]}
+
+            async def seen(user: Browser, known: dict[str, str]) -> httpx2.Response:
+                return await user.op("threads.get_by_id", thread_id=known["thread"])
+
+            theirs, own = await talked(victim), await talked(attacker)
+            before = (await seen(victim, theirs)).content
             for _ in range(rounds * 20):
-                body = hostile(chance, known)
+                state = await seen(attacker, own)
+                if state.status_code == 404:  # an operation has deleted it
+                    own = await talked(attacker)
+                    state = await seen(attacker, own)
+                body = hostile(chance, chance.choice((theirs, own)))
                 answer = await attacker.post("/chatkit", content=body, headers=headers)
+                statuses[answer.status_code] += 1
                 assert answer.status_code < 500 or answer.status_code == 501, (body, answer.text)
                 if answer.status_code >= 400:
                     assert set(answer.json()["error"]) == {"code", "message", "request_id"}
-            after = (await victim.op("threads.get_by_id", thread_id=thread_id)).content
-            assert after == before
+                    assert (await seen(attacker, own)).content == state.content, body
+            assert (await seen(victim, theirs)).content == before
+        return statuses
 
-    with project.serve("uv", "run", "python", "-m", "app", **ALONE) as session:
-        complete(run(session))
+    with project.serve("uv", "run", "python", "-c", HASTY, **ALONE) as session:
+        statuses = complete(run(session))
+    assert {200, 400, 404} <= set(statuses)

@@ -11,7 +11,7 @@ from typing import Any
 from agents import Agent
 from chatkit.actions import Action
 from chatkit.agents import AgentContext
-from chatkit.errors import ErrorCode
+from chatkit.errors import CustomStreamError, ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
 from chatkit.types import (
@@ -240,9 +240,12 @@ class AppServer(ChatKitServer[RequestContext]):
     ) -> AsyncIterator[ThreadStreamEvent]:
         """Run the handler that `assistant.ACTIONS` names for the action's type."""
         kept = self._kept.setdefault((owner_of(context), thread.id), Kept())
-        async for event in ACTIONS[action.type](thread, action, sender, context):
-            keep(kept.items, event)
-            yield event
+        try:
+            async for event in ACTIONS[action.type](thread, action, sender, context):
+                keep(kept.items, event)
+                yield event
+        except ValueError as error:  # the page sent what the handler cannot take
+            raise CustomStreamError("That button cannot do this.") from error
 
     async def sync_action(
         self,

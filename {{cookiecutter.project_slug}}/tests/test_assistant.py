@@ -92,6 +92,11 @@ async def test_buttons_change_the_widget_with_and_without_a_stream(
         stored = (await caller.items(thread))[1]
         assert stored["id"] == widget["id"]
         assert stored["widget"] == answer.json()["updated_item"]["widget"]
+        wrong = {"type": "clock.again", "payload": {"zone": ["no", "zone"]}}
+        async with caller.events("threads.custom_action", **place, action=wrong) as events:
+            (error,) = [event async for event in events if event["type"] == "error"]
+        assert error["message"] == "That button cannot do this."
+        assert (await caller.items(thread))[1] == stored
 
 
 @pytest.mark.parametrize("kind", ["threads.custom_action", "threads.sync_custom_action"])
