@@ -28,11 +28,9 @@ test-mutation: | $(BAKED) ## sow defects one at a time; the apps' own tests must
 	"$(UV)" run pytest -n 2 -m mutation
 
 bench: | $(BAKED) ## baking, the stores and the server against their floors
-	"$(UV)" run python benchmarks/bake.py
 	"$(UV)" run python benchmarks/run.py
 
 bench-full: | $(BAKED) ## the same with 100,000 rows
-	"$(UV)" run python benchmarks/bake.py --rounds 50
 	"$(UV)" run python benchmarks/run.py --full
 
 check: | $(BAKED) ## lint the template as it stands, unrendered

@@ -65,6 +65,11 @@ class SQLite:
         # A log that still grows takes longer to flush; the store's has grown by now.
         self.db.execute("INSERT INTO docs VALUES ('', zeroblob(8000000))")
         self.db.execute("DELETE FROM docs")
+        # What is deleted lies among others, in the store, too.
+        others = ((f"other{n // 1000}", str(n % 1000), "x" * 500) for n in range(10_000))
+        self.db.execute("BEGIN")
+        self.db.executemany("INSERT INTO items VALUES (?, ?, ?)", others)
+        self.db.execute("COMMIT")
 
     def hop(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(self.pool, work)

@@ -1,10 +1,11 @@
 """Print the choices that were taken, so that a misspelt key shows, and what to do next."""
 
 import json
-import pathlib
+import os
 import sys
 
 ANSWERS = json.loads(bytes.fromhex("{{ (cookiecutter | jsonify).encode().hex() }}"))
+HERE = os.getcwd()  # noqa: PTH109 - pathlib would make every bake wait for its import
 
 sys.stdout.reconfigure(errors="backslashreplace")
 sys.stdout.write(
@@ -15,7 +16,7 @@ Made {ANSWERS["project_name"]}
   context_type  {ANSWERS["context_type"]}
 
 Next:
-  cd "{pathlib.Path.cwd()}"
+  cd "{HERE}"
   make run      then open http://127.0.0.1:8000 (without make: uv run python -m app)
   make test     (without make: uv run pytest)
 """

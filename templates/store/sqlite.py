@@ -493,7 +493,10 @@ def _serve_writes(db: sqlite3.Connection, asked: Asked) -> None:
             batch.append(another)
         try:
             _patiently(db, "BEGIN IMMEDIATE")
-            outcomes = [_attempt(db, work) for work, _ in batch]
+            if len(batch) == 1:  # it needs no savepoint, which would copy each page it changes
+                outcomes = [first[0](db)]
+            else:
+                outcomes = [_attempt(db, work) for work, _ in batch]
             db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
