@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,7 +143,11 @@ async def export_lines(
         yield {"owner": owner, "thread": thread.model_dump(mode="json")}
         for attachment in await store.load_attachments(thread.id, context):
             yield inside | await _file_line(attachment, files, context, counts)
-        async for item in _walk(partial(_items, store, thread.id, context)):
+
+        def load(after: str | None, thread_id: str = thread.id) -> Awaitable[Page[ThreadItem]]:
+            return store.load_thread_items(thread_id, after, PAGE, "asc", context)
+
+        async for item in _walk(load):
             counts.add("items")
             yield inside | {"item": item.model_dump(mode="json")}
         if feedback := await store.load_feedback(thread.id, context):
@@ -152,12 +155,6 @@ async def export_lines(
     for attachment in await store.load_attachments(None, context):
         if attachment.thread_id is None:
             yield {"owner": owner} | await _file_line(attachment, files, context, counts)
-
-
-async def _items(
-    store: ChatStore, thread_id: str, context: RequestContext, after: str | None
-) -> Page[ThreadItem]:
-    return await store.load_thread_items(thread_id, after, PAGE, "asc", context)
 
 
 async def _file_line(
