@@ -1,7 +1,7 @@
 """Who is calling: a signed cookie in development and for anonymous apps, a bearer token else.
 
-A team with a login of its own replaces `Authenticator.user_of`: it gets the request and returns
-the user's id, or raises `ApiError(401, ...)`.
+A team with a login of its own replaces `Authenticator.user_of`, as the README shows: it gets the
+request and returns the user's id, or raises `ApiError(401, ...)`.
 """
 
 import re

@@ -1,12 +1,17 @@
-"""The README's table and `.env.example` name the settings that the app has."""
+"""The README's settings and `.env.example` are the app's, and its login of one's own works."""
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from app import auth
 from app.settings import Settings
+
+from .serving import serving, settings_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,3 +44,27 @@ def test_the_example_names_settings() -> None:
     names = set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) - {"POSTGRES_PASSWORD"}
     assert names
     assert names <= {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.anyio
+async def test_a_login_of_ones_own_names_the_user(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The README's function takes the place of ours; who is not signed in gets a 401."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(async def user_of.*?)```", text, re.DOTALL)
+
+    async def user_of(session: str) -> str:
+        return {"s1": "ada"}.get(session, "")
+
+    names = vars(auth) | {"my_login": SimpleNamespace(user_of=user_of)}
+    exec(source, names)  # noqa: S102 - our own README
+    monkeypatch.setattr(auth.Authenticator, "user_of", names["user_of"])
+    async with serving(settings_for(store_url, tmp_path)) as served:
+        async with served.caller(Cookie="session=s1") as ada, served.caller() as nobody:
+            await ada.say("hello")
+            assert [owner async for owner in served.app.state.store.owners()] == ["ada"]
+            assert (await nobody.op("threads.list")).status_code == 401
+            foreign = {"Origin": "https://evil.example"}
+            answer = await ada.post("/chatkit", json={"type": "threads.list"}, headers=foreign)
+            assert answer.status_code == 403
