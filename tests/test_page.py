@@ -469,17 +469,17 @@ def test_a_bearer_token_goes_to_the_app_and_nowhere_else(ada: Visitor) -> None:
     """A team's `token()` is asked before each request; foreign addresses never see its answer."""
 
     def with_token(route: Route) -> None:
-        source = (ada.app.project.path / "app/static/custom.js").read_text()
+        source = (ada.app.project.path / "app/static/page.js").read_text()
         route.fulfill(body=source.replace('return "";', 'return "abc";'), content_type=JS)
 
-    ada.page.route("**/static/custom.js", with_token)
+    ada.page.route("**/static/page.js", with_token)
     with ada.page.expect_request("**/chatkit") as own:
         ada.open()
     assert own.value.headers["authorization"] == "Bearer abc"
     headers = ada.page.evaluate(
         """async () => {
-            const api = await import(new URL("static/api.js", document.baseURI));
-            return [...(await api.headersFor("https://files.example/x", {a: "b"})).keys()];
+            const page = await import(new URL("static/page.js", document.baseURI));
+            return [...(await page.headersFor("https://files.example/x", {a: "b"})).keys()];
         }"""
     )
     assert headers == ["a"]

@@ -1,0 +1,31 @@
+"""A long thread and many threads cost no more than a few: `make bench-full`, as a test."""
+
+import json
+import runpy
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from baked import STORAGES, TEMPLATE, uv
+
+pytestmark = [pytest.mark.product, pytest.mark.full]
+BENCHMARKS = TEMPLATE / "benchmarks"
+WOBBLE = 1.25
+"""The bound is 1.10; beside other tests on the same machine a ratio is not that still."""
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_100_000_rows_cost_what_100_do(storage: str, tmp_path: Path) -> None:
+    """Pages, single items, adds: of a thread of 100,000 items, and of as many threads."""
+    found = tmp_path / "stores.json"
+    needed = runpy.run_path(str(BENCHMARKS / "run.py"))["needed"]()
+    options = [f"--with={name}" for name in needed]
+    script = [str(BENCHMARKS / "stores.py"), "--full", "--stores", storage, "--json", str(found)]
+    command = [uv(), "run", "--quiet", "--no-project", *options, "python", *script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["operation"]: row["ratio"] for row in json.loads(found.read_text())["rows"]}
+    growth = {name: ratio for name, ratio in rows.items() if "100,000 against 100" in name}
+    assert len(growth) == 6
+    assert {name: ratio for name, ratio in growth.items() if ratio > WOBBLE} == {}
