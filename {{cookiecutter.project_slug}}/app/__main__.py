@@ -83,6 +83,7 @@ def serve(settings: Settings) -> int:
         listener.bind((settings.host, settings.port))
         listener.listen(2048)  # who comes before the app is ready waits
     except OSError as error:
+        listener.close()
         where = f"{settings.host}:{settings.port}"
         return _refuse(f"cannot listen on {where} ({error.strerror}): set another HOST or PORT")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -128,10 +128,10 @@ class Served:
 class Server(uvicorn.Server):
     """uvicorn without its signals, which are pytest's here, and without its pauses at the end."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        """Prepare the server."""
+    def __init__(self, config: uvicorn.Config, grace: float) -> None:
+        """Prepare the server; `grace` is how many seconds answers have at the end."""
         super().__init__(config)
-        self.stopping = asyncio.Event()
+        self.stopping, self.grace = asyncio.Event(), grace
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -143,11 +143,11 @@ class Server(uvicorn.Server):
         await self.stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let answers end for as long as the settings say, then end the app."""
+        """Let answers end for as long as their grace is, then end the app."""
         for connection in list(self.server_state.connections):
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+            async with asyncio.timeout(self.grace):
                 while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
         for task in self.server_state.tasks:
@@ -163,10 +163,8 @@ async def serving(settings: Settings, model: Model | None = None) -> AsyncIterat
     app = create_app(settings, model=model)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    grace = max(1, round(settings.shutdown_seconds))
-    server = Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
-    )
+    config = uvicorn.Config(app, log_config=None, access_log=False)
+    server = Server(config, settings.shutdown_seconds + 0.1)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         assert not task.done(), "the app did not start"

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from app import auth
 from app.settings import Settings
 
-from .serving import serving, settings_for
+from .serving import Words, serving, settings_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,7 +60,7 @@ async def test_a_login_of_ones_own_names_the_user(
     names = vars(auth) | {"my_login": SimpleNamespace(user_of=user_of)}
     exec(source, names)  # noqa: S102 - our own README
     monkeypatch.setattr(auth.Authenticator, "user_of", names["user_of"])
-    async with serving(settings_for(store_url, tmp_path)) as served:
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
         async with served.caller(Cookie="session=s1") as ada, served.caller() as nobody:
             await ada.say("hello")
             assert [owner async for owner in served.app.state.store.owners()] == ["ada"]
