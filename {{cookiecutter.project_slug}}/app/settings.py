@@ -4,6 +4,7 @@ Read from the environment, then from `.env`; the field `max_turns` is the variab
 """
 
 import ipaddress
+import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -149,6 +150,12 @@ class Settings(BaseSettings):
                 f"HOST={self.host} would show a development app to the network; "
                 "keep HOST=127.0.0.1 or set ENVIRONMENT=production"
             )
+        for origin in self.allowed_origins:  # no wildcard: cookies would go to any page
+            if not re.fullmatch(r"https?://[\w.:\[\]-]+", origin):
+                raise ValueError(f"ALLOWED_ORIGINS={origin}: write it as https://chat.example.com")
+        for host in self.allowed_hosts:
+            if not re.fullmatch(r"[\w.-]+|\[[\w:]+\]", host):
+                raise ValueError(f"ALLOWED_HOSTS={host}: write a name without scheme and port")
         if self.environment == "production":
             self._production()
         # jinja: if cookiecutter.storage_type == "memory"

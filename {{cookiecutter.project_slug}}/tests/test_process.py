@@ -75,6 +75,9 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
         ({"HOST": "0.0.0.0"}, "HOST=0.0.0.0"),  # noqa: S104 - refused
         ({"ENVIRONMENT": "production"}, "STORE_URL"),
         ({"ON_DISCONNECT": "panic"}, "ON_DISCONNECT=panic"),
+        ({"ALLOWED_ORIGINS": "https://a.example,*"}, "ALLOWED_ORIGINS=*"),
+        ({"ALLOWED_ORIGINS": "https://a.example/"}, "ALLOWED_ORIGINS=https://a.example/"),
+        ({"ALLOWED_HOSTS": "a.example:8000"}, "ALLOWED_HOSTS=a.example:8000"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(
