@@ -19,6 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,9 @@ class Bench:
         self.ours = ours(self.store, files, None, settings, limits)
         roomy = settings.model_copy(update={"turns_per_user": 10**6, "turns_total": 10**6})
         self.quiet = quiet(self.store, files, None, roomy, limits)
+        agent = app["assistant"].make_agent(settings, app["offline"].OfflineModel(0))
+        self.real = app["server"].AppServer(self.store, files, agent, settings, limits)
+        self.types = types
 
     async def stock_answer(self, body: bytes) -> Asgi:
         """Answer as upstream's quick start does."""
@@ -112,15 +116,42 @@ class Bench:
 
     async def our_answer(self, body: bytes) -> Asgi:
         """Answer as the app's route does."""
-        _, answer = await self.ours.handle(body, self.context)
+        return await self.app_answer(self.ours, body)
+
+    async def real_answer(self, body: bytes) -> Asgi:
+        """Do the same with the app's own assistant, history and offline model."""
+        return await self.app_answer(self.real, body)
+
+    async def app_answer(self, server: Any, body: bytes) -> Asgi:
+        """Return the answer of one of the app's servers."""
+        _, answer = await server.handle(body, self.context)
         if isinstance(answer, bytes):
             response: Asgi = self.responses.Response(answer, media_type="application/json")
             return response
-        stream: Asgi = self.streaming.EventStream(answer, self.ours.turns, 15)
+        stream: Asgi = self.streaming.EventStream(answer, server.turns, 15)
         return stream
+
+    async def thread_of(self, count: int) -> str:
+        """Store a thread of so many items, the last a question; return its id."""
+        types, thread_id = self.types, f"thread_of_{count}"
+        base = {"thread_id": thread_id, "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
+        thread = types.ThreadMetadata(id=thread_id, title="t", created_at=base["created_at"])
+        await self.store.save_thread(thread, self.context)
+        for n in range(1, count + 1):
+            if (count - n) % 2:
+                part = types.AssistantMessageContent(text="an answer of some words " * 8)
+                item = types.AssistantMessageItem(id=f"i{n}", content=[part], **base)
+            else:
+                part = types.UserMessageTextContent(text="a question of some words")
+                chosen = types.InferenceOptions()
+                content = {"content": [part], "inference_options": chosen}
+                item = types.UserMessageItem(id=f"i{n}", attachments=[], **content, **base)
+            await self.store.add_thread_item(thread_id, item, self.context)
+        return thread_id
 
 
 MODULES = ("context", "store", "settings", "attachments", "limits", "server", "streaming")
+MODULES += ("assistant", "offline")
 
 
 async def consume(answer: Asgi) -> list[bytes]:
@@ -211,6 +242,11 @@ async def measure(bench: Bench, rounds: int, streams: int) -> list[tuple[str, st
     servers = {"stock": bench.stock_answer, "ours": bench.our_answer}
     gets = await median_seconds(rounds, {n: asgi(make, get) for n, make in servers.items()})
     says = await median_seconds(rounds, {n: asgi(make, say) for n, make in servers.items()})
+    turns = {}
+    for count in (30, 300):  # the same question, answered again: the thread keeps its length
+        place = {"thread_id": await bench.thread_of(count), "item_id": f"i{count}"}
+        turns[f"{count}"] = asgi(bench.real_answer, body_of("threads.retry_after_item", **place))
+    turn = await median_seconds(rounds, turns)
     whole = b"".join(await consume(await bench.our_answer(say)))
     frames = [part + b"\n\n" for part in whole.split(b"\n\n") if part]
     wire = await over_http(bench, frames, say, rounds)
@@ -223,6 +259,9 @@ async def measure(bench: Bench, rounds: int, streams: int) -> list[tuple[str, st
         (f"stream of {events} events, stock SDK", f"{says['stock'] * 1e3:.2f} ms", ""),
         (f"stream of {events} events, this app", f"{says['ours'] * 1e3:.2f} ms", ""),
         ("stream, ratio", f"{says['ours'] / says['stock']:.2f}", "at most 0.5"),
+        ("a turn in a thread of 30 items", f"{turn['30'] * 1e3:.2f} ms", ""),
+        ("a turn in a thread of 300 items", f"{turn['300'] * 1e3:.2f} ms", ""),
+        ("300 against 30, ratio", f"{turn['300'] / turn['30']:.2f}", "at most 1.2"),
         ("over HTTP: bare SSE of the same events", f"{wire['bare'] * 1e3:.2f} ms", ""),
         ("over HTTP: this app", f"{wire['ours'] * 1e3:.2f} ms", ""),
         ("over HTTP: rate against bare", f"{wire['bare'] / wire['ours']:.2f}", "at least 0.3"),
