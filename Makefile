@@ -21,7 +21,7 @@ test: | $(BAKED) ## the product, the browser, the READMEs: at most 15 minutes
 test-fast: | $(BAKED) ## under a minute, for every day
 	"$(UV)" run pytest -n 2 -m "not full and not product"
 
-test-full: | $(BAKED) ## the long rounds too: crashes, stops, mutations, 100,000 rows
+test-full: | $(BAKED) ## the long rounds too: stops, hostile requests, mutations, 100,000 rows
 	"$(UV)" run pytest -n 2 -m ""
 
 test-mutation: | $(BAKED) ## sow defects one at a time; the apps' own tests must catch each

@@ -395,8 +395,8 @@ DEFECTS: dict[str, list[Defect]] = {
         ),
         Defect(
             "a stop drops what was said",
-            "if not has_content(item):",
-            "if item:",
+            "in filter(has_content, pending.values()):",
+            "in ():",
             ANSWER + "a_stopped_answer_keeps_everything_that_was_received",
             "app/server.py",
         ),

@@ -27,11 +27,16 @@ class TurnTimeoutError(Exception):
     """The whole answer took longer than TURN_SECONDS."""
 
 
+class ActionRefusedError(Exception):
+    """A button sent what its handler cannot take."""
+
+
 LIMITS: dict[type[Exception], str] = {
     InputGuardrailTripwireTriggered: "That cannot be answered here.",
     OutputGuardrailTripwireTriggered: "That cannot be answered here.",
     MaxTurnsExceeded: "The answer took too many steps. Ask for less at once.",
     TurnTimeoutError: "The answer took too long and was stopped. Ask for less at once.",
+    ActionRefusedError: "That button cannot do this. Reload the page and try again.",
 }
 """What ends an answer as it should: no fault, so no traceback in the log."""
 FAULTS: dict[type[Exception], str] = {

@@ -11,7 +11,7 @@ from typing import Any
 from agents import Agent
 from chatkit.actions import Action
 from chatkit.agents import AgentContext
-from chatkit.errors import CustomStreamError, ErrorCode
+from chatkit.errors import ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
 from chatkit.types import (
@@ -43,6 +43,7 @@ from .checks import check
 from .context import RequestContext, context_for, owner_of, request_id_of
 from .errors import ApiError
 from .events import has_content, keep
+from .failures import ActionRefusedError, explain
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
 from .run import run
@@ -217,9 +218,7 @@ class AppServer(ChatKitServer[RequestContext]):
         kept = self._kept.setdefault((owner_of(context), thread.id), Kept())
         kept.marked = True
         pending = {item.id: kept.items.get(item.id, item) for item in pending_items}
-        for item in pending.values():
-            if not has_content(item):
-                continue
+        for item in filter(has_content, pending.values()):
             try:
                 await self._store.add_thread_item(thread.id, item, context)
             except NotFoundError:
@@ -245,7 +244,8 @@ class AppServer(ChatKitServer[RequestContext]):
                 keep(kept.items, event)
                 yield event
         except ValueError as error:  # the page sent what the handler cannot take
-            raise CustomStreamError("That button cannot do this.") from error
+            refused = ActionRefusedError(action.type)
+            raise explain(refused, request_id_of(context), thread.id) from error
 
     async def sync_action(
         self,

@@ -95,7 +95,8 @@ async def test_buttons_change_the_widget_with_and_without_a_stream(
         wrong = {"type": "clock.again", "payload": {"zone": ["no", "zone"]}}
         async with caller.events("threads.custom_action", **place, action=wrong) as events:
             (error,) = [event async for event in events if event["type"] == "error"]
-        assert error["message"] == "That button cannot do this."
+        assert error["message"].startswith("That button cannot do this. Reload the page")
+        assert "(request " in error["message"]
         assert (await caller.items(thread))[1] == stored
 
 
