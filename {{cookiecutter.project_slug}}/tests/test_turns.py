@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ async def read_some(caller: Caller, thread_id: str | None, words: int) -> tuple[
             if text_of(seen).count(" ") >= words:
                 break
     return thread_id or thread_of(seen), text_of(seen)
+
+
+@asynccontextmanager
+async def begun(caller: Caller, text: str) -> AsyncIterator[tuple[str, AsyncIterator[Event]]]:
+    """Send a message; yield its thread, and the events that follow the answer's first words."""
+    kind, params = message(text)
+    async with caller.events(kind, **params) as events:
+        thread_id = thread_of([await anext(events)])
+        async for event in events:
+            if event["type"] == "thread.item.updated":
+                break
+        yield thread_id, events
 
 
 async def stored_answer(served: Served, caller: Caller, thread_id: str) -> str:
@@ -237,12 +250,7 @@ async def test_a_thread_that_another_worker_deletes_ends_its_answer_quietly(
     """Nobody stops the answer here; its next write meets the tombstone."""
     async with serving(settings_for(store_url, tmp_path), Words(40)) as served:
         async with served.caller() as caller:
-            kind, params = message("hello")
-            async with caller.events(kind, **params) as events:
-                thread_id = thread_of([await anext(events)])
-                async for event in events:
-                    if event["type"] == "thread.item.updated":
-                        break
+            async with begun(caller, "hello") as (thread_id, events):
                 store = served.app.state.store
                 owner = await anext(store.owners())
                 await store.delete_thread(thread_id, context_for(owner))
@@ -255,12 +263,7 @@ async def test_a_title_changed_during_an_answer_stays(store_url: str, tmp_path: 
     """The app never changes the SDK's copy of the thread, so nothing overwrites the new title."""
     async with serving(settings_for(store_url, tmp_path), Words(40)) as served:
         async with served.caller() as caller:
-            kind, params = message("hello there")
-            async with caller.events(kind, **params) as events:
-                thread_id = thread_of([await anext(events)])
-                async for event in events:
-                    if event["type"] == "thread.item.updated":
-                        break
+            async with begun(caller, "hello there") as (thread_id, events):
                 await caller.op("threads.update", thread_id=thread_id, title="Mine")
                 assert [event async for event in events]
             answer = await caller.op("threads.get_by_id", thread_id=thread_id)
