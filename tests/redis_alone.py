@@ -59,7 +59,7 @@ async def test_an_owner_who_cannot_be_listed_gets_nothing_stored(
     async def fail(*_: object) -> None:
         raise exceptions.ConnectionError
 
-    monkeypatch.setattr(store._client, "sadd", fail)
+    monkeypatch.setattr(type(store._client), "sadd", fail)
     for save in (store.save_thread(thread(), ALICE), store.save_attachment(file("f"), ALICE)):
         with pytest.raises(exceptions.ConnectionError):
             await save

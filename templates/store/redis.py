@@ -15,9 +15,10 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -246,14 +247,15 @@ class RedisStore(Store[RequestContext]):
         self._client: Any = client  # the driver says of every answer that it may be str or bytes
         self._prefix = prefix
         self._free = asyncio.Semaphore(CONNECTIONS)
-        self._scripts: dict[str, tuple[list[str], Any]] = {}
+        self._idle: list[Any] = []  # clients of one connection each: the one last used is on top
+        self._scripts: dict[str, tuple[list[str], str, str]] = {}
         common, *scripts = re.split("^=== ", LUA, flags=re.MULTILINE)
         for script in scripts:
             head, _, body = script.partition("\n")
             name, *keys = head.replace(":", "", 1).split()
             names = ", ".join(key.partition(":")[0] for key in keys)
             lua = f"{common}local {names} = unpack(KEYS)\n{body}"
-            self._scripts[name] = keys, client.register_script(lua)
+            self._scripts[name] = keys, lua, sha1(lua.encode(), usedforsecurity=False).hexdigest()
 
     @classmethod
     @asynccontextmanager
@@ -263,18 +265,20 @@ class RedisStore(Store[RequestContext]):
         Any node of a cluster will do: its mode is recognised. StoreError comes within 5 s.
         """
         client, prefix = await _connect(url)
+        store = cls(client, prefix)
         try:
-            yield cls(client, prefix)
+            yield store
         finally:
-            await client.aclose()
+            for each in [*store._idle, client]:
+                await each.aclose()
 
     async def ping(self) -> None:
         """Raise the driver's error when the server, or a primary of the cluster, is away."""
-        await self._ask(self._client.ping)
+        await self._ask("ping")
 
     async def durability(self) -> dict[str, str]:
         """Return the server's settings `appendonly` and `appendfsync`."""
-        found = await self._ask(self._client.config_get, "append*")
+        found = await self._ask("config_get", "append*")
         return {name: found[name] for name in ("appendonly", "appendfsync")}
 
     # --- threads ---
@@ -306,7 +310,7 @@ class RedisStore(Store[RequestContext]):
 
     async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
         """Let a deleted id be saved again, for an import."""
-        await self._ask(self._client.delete, f"{self._base(owner_of(context))}gone:{thread_id}")
+        await self._ask("delete", f"{self._base(owner_of(context))}gone:{thread_id}")
 
     async def set_title_if_unchanged(
         self, thread_id: str, old: str | None, new: str, context: RequestContext
@@ -362,7 +366,7 @@ class RedisStore(Store[RequestContext]):
     ) -> dict[str, FeedbackKind]:
         """Return the thumbs of a thread by item."""
         key = f"{self._base(owner_of(context))}feedback:{thread_id}"
-        found = await self._ask(self._client.hgetall, key)
+        found = await self._ask("hgetall", key)
         return {item.decode(): kind.decode() for item, kind in found.items()}
 
     # --- attachments ---
@@ -397,16 +401,16 @@ class RedisStore(Store[RequestContext]):
         for shard in range(SHARDS):
             key, seen, cursor = f"{self._prefix}:owners:{shard}", set[str](), None
             while cursor != 0:
-                cursor, entries = await self._ask(self._client.sscan, key, cursor or 0, None, 1000)
+                cursor, entries = await self._ask("sscan", key, cursor or 0, None, 1000)
                 for entry in entries:
                     token, _, name = entry.decode().partition(" ")
                     owner = unquote(name, errors="surrogatepass")
-                    current = await self._ask(self._client.get, self._base(owner) + "token")
+                    current = await self._ask("get", self._base(owner) + "token")
                     if current == token.encode() and owner not in seen:
                         seen.add(owner)
                         yield owner
                     elif current != token.encode() and token < day_ago:  # a crash left it
-                        await self._ask(self._client.srem, key, entry)
+                        await self._ask("srem", key, entry)
 
     # --- turns: one answer at a time in a thread ---
 
@@ -436,14 +440,19 @@ class RedisStore(Store[RequestContext]):
         """Return what the owner's keys begin with; what is in the braces decides on the slot."""
         return self._prefix + ":{@" + quote(owner, safe="", errors="surrogatepass") + "}:"
 
-    async def _ask(self, command: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """Run a command; the driver's TimeoutError when there is no answer in SECONDS.
+    async def _ask(self, command: str, *args: Any) -> Any:
+        """Call a method of the driver; its TimeoutError when there is no answer in SECONDS.
 
-        One deadline for all there is to wait for, since the driver's own cost a sixth of the trip.
+        One deadline for all there is to wait for, and a connection that stays with its client:
+        the driver's own deadlines and its pool would each cost a sixth of the trip.
         """
         try:
             async with asyncio.timeout(SECONDS), self._free:
-                return await command(*args)
+                client = self._idle.pop() if self._idle else self._client.client()
+                try:
+                    return await getattr(client, command)(*args)
+                finally:
+                    self._idle.append(client)
         except TimeoutError:
             raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
 
@@ -451,10 +460,13 @@ class RedisStore(Store[RequestContext]):
         self, name: str, context: RequestContext, thread_id: str, *args: str | int
     ) -> Any:
         """Run a script; NotFoundError when it answers false."""
-        keys, script = self._scripts[name]
+        keys, lua, sha = self._scripts[name]
         base = self._base(owner_of(context))
         names = [base + key.replace("{T}", thread_id) for key in keys]
-        found = await self._ask(script, names, (thread_id, *args))
+        try:
+            found = await self._ask("evalsha", sha, len(names), *names, thread_id, *args)
+        except exceptions.NoScriptError:  # the first time, and after a flush
+            found = await self._ask("eval", lua, len(names), *names, thread_id, *args)
         if found is None:
             raise NotFoundError("There is no such thread or item")
         return found
@@ -468,12 +480,12 @@ class RedisStore(Store[RequestContext]):
         answer = await self._run(name, context, thread_id, "", *args)
         if answer == UNLISTED:
             token = new_id("thread")
-            await self._ask(self._client.sadd, *self._entry(context, token))
+            await self._ask("sadd", *self._entry(context, token))
             answer = await self._run(name, context, thread_id, token, *args)
             key = self._base(owner_of(context)) + "token"
-            current = await self._ask(self._client.get, key)
+            current = await self._ask("get", key)
             if current != token.encode():  # another was faster
-                await self._ask(self._client.srem, *self._entry(context, token))
+                await self._ask("srem", *self._entry(context, token))
         return answer
 
     async def _delete(
@@ -481,7 +493,7 @@ class RedisStore(Store[RequestContext]):
     ) -> None:
         """Run a deletion, and if nothing is left, take the owner off the list."""
         if token := await self._run(name, context, thread_id, arg):
-            await self._ask(self._client.srem, *self._entry(context, token.decode()))
+            await self._ask("srem", *self._entry(context, token.decode()))
 
     def _entry(self, context: RequestContext, token: str) -> tuple[str, str]:
         """Return the set that lists the owner, and the entry in it."""
@@ -492,7 +504,7 @@ class RedisStore(Store[RequestContext]):
         self, adapter: TypeAdapter[T], context: RequestContext, key: str, field: str
     ) -> T:
         """Return a document, or raise NotFoundError."""
-        doc = await self._ask(self._client.hget, self._base(owner_of(context)) + key, field)
+        doc = await self._ask("hget", self._base(owner_of(context)) + key, field)
         if doc is None:
             raise NotFoundError(f"There is no {field!a}")
         return adapter.validate_json(doc)
@@ -533,6 +545,10 @@ class _Cluster(RedisCluster):
         exceptions.ClusterDownError,
         exceptions.SlotNotCoveredError,
     )
+
+    def client(self) -> Self:
+        """Return this client: it keeps the connections to all nodes itself."""
+        return self
 
 
 async def _connect(url: str) -> tuple[Client, str]:
