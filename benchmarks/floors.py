@@ -136,8 +136,9 @@ class Postgres:
         await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item_id, doc)
 
     async def fill(self, thread: str, doc: str) -> None:
-        rows = "SELECT $1, n::text, $2 FROM generate_series(1, 1000) AS n"
-        await self.fetch(f"INSERT INTO floor.items {rows}", thread, doc)
+        """Add one by one, as they are in a conversation: a row knows of its own transaction."""
+        sql = "INSERT INTO floor.items VALUES ($1, $2, $3)"
+        await asyncio.gather(*(self.fetch(sql, thread, str(n), doc) for n in THOUSAND))
 
     async def remove(self, thread: str) -> None:
         await self.fetch("DELETE FROM floor.items WHERE thread = $1", thread)

@@ -136,18 +136,18 @@ class Bench:
         threads = await self.store.load_threads(20, None, "asc", self.few)
         self.threads = [each.model_dump_json() for each in threads.data]
 
-    async def floor_page(self) -> None:
-        """Go there and back, and parse twenty items."""
+    async def floor_page(self) -> object:
+        """Go there and back, parse twenty items and hand them over, as a store has to."""
         await self.floor.trip()
-        _ = [self.module.ITEM.validate_json(doc) for doc in self.docs]
+        return [self.module.ITEM.validate_json(doc) for doc in self.docs]
 
-    async def floor_item(self) -> None:
+    async def floor_item(self) -> object:
         await self.floor.trip()
-        self.module.ITEM.validate_json(self.docs[0])
+        return self.module.ITEM.validate_json(self.docs[0])
 
-    async def floor_threads(self) -> None:
+    async def floor_threads(self) -> object:
         await self.floor.trip()
-        _ = [ThreadMetadata.model_validate_json(doc) for doc in self.threads]
+        return [ThreadMetadata.model_validate_json(doc) for doc in self.threads]
 
     def floor_insert(self, count: int) -> Work:
         """Store the bytes; in memory, where that is nothing, make them."""
