@@ -14,8 +14,10 @@ from multiprocessing.connection import Connection
 import pytest
 from chatkit.store import NotFoundError
 
+from app.store import ChatStore as Store
+
 from . import engine, reading
-from .engine import ENGINE, Store
+from .engine import ENGINE
 from .values import ALICE, message, thread
 
 ROUNDS = 20

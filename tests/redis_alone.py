@@ -11,9 +11,10 @@ from redis import exceptions
 
 from app.context import RequestContext
 from app.store import SHARDS, StoreError, new_id
+from app.store import ChatStore as Store
 
 from . import reading
-from .engine import PrivateEngine, Store
+from .engine import PrivateEngine
 from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio

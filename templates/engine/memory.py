@@ -1,7 +1,6 @@
 """The engine that the store's tests run on: memory.
 
 Whatever the engine, the tests ask this module for:
-`Store`        the class under test;
 `ENGINE`       the engine's name;
 `SHARED`       whether two stores that are opened on one URL see the same data;
 `engine_url`   fixture for the whole run: TEST_STORE_URL, or an engine started for the run;
@@ -12,9 +11,7 @@ Whatever the engine, the tests ask this module for:
 
 import pytest
 
-from app.store import ChatStore as Store
-
-__all__ = ["ENGINE", "SHARED", "Store", "engine_url", "store_url"]
+__all__ = ["ENGINE", "SHARED", "engine_url", "store_url"]
 
 ENGINE = "memory"
 SHARED = False

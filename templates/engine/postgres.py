@@ -10,14 +10,12 @@ import asyncpg
 import pytest
 
 import dev
-from app.store import PostgresStore as Store
 from dev import Server as PrivateEngine
 
 __all__ = [
     "ENGINE",
     "SHARED",
     "PrivateEngine",
-    "Store",
     "engine_url",
     "private_engine",
     "store_url",

@@ -9,9 +9,8 @@ import pytest
 from redis import Redis, RedisCluster
 
 import dev
-from app.store import RedisStore as Store
 
-__all__ = ["ENGINE", "SHARED", "Store", "engine_url", "private_engine", "store_url"]
+__all__ = ["ENGINE", "SHARED", "engine_url", "private_engine", "store_url"]
 
 ENGINE = "redis"
 SHARED = True

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store import SQLiteStore as Store
-
-__all__ = ["ENGINE", "SHARED", "Store", "engine_url", "store_url"]
+__all__ = ["ENGINE", "SHARED", "engine_url", "store_url"]
 
 ENGINE = "sqlite"
 SHARED = True

@@ -2,9 +2,9 @@
 
 import pytest
 
+from app.store import ChatStore as Store
 from app.store import StoreError
 
-from .engine import Store
 from .values import ALICE, thread
 
 pytestmark = pytest.mark.anyio

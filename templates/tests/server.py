@@ -7,17 +7,17 @@ from urllib.parse import urlsplit
 import pytest
 from chatkit.store import NotFoundError
 
+from app.store import ChatStore as Store
 from app.store import StoreError
 
 from . import engine, reading
-from .engine import Store
 from .values import ALICE, message, thread
 
 pytestmark = pytest.mark.anyio
 
 ADDER = """
 import asyncio, sys
-from tests.engine import Store
+from app.store import ChatStore as Store
 from tests.values import ALICE, message
 
 async def add(url, name):

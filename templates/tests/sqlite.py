@@ -10,16 +10,16 @@ import pytest
 from chatkit.store import NotFoundError
 
 from app.store import BUSY_SECONDS, StoreError
+from app.store import ChatStore as Store
 
 from . import reading
-from .engine import Store
 from .values import ALICE, message, thread
 
 pytestmark = pytest.mark.anyio
 
 ADDER = """
 import asyncio, sys
-from tests.engine import Store
+from app.store import ChatStore as Store
 from tests.values import ALICE, message
 
 async def add(url, name):

@@ -3,8 +3,7 @@
 from chatkit.types import Page, ThreadItem, ThreadMetadata
 
 from app.context import RequestContext
-
-from .engine import Store
+from app.store import ChatStore as Store
 
 
 def ids(page: Page[ThreadItem] | Page[ThreadMetadata]) -> list[str]:

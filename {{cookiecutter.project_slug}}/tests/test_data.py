@@ -23,8 +23,9 @@ from app.data import (
     main,
     purge,
 )
+from app.store import ChatStore as Store
 
-from .engine import SHARED, Store
+from .engine import SHARED
 from .serving import settings_for
 from .values import ITEMS, STATUSES, file, message, thread
 

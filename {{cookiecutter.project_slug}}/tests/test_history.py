@@ -38,8 +38,8 @@ from chatkit.widgets import DynamicWidgetRoot
 
 from app.context import RequestContext
 from app.history import REMEMBERED_CHARS, Converter, load_history, tool_memory
+from app.store import ChatStore as Store
 
-from .engine import Store
 from .model_server import wrong_chat, wrong_input
 from .serving import settings_for
 

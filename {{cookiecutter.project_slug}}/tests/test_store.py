@@ -5,9 +5,9 @@ from chatkit.store import NotFoundError
 from chatkit.types import EndOfTurnItem, LockedStatus, Page, Thread, ThreadMetadata
 
 from app.context import RequestContext
+from app.store import ChatStore as Store
 
 from . import reading
-from .engine import Store
 from .values import ALICE, BOB, NOON, TIMES, at, file, message, thread
 
 pytestmark = pytest.mark.anyio

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Iterable
 import pytest
 from chatkit.store import NotFoundError
 
+from app.store import ChatStore as Store
+
 from . import reading
-from .engine import Store
 from .values import ALICE, BOB, file, message, thread
 
 pytestmark = pytest.mark.anyio

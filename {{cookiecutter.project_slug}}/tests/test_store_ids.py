@@ -8,8 +8,9 @@ import pytest
 from chatkit.store import NotFoundError
 from chatkit.types import Page
 
+from app.store import ChatStore as Store
+
 from . import reading
-from .engine import Store
 from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio

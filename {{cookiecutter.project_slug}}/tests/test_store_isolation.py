@@ -9,9 +9,9 @@ from chatkit.types import Page
 from pydantic import BaseModel
 
 from app.context import RequestContext
+from app.store import ChatStore as Store
 
 from . import reading
-from .engine import Store
 from .values import ALICE, BOB, file, message, thread
 
 pytestmark = pytest.mark.anyio

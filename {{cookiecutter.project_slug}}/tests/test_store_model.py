@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from app.context import RequestContext
+from app.store import ChatStore as Store
 
 from . import reading
-from .engine import Store
 from .values import INDIA, NOON, at, file, message, thread
 
 OWNERS = st.sampled_from(["alice", "bob"])

@@ -6,9 +6,9 @@ import pytest
 from chatkit.store import NotFoundError
 
 from app.context import RequestContext
+from app.store import ChatStore as Store
 
 from . import reading
-from .engine import Store
 from .values import ALICE, BOB, file, message, thread
 
 pytestmark = pytest.mark.anyio

@@ -12,8 +12,9 @@ from chatkit.types import (
     ThreadStatus,
 )
 
+from app.store import ChatStore as Store
+
 from . import reading
-from .engine import Store
 from .values import (
     ALICE,
     ATTACHMENTS,

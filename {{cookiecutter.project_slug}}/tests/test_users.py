@@ -9,8 +9,8 @@ from chatkit.types import FileAttachment, ThreadMetadata, WidgetItem
 from chatkit.widgets import Card
 
 from app.context import RequestContext, context_for
+from app.store import ChatStore as Store
 
-from .engine import Store
 from .serving import Caller, Served, Words, message, serving, settings_for, thread_of
 
 pytestmark = pytest.mark.anyio
