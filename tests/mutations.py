@@ -219,7 +219,7 @@ DEFECTS: dict[str, list[Defect]] = {
         ),
         Defect(
             "an owner is not listed",
-            "await self._ask(self._client.sadd, *self._entry(context, token))",
+            'await self._ask("sadd", *self._entry(context, token))',
             "pass",
             OWNER + "owners_names_each_owner_once",
         ),
@@ -472,8 +472,8 @@ DEFECTS: dict[str, list[Defect]] = {
         ),
         Defect(
             "a locked thread takes messages",
-            "if isinstance(thread.status, LockedStatus | ClosedStatus):",
-            "if isinstance(thread.status, ClosedStatus):",
+            "if isinstance(thread.status, t.LockedStatus | t.ClosedStatus):",
+            "if isinstance(thread.status, t.ClosedStatus):",
             ANSWER + "a_locked_thread_takes_no_message",
             "app/checks.py",
         ),

@@ -3,29 +3,7 @@
 import base64
 import binascii
 
-from chatkit.types import (
-    ClosedStatus,
-    InputTranscribeReq,
-    ItemsFeedbackReq,
-    ItemsListReq,
-    LockedStatus,
-    NonStreamingReq,
-    StreamingReq,
-    StructuredInputItem,
-    ThreadsAddClientToolOutputReq,
-    ThreadsAddStructuredInputReq,
-    ThreadsAddUserMessageReq,
-    ThreadsCreateReq,
-    ThreadsCustomActionReq,
-    ThreadsListReq,
-    ThreadsRetryAfterItemReq,
-    ThreadsSyncCustomActionReq,
-    ThreadsUpdateReq,
-    UserMessageInput,
-    UserMessageItem,
-    UserMessageTextContent,
-    WidgetItem,
-)
+from chatkit import types as t
 
 from .assistant import ACTIONS, SYNC_ACTIONS
 from .attachments import Files
@@ -34,13 +12,22 @@ from .errors import ApiError
 from .settings import Settings
 from .store import ChatStore
 
+InThread = (
+    t.ThreadsAddUserMessageReq
+    | t.ThreadsAddClientToolOutputReq
+    | t.ThreadsAddStructuredInputReq
+    | t.ThreadsRetryAfterItemReq
+    | t.ThreadsCustomActionReq
+    | t.ThreadsSyncCustomActionReq
+)
+"""What goes on in a thread that is there."""
 MAX_PAGE = 100
 MAX_TITLE_CHARS = 200
 MAX_FEEDBACK_ITEMS = 100
 
 
 async def check(
-    request: StreamingReq | NonStreamingReq,
+    request: t.StreamingReq | t.NonStreamingReq,
     context: RequestContext,
     store: ChatStore,
     files: Files,
@@ -53,72 +40,56 @@ async def check(
         ApiError: 400 for a value that cannot be taken, 409 for a locked or closed thread.
     """
     match request:
-        case ThreadsListReq() | ItemsListReq() if request.params.limit is not None:
+        case t.ThreadsListReq() | t.ItemsListReq() if request.params.limit is not None:
             request.params.limit = min(max(request.params.limit, 1), MAX_PAGE)
-        case ThreadsUpdateReq() if len(request.params.title) > MAX_TITLE_CHARS:
+        case t.ThreadsUpdateReq() if len(request.params.title) > MAX_TITLE_CHARS:
             raise ApiError(400, "title", f"A title has {MAX_TITLE_CHARS} characters at most.")
-        case ItemsFeedbackReq() if len(request.params.item_ids) > MAX_FEEDBACK_ITEMS:
+        case t.ItemsFeedbackReq() if len(request.params.item_ids) > MAX_FEEDBACK_ITEMS:
             text = f"Feedback is for {MAX_FEEDBACK_ITEMS} messages at a time at most."
             raise ApiError(400, "feedback", text)
-        case InputTranscribeReq():
+        case t.InputTranscribeReq():
             _check_audio(request.params.audio_base64, settings)
-        case ThreadsCreateReq():
+        case t.ThreadsCreateReq():
             await _check_message(request.params.input, None, context, files, settings)
-        case (
-            ThreadsAddUserMessageReq()
-            | ThreadsAddClientToolOutputReq()
-            | ThreadsAddStructuredInputReq()
-            | ThreadsRetryAfterItemReq()
-            | ThreadsCustomActionReq()
-            | ThreadsSyncCustomActionReq()
-        ):
+        case _ if isinstance(request, InThread):
             await _check_thread(request, context, store)
-            if isinstance(request, ThreadsAddUserMessageReq):
+            if isinstance(request, t.ThreadsAddUserMessageReq):
                 params = request.params
                 await _check_message(params.input, params.thread_id, context, files, settings)
 
 
-async def _check_thread(
-    request: ThreadsAddUserMessageReq
-    | ThreadsAddClientToolOutputReq
-    | ThreadsAddStructuredInputReq
-    | ThreadsRetryAfterItemReq
-    | ThreadsCustomActionReq
-    | ThreadsSyncCustomActionReq,
-    context: RequestContext,
-    store: ChatStore,
-) -> None:
+async def _check_thread(request: InThread, context: RequestContext, store: ChatStore) -> None:
     """Check the thread, its status, and that the item named is of the kind the operation needs."""
     thread = await store.load_thread(request.params.thread_id, context)
     match request:
-        case ThreadsRetryAfterItemReq():
-            wanted: type = UserMessageItem
-        case ThreadsAddStructuredInputReq():
-            wanted = StructuredInputItem
+        case t.ThreadsRetryAfterItemReq():
+            wanted: type = t.UserMessageItem
+        case t.ThreadsAddStructuredInputReq():
+            wanted = t.StructuredInputItem
         case _:
-            wanted = WidgetItem
-    if isinstance(request, ThreadsCustomActionReq | ThreadsSyncCustomActionReq):
-        known = ACTIONS if isinstance(request, ThreadsCustomActionReq) else SYNC_ACTIONS
+            wanted = t.WidgetItem
+    if isinstance(request, t.ThreadsCustomActionReq | t.ThreadsSyncCustomActionReq):
+        known = ACTIONS if isinstance(request, t.ThreadsCustomActionReq) else SYNC_ACTIONS
         if (kind := request.params.action.type) not in known:
             raise ApiError(400, "unknown_action", f"This app has no action {kind[:80]!r}.")
     if item_id := getattr(request.params, "item_id", None):
         item = await store.load_item(thread.id, item_id, context)
         if not isinstance(item, wanted):
             raise ApiError(400, "item", "That message is of another kind.")
-    if isinstance(thread.status, LockedStatus | ClosedStatus):
+    if isinstance(thread.status, t.LockedStatus | t.ClosedStatus):
         text = thread.status.reason or f"This conversation is {thread.status.type}."
         raise ApiError(409, f"thread_{thread.status.type}", text)
 
 
 async def _check_message(
-    message: UserMessageInput,
+    message: t.UserMessageInput,
     thread_id: str | None,
     context: RequestContext,
     files: Files,
     settings: Settings,
 ) -> None:
     """Check a message's length, choices and attachments."""
-    texts = [p.text for p in message.content if isinstance(p, UserMessageTextContent)]
+    texts = [p.text for p in message.content if isinstance(p, t.UserMessageTextContent)]
     if sum(map(len, [*texts, message.quoted_text or ""])) > settings.max_text_chars:
         text = f"A message has {settings.max_text_chars:,} characters at most."
         raise ApiError(413, "message_too_long", text)

@@ -6,26 +6,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agents import TResponseInputItem
+from chatkit import types as t
 from chatkit.agents import ThreadItemConverter
 from chatkit.store import Store
-from chatkit.types import (
-    AssistantMessageItem,
-    Attachment,
-    ClientToolCallItem,
-    GeneratedImageItem,
-    HiddenContextItem,
-    ThreadItem,
-    ThreadMetadata,
-    UserMessageItem,
-    UserMessageTagContent,
-)
 from openai.types.responses import ResponseInputContentParam
 
 from .context import RequestContext
 from .settings import Settings
 
 log = logging.getLogger("app.history")
-ContentPart = Callable[[Attachment, RequestContext], Awaitable[ResponseInputContentParam]]
+ContentPart = Callable[[t.Attachment, RequestContext], Awaitable[ResponseInputContentParam]]
 REMEMBERED_CHARS = 20_000
 """How much of a tool's output the next turns are given."""
 REFUSED = {"type": "refused"}
@@ -34,17 +24,17 @@ REFUSED = {"type": "refused"}
 
 async def load_history(
     store: Store[RequestContext],
-    thread: ThreadMetadata,
+    thread: t.ThreadMetadata,
     context: RequestContext,
     settings: Settings,
-) -> list[ThreadItem]:
+) -> list[t.ThreadItem]:
     """Return the newest turns, oldest first: whole ones, up to the settings' HISTORY_*.
 
     The newest turn is always there. A long thread costs what the budget costs: one page from its
     end.
     """
     page = await store.load_thread_items(thread.id, None, settings.history_items, "desc", context)
-    newest: list[ThreadItem] = []
+    newest: list[t.ThreadItem] = []
     turns, size, more = 0, 0, page.has_more
     for item in page.data:
         size += _size(item)
@@ -52,33 +42,33 @@ async def load_history(
             more = True
             break
         newest.append(item)
-        turns += isinstance(item, UserMessageItem)
-    while more and turns and not isinstance(newest[-1], UserMessageItem):
+        turns += isinstance(item, t.UserMessageItem)
+    while more and turns and not isinstance(newest[-1], t.UserMessageItem):
         newest.pop()  # the end of a turn that did not fit
-    given: list[ThreadItem] = []
+    given: list[t.ThreadItem] = []
     for item in reversed(newest):
-        if isinstance(item, HiddenContextItem) and item.content == REFUSED:
-            while given and not isinstance(given.pop(), UserMessageItem):
+        if isinstance(item, t.HiddenContextItem) and item.content == REFUSED:
+            while given and not isinstance(given.pop(), t.UserMessageItem):
                 pass
         elif not _pending(item):
             given.append(item)
     return given
 
 
-def _size(item: ThreadItem) -> int:
+def _size(item: t.ThreadItem) -> int:
     """Return about how many characters the model reads of an item."""
     match item:
-        case UserMessageItem():
+        case t.UserMessageItem():
             return sum(len(part.text) for part in item.content) + len(item.quoted_text or "")
-        case AssistantMessageItem():
+        case t.AssistantMessageItem():
             return sum(len(part.text) for part in item.content)
         case _:
             return len(item.model_dump_json())
 
 
-def _pending(item: ThreadItem) -> bool:
+def _pending(item: t.ThreadItem) -> bool:
     """Say whether a call never got its result: no model takes a call without one."""
-    return isinstance(item, ClientToolCallItem) and item.status == "pending"
+    return isinstance(item, t.ClientToolCallItem) and item.status == "pending"
 
 
 def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
@@ -99,28 +89,28 @@ class Converter(ThreadItemConverter):
         self._context, self._content_part, self._files = context, content_part, files
         self._sent: set[str] = set()
 
-    async def convert(self, items: list[ThreadItem]) -> list[TResponseInputItem]:
+    async def convert(self, items: list[t.ThreadItem]) -> list[TResponseInputItem]:
         """Return the model's input for these items, oldest first."""
-        users = (item for item in items if isinstance(item, UserMessageItem))
+        users = (item for item in items if isinstance(item, t.UserMessageItem))
         ids = [attachment.id for item in users for attachment in item.attachments]
         self._sent = set(ids[-self._files :])
         return [_plain(item) for item in await self.to_agent_input(items)]
 
     async def user_message_to_input(
-        self, item: UserMessageItem, is_last_message: bool = True
+        self, item: t.UserMessageItem, is_last_message: bool = True
     ) -> TResponseInputItem | list[TResponseInputItem] | None:
         """Keep a quote also when tools or answers follow its message."""
         return await super().user_message_to_input(item, is_last_message=True)
 
     async def assistant_message_to_input(
-        self, item: AssistantMessageItem
+        self, item: t.AssistantMessageItem
     ) -> TResponseInputItem | list[TResponseInputItem] | None:
         """Replay as plain text: chat-completions models refuse `output_text`."""
         text = "\n".join(part.text for part in item.content).strip()
         return {"role": "assistant", "content": text} if text else None
 
     async def client_tool_call_to_input(
-        self, item: ClientToolCallItem
+        self, item: t.ClientToolCallItem
     ) -> TResponseInputItem | list[TResponseInputItem] | None:
         """Replay a call of the page's; one without a result is left out."""
         if _pending(item):
@@ -128,7 +118,7 @@ class Converter(ThreadItemConverter):
         return _call(item.id, item.name, json.dumps(item.arguments), json.dumps(item.output))
 
     async def hidden_context_to_input(
-        self, item: HiddenContextItem
+        self, item: t.HiddenContextItem
     ) -> TResponseInputItem | list[TResponseInputItem] | None:
         """Replay a server tool's call as such, any other value as text."""
         match item.content:
@@ -143,18 +133,20 @@ class Converter(ThreadItemConverter):
                 )
 
     async def generated_image_to_input(
-        self, item: GeneratedImageItem
+        self, item: t.GeneratedImageItem
     ) -> TResponseInputItem | list[TResponseInputItem] | None:
         """Say that there was an image: its address is for the user's browser alone."""
         return {"role": "assistant", "content": "(I made an image here; the user sees it.)"}
 
-    async def tag_to_message_content(self, tag: UserMessageTagContent) -> ResponseInputContentParam:
+    async def tag_to_message_content(
+        self, tag: t.UserMessageTagContent
+    ) -> ResponseInputContentParam:
         """Describe an @-mention as the page sent it; look it up by its id to trust it."""
         data = json.dumps(tag.data, ensure_ascii=False)[:2000]
         return _text(f"@{tag.text} is {tag.group or 'an entity'} {tag.id}: {data}")
 
     async def attachment_to_message_content(
-        self, attachment: Attachment
+        self, attachment: t.Attachment
     ) -> ResponseInputContentParam:
         """Send a file's content; one that is old, gone or unreadable is described."""
         described = f"(file {attachment.name!r}, {attachment.mime_type})"

@@ -19,20 +19,10 @@ from agents import (
     TResponseInputItem,
 )
 from agents.tool_context import ToolContext
+from chatkit import types as t
 from chatkit.agents import AgentContext, stream_agent_response
 from chatkit.errors import BaseStreamError
 from chatkit.store import NotFoundError, Store
-from chatkit.types import (
-    HiddenContextItem,
-    InferenceOptions,
-    ProgressUpdateEvent,
-    ThreadItem,
-    ThreadItemAddedEvent,
-    ThreadItemDoneEvent,
-    ThreadMetadata,
-    ThreadStreamEvent,
-    UserMessageItem,
-)
 
 from .attachments import Files
 from .context import RequestContext, request_id_of
@@ -48,13 +38,13 @@ Chat = AgentContext[RequestContext]
 async def run(  # noqa: PLR0917 - what a turn is made of
     agent: Agent[Chat],
     store: Store[RequestContext],
-    thread: ThreadMetadata,
-    message: UserMessageItem | None,
+    thread: t.ThreadMetadata,
+    message: t.UserMessageItem | None,
     context: RequestContext,
     settings: Settings,
     files: Files,
     spend: Callable[[int], None] = lambda _: None,
-) -> AsyncIterator[ThreadStreamEvent]:
+) -> AsyncIterator[t.ThreadStreamEvent]:
     """Answer the newest turn of the thread; the model stops when the caller does.
 
     `spend` is told at the end how many tokens the model's server counted.
@@ -65,7 +55,7 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     """
     chat = Chat(thread=thread, store=store, request_context=context)
     ids = OwnIds(lambda kind: store.generate_item_id(kind, thread, context))
-    unfinished: dict[str, ThreadItem] = {}
+    unfinished: dict[str, t.ThreadItem] = {}
     try:
         history = await load_history(store, thread, context, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
@@ -74,7 +64,7 @@ async def run(  # noqa: PLR0917 - what a turn is made of
             async for event in _events(chat, result, settings.turn_seconds):
                 for own in ids.own(event):
                     keep(unfinished, own)
-                    if isinstance(own, ThreadItemDoneEvent):
+                    if isinstance(own, t.ThreadItemDoneEvent):
                         del unfinished[own.item.id]
                     yield own
         finally:
@@ -83,9 +73,9 @@ async def run(  # noqa: PLR0917 - what a turn is made of
         raise
     except Exception as error:
         for item in filter(has_content, unfinished.values()):
-            yield ThreadItemDoneEvent(item=item)
+            yield t.ThreadItemDoneEvent(item=item)
         if isinstance(error, InputGuardrailTripwireTriggered):
-            yield ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
+            yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
         raise explain(error, request_id_of(context), thread.id) from error
 
 
@@ -93,7 +83,7 @@ def _start(
     agent: Agent[Chat],
     history: list[TResponseInputItem],
     chat: Chat,
-    message: UserMessageItem | None,
+    message: t.UserMessageItem | None,
     settings: Settings,
 ) -> RunResultStreaming:
     """Start the model with what the user chose in the composer and a limit on each tool's time."""
@@ -101,7 +91,7 @@ def _start(
     for tool in tools:
         if isinstance(tool, FunctionTool) and tool.timeout_seconds is None:
             tool.timeout_seconds, tool.timeout_error_function = settings.tool_seconds, tool_hangs
-    chosen = message.inference_options if message else InferenceOptions()
+    chosen = message.inference_options if message else t.InferenceOptions()
     return Runner.run_streamed(
         agent.clone(tools=tools),
         history,
@@ -125,20 +115,22 @@ def _start(
 
 async def _events(
     chat: Chat, result: RunResultStreaming, seconds: float
-) -> AsyncIterator[ThreadStreamEvent]:
+) -> AsyncIterator[t.ThreadStreamEvent]:
     """Yield the run's events; stop the model when this ends, is cancelled or takes too long."""
-    queue: asyncio.Queue[ThreadStreamEvent | None] = asyncio.Queue()
+    queue: asyncio.Queue[t.ThreadStreamEvent | None] = asyncio.Queue()
 
     async def pull() -> None:
         """Read the SDK's stream to its end, in a task that no cancellation tears apart."""
         try:
             async for event in stream_agent_response(chat, result):
                 # a copy: tools go on changing the workflow that they have added
-                added = isinstance(event, ThreadItemAddedEvent)
+                added = isinstance(event, t.ThreadItemAddedEvent)
                 queue.put_nowait(event.model_copy(deep=True) if added else event)
         finally:
             queue.put_nowait(None)
-            await chat.stream(ProgressUpdateEvent(text=""))  # frees a reader the SDK leaves behind
+            await chat.stream(
+                t.ProgressUpdateEvent(text="")
+            )  # frees a reader the SDK leaves behind
 
     def stop(_: object) -> None:
         result.cancel()
@@ -177,12 +169,12 @@ class ToolMemory(RunHooks[Chat]):
         if chat.client_tool_call or not isinstance(context, ToolContext):
             return  # the page's own call is an item of its own
         memory = tool_memory(context.tool_name, context.tool_arguments, result)
-        await chat.stream(ThreadItemDoneEvent(item=_hidden(chat, memory)))
+        await chat.stream(t.ThreadItemDoneEvent(item=_hidden(chat, memory)))
 
 
-def _hidden(chat: Chat, content: dict[str, str]) -> HiddenContextItem:
+def _hidden(chat: Chat, content: dict[str, str]) -> t.HiddenContextItem:
     """Return an item that the user never sees."""
-    return HiddenContextItem(
+    return t.HiddenContextItem(
         id=chat.generate_id("tool_call"),
         thread_id=chat.thread.id,
         created_at=datetime.now(UTC),

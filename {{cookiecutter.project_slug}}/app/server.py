@@ -9,31 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agents import Agent
+from chatkit import types as t
 from chatkit.actions import Action
 from chatkit.agents import AgentContext
 from chatkit.errors import ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
-from chatkit.types import (
-    AudioInput,
-    ChatKitReq,
-    ErrorEvent,
-    FeedbackKind,
-    Page,
-    SyncCustomActionResponse,
-    Thread,
-    ThreadCreatedEvent,
-    ThreadItem,
-    ThreadMetadata,
-    ThreadsCreateReq,
-    ThreadsDeleteReq,
-    ThreadStreamEvent,
-    ThreadUpdatedEvent,
-    TranscriptionResult,
-    UserMessageItem,
-    WidgetItem,
-    is_streaming_req,
-)
 from chatkit.types import StreamingReq as StreamingRequest
 from pydantic import TypeAdapter, ValidationError
 
@@ -52,7 +33,7 @@ from .store import ChatStore
 from .streaming import Turn, Turns
 
 log = logging.getLogger("app.server")
-REQUEST: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
+REQUEST: TypeAdapter[t.ChatKitReq] = TypeAdapter(t.ChatKitReq)
 """Made once: the SDK makes one for each request, which costs 4 ms."""
 CLAIM_SECONDS = 2.0
 """How long a message waits for an answer that is stopping: people press Stop, then type."""
@@ -62,7 +43,7 @@ CLAIM_SECONDS = 2.0
 class Kept:
     """What a turn has said so far: its items, each in its last complete state."""
 
-    items: dict[str, ThreadItem] = field(default_factory=dict)
+    items: dict[str, t.ThreadItem] = field(default_factory=dict)
     marked: bool = False
     """Whether the stop has been written down."""
 
@@ -99,13 +80,13 @@ class AppServer(ChatKitServer[RequestContext]):
         """
         request = parse(body)
         await check(request, context, self._store, self._files, self._settings)
-        if is_streaming_req(request):
+        if t.is_streaming_req(request):
             turn = Turn(secrets.token_hex(12), owner_of(context))
             self._limits.check_tokens(turn.user)
             self.turns.start(turn, self._answer(request, context, turn))
             await turn.first()
             return request.type, turn
-        if isinstance(request, ThreadsDeleteReq):
+        if isinstance(request, t.ThreadsDeleteReq):
             return request.type, await self._delete(request.params.thread_id, context)
         answer = await self._process_non_streaming(request, context)
         return request.type, self._files.links.sign(answer, context)
@@ -128,12 +109,12 @@ class AppServer(ChatKitServer[RequestContext]):
     ) -> AsyncGenerator[bytes, None]:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
         try:
-            if not isinstance(request, ThreadsCreateReq):
+            if not isinstance(request, t.ThreadsCreateReq):
                 await self._claim(turn, request.params.thread_id, context)
             async for event in self._process_streaming_impl(request, context):
-                if isinstance(event, ThreadCreatedEvent):
+                if isinstance(event, t.ThreadCreatedEvent):
                     await self._claim(turn, event.thread.id, context)
-                if isinstance(event, ErrorEvent):
+                if isinstance(event, t.ErrorEvent):
                     if not await self._exists(turn.thread_id, context):
                         return  # deleted meanwhile: there is nobody to tell
                     known = event.code != ErrorCode.STREAM_ERROR
@@ -143,7 +124,7 @@ class AppServer(ChatKitServer[RequestContext]):
         except asyncio.CancelledError:
             kept = self._kept.get((turn.user, turn.thread_id))
             if kept and not kept.marked:  # stopped before the SDK began to watch for it
-                thread = ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
+                thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
                 await self.handle_stream_cancelled(thread, [], context)
             raise
         finally:
@@ -171,15 +152,15 @@ class AppServer(ChatKitServer[RequestContext]):
             log.exception("store unavailable")
         return True
 
-    def _frame(self, event: ThreadStreamEvent) -> bytes:
+    def _frame(self, event: t.ThreadStreamEvent) -> bytes:
         return b"data: " + self._serialize(event) + b"\n\n"
 
     async def respond(
         self,
-        thread: ThreadMetadata,
-        input_user_message: UserMessageItem | None,
+        thread: t.ThreadMetadata,
+        input_user_message: t.UserMessageItem | None,
         context: RequestContext,
-    ) -> AsyncIterator[ThreadStreamEvent]:
+    ) -> AsyncIterator[t.ThreadStreamEvent]:
         """Stream the assistant's answer; name the thread after its first message."""
         title = None
         if input_user_message and not thread.title:
@@ -208,7 +189,7 @@ class AppServer(ChatKitServer[RequestContext]):
                 yield renamed(thread, better)
 
     async def handle_stream_cancelled(
-        self, thread: ThreadMetadata, pending_items: list[ThreadItem], context: RequestContext
+        self, thread: t.ThreadMetadata, pending_items: list[t.ThreadItem], context: RequestContext
     ) -> None:
         """Store what was said before the stop, and that it was stopped.
 
@@ -232,11 +213,11 @@ class AppServer(ChatKitServer[RequestContext]):
 
     async def action(
         self,
-        thread: ThreadMetadata,
+        thread: t.ThreadMetadata,
         action: Action[str, Any],
-        sender: WidgetItem | None,
+        sender: t.WidgetItem | None,
         context: RequestContext,
-    ) -> AsyncIterator[ThreadStreamEvent]:
+    ) -> AsyncIterator[t.ThreadStreamEvent]:
         """Run the handler that `assistant.ACTIONS` names for the action's type."""
         kept = self._kept.setdefault((owner_of(context), thread.id), Kept())
         try:
@@ -249,11 +230,11 @@ class AppServer(ChatKitServer[RequestContext]):
 
     async def sync_action(
         self,
-        thread: ThreadMetadata,
+        thread: t.ThreadMetadata,
         action: Action[str, Any],
-        sender: WidgetItem | None,
+        sender: t.WidgetItem | None,
         context: RequestContext,
-    ) -> SyncCustomActionResponse:
+    ) -> t.SyncCustomActionResponse:
         """Run the handler that `assistant.SYNC_ACTIONS` names, and store the item it changed."""
         answer = await SYNC_ACTIONS[action.type](thread, action, sender, context)
         if answer.updated_item is not None:
@@ -261,20 +242,20 @@ class AppServer(ChatKitServer[RequestContext]):
         return answer
 
     async def add_feedback(
-        self, thread_id: str, item_ids: list[str], feedback: FeedbackKind, context: RequestContext
+        self, thread_id: str, item_ids: list[str], feedback: t.FeedbackKind, context: RequestContext
     ) -> None:
         """Store a thumb up or down beside the items; NotFoundError unless all are the user's."""
         await self._store.save_feedback(thread_id, item_ids, feedback, context)
         log.info("feedback", extra={"thread_id": thread_id, "items": item_ids, "kind": feedback})
 
     async def transcribe(
-        self, audio_input: AudioInput, context: RequestContext
-    ) -> TranscriptionResult:
+        self, audio_input: t.AudioInput, context: RequestContext
+    ) -> t.TranscriptionResult:
         """Turn speech into text through the configured API."""
-        return TranscriptionResult(text=await transcribe(audio_input, self._settings))
+        return t.TranscriptionResult(text=await transcribe(audio_input, self._settings))
 
 
-def parse(body: bytes) -> ChatKitReq:
+def parse(body: bytes) -> t.ChatKitReq:
     """Return the request; ApiError says what is wrong with it, never what it held."""
     try:
         return REQUEST.validate_json(body)
@@ -287,13 +268,13 @@ def parse(body: bytes) -> ChatKitReq:
         raise ApiError(400, "invalid_request", text[:300]) from error
 
 
-def renamed(thread: ThreadMetadata, title: str) -> ThreadUpdatedEvent:
+def renamed(thread: t.ThreadMetadata, title: str) -> t.ThreadUpdatedEvent:
     """Return the event that shows a title; `thread` itself stays as it is (the SDK would save)."""
-    fields = thread.model_dump(include=set(ThreadMetadata.model_fields)) | {"title": title}
-    return ThreadUpdatedEvent(thread=Thread(**fields, items=Page()))
+    fields = thread.model_dump(include=set(t.ThreadMetadata.model_fields)) | {"title": title}
+    return t.ThreadUpdatedEvent(thread=t.Thread(**fields, items=t.Page()))
 
 
-def unavailable(context: RequestContext) -> ErrorEvent:
+def unavailable(context: RequestContext) -> t.ErrorEvent:
     """Return the sentence for a fault of ours; the log has the cause under the request's id."""
     text = "Something went wrong on our side. Try again in a moment."
-    return ErrorEvent(message=f"{text} (request {request_id_of(context)})", allow_retry=True)
+    return t.ErrorEvent(message=f"{text} (request {request_id_of(context)})", allow_retry=True)
