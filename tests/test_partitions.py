@@ -1,0 +1,35 @@
+"""The PostgreSQL store in tables that are partitioned by owner, as its README tells to make them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from baked import BakedProject
+
+pytestmark = [pytest.mark.product, pytest.mark.xdist_group("postgres-dict")]
+PARTITIONED = """
+import re
+
+from app import store
+
+TABLE = r"(CREATE TABLE (chatkit\\.(?:thread|item|attachment|lease)) \\(.*?\\));"
+PARTS = "".join(
+    rf" CREATE TABLE \\2_{n} PARTITION OF \\2 FOR VALUES WITH (MODULUS 4, REMAINDER {n});"
+    for n in range(4)
+)
+step, found = re.subn(TABLE, rf"\\1 PARTITION BY HASH (owner);{PARTS}", store.MIGRATIONS[0], flags=re.S)
+assert found == 4
+store.MIGRATIONS = (step,)
+"""
+
+
+def test_the_contract_holds_in_partitions_by_owner(bake: Callable[..., BakedProject]) -> None:
+    """Every key and every foreign key holds the owner, or PostgreSQL would refuse the tables."""
+    project = bake(storage_type="postgres", context_type="dict")
+    (project.path / "tests" / "__init__.py").write_text(PARTITIONED)  # for its processes, too
+    suite = [
+        path.relative_to(project.path).as_posix()
+        for path in sorted(project.path.glob("tests/test_store*.py"))
+    ]
+    said = project.check("uv", "run", "pytest", *suite, timeout=600)
+    assert "passed" in said.splitlines()[-1]
