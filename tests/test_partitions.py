@@ -1,4 +1,4 @@
-"""The PostgreSQL store in tables that are partitioned by owner, as its README tells to make them."""
+"""The PostgreSQL store in tables partitioned by owner, as its README tells to make them."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,8 @@ PARTS = "".join(
     rf" CREATE TABLE \\2_{n} PARTITION OF \\2 FOR VALUES WITH (MODULUS 4, REMAINDER {n});"
     for n in range(4)
 )
-step, found = re.subn(TABLE, rf"\\1 PARTITION BY HASH (owner);{PARTS}", store.MIGRATIONS[0], flags=re.S)
+made = rf"\\1 PARTITION BY HASH (owner);{PARTS}"
+step, found = re.subn(TABLE, made, store.MIGRATIONS[0], flags=re.DOTALL)
 assert found == 4
 store.MIGRATIONS = (step,)
 """
