@@ -2,15 +2,25 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from baked import TEMPLATE
+from test_recipes import BLOCK, apply
 
 pytestmark = pytest.mark.product
 HERE = Path(__file__).parent / "page_types"
-SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}" / "app" / "static"
+APP = TEMPLATE / "{{cookiecutter.project_slug}}"
+RECIPES = {
+    title: "".join(block[0] for block in BLOCK.finditer(text) if "app/static/" in block[2])
+    for title, text in (
+        part.split("\n", 1)
+        for part in (APP / "docs" / "recipes.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    )
+}
+"""What each recipe changes in the page."""
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if npm is None:
         pytest.skip("npm is not installed on this machine")
     folder = tmp_path_factory.mktemp("types")
-    shutil.copytree(SOURCE, folder / "static")
+    shutil.copytree(APP / "app" / "static", folder / "app" / "static")
     for name in ("package.json", "tsconfig.json"):
         shutil.copy(HERE / name, folder)
     command = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock"]
@@ -41,15 +51,29 @@ def test_the_page_fits_the_published_types(folder: Path) -> None:
     assert check(folder) == ""
 
 
-def test_a_wrong_option_would_be_seen(folder: Path) -> None:
-    """The check is not blind: a misspelt option and an old upload field are faults."""
-    page = folder / "static" / "page.js"
+@pytest.fixture
+def page(folder: Path) -> Iterator[Path]:
+    """Yield the page's module, which a test may change."""
+    page = folder / "app" / "static" / "page.js"
     right = page.read_text(encoding="utf-8")
-    wrong = right.replace("showRename", "rename").replace("uploadUrl:", "upload_url:")
+    yield page
+    page.write_text(right, encoding="utf-8")
+
+
+def test_a_wrong_option_would_be_seen(folder: Path, page: Path) -> None:
+    """The check is not blind: a misspelt option and an old upload field are faults."""
+    text = page.read_text(encoding="utf-8")
+    wrong = text.replace("showRename", "rename").replace("uploadUrl:", "upload_url:")
     page.write_text(wrong, encoding="utf-8")
-    try:
-        said = check(folder)
-    finally:
-        page.write_text(right, encoding="utf-8")
+    said = check(folder)
     assert "'rename'" in said
     assert "'upload_url'" in said
+
+
+@pytest.mark.parametrize("title", [title for title, code in RECIPES.items() if code])
+def test_a_recipe_s_page_fits_the_published_types(folder: Path, page: Path, title: str) -> None:
+    """What a recipe adds to the page is checked as the page is."""
+    before = page.read_text(encoding="utf-8")
+    apply(RECIPES[title], folder)
+    assert page.read_text(encoding="utf-8") != before
+    assert check(folder) == ""
