@@ -4,6 +4,7 @@ A key is a path of plain names, so no name that a user chose ever reaches a file
 is there whole or not at all.
 """
 
+import atexit
 import importlib
 import os
 import re
@@ -11,6 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -23,6 +25,11 @@ FOLDER = "attachments"
 KEY = re.compile(FOLDER + r"/((?:(?:[0-9a-f]{2})+/)+)[0-9a-f]+(?:\.\w+)*")
 PARTS = ("", ".preview")
 """What there may be of a file: itself, and for an image what is shown of it."""
+PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
+PATIENCE = {"CONNECT_TIMEOUT": "3s", "READ_TIMEOUT": "10s", "TIMEOUT": "1h"}
+"""How long obstore waits: for a connection, for the next bytes, and for all of an answer, which
+takes as long as the user whom it is passed on to."""
+RETRY_SECONDS = 6
 
 
 class FilesError(RuntimeError):
@@ -68,7 +75,7 @@ def open_blobs(url: str, folder: Path) -> Blobs:
         return Memory()
     if scheme == "file":
         return Folder(Path(url.removeprefix("file://")))
-    if scheme in ("s3", "gs", "az"):
+    if scheme in PROVIDERS:
         return Cloud(url)
     raise FilesError(f"FILES_URL begins with {scheme!a}: expected file, memory, s3, gs or az")
 
@@ -177,21 +184,26 @@ class Memory:
 
 
 class Cloud:
-    """A bucket, with the credentials that its own environment variables name.
+    """A bucket, with the credentials that its provider's environment variables name.
 
-    obstore 0.12 may abort at exit after much work on its local folder; in buckets it does not,
-    so folders are ours. Give the bucket a rule that ends unfinished multipart uploads.
+    One that does not answer is an error after 10 seconds; obstore alone would try for 3 minutes.
     """
 
     def __init__(self, url: str) -> None:
         """Prepare the client; FilesError without obstore or for a URL that it cannot take."""
+        provider = PROVIDERS.get(url.partition("://")[0], "OTHER")
+        for name, value in PATIENCE.items():  # as arguments they would hide AWS_ALLOW_HTTP and such
+            os.environ.setdefault(f"{provider}_{name}", value)
+        retries = {"retry_timeout": timedelta(seconds=RETRY_SECONDS)}
         try:
             self._api: Any = importlib.import_module("obstore")
-            self._bucket: Any = importlib.import_module("obstore.store").from_url(url)
+            stores = importlib.import_module("obstore.store")
+            self._bucket: Any = stores.from_url(url, retry_config=retries)
         except ImportError:
             raise FilesError(f"FILES_URL={url} needs obstore: install the extra `cloud`") from None
         except Exception as error:  # obstore has an exception of its own for each provider
             raise FilesError(f"FILES_URL={url}: {str(error).splitlines()[0]}") from error
+        atexit.register(time.sleep, 0.1)  # obstore 0.12 aborts if its last thread outlives Python
 
     async def put(self, key: str, file: IO[bytes]) -> None:
         """Upload, in parts when the file is long."""
