@@ -1,0 +1,170 @@
+"""Files in S3, GCS and Azure: the three clients against emulators, over real HTTP.
+
+moto stands for S3, and for GCS, whose XML API is that of S3; Azurite is Azure's own emulator. moto
+believes any signature, so what it proves of credentials is that the clients find and send some.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from baked import BakedProject, bare_environment, free_port
+
+pytestmark = [pytest.mark.product, pytest.mark.xdist_group("clouds")]
+HERE = Path(__file__).parent / "clouds"
+URLS = ["s3://files/of/chat", "gs://others/of/chat", "az://files/of/chat"]
+KEY = base64.b64encode(b"azure's key").decode()
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
+
+
+def variables(origin: str, azure_origin: str, folder: Path) -> dict[str, str]:
+    """Return the environment that the README asks for, for all three of them."""
+    pem = rsa.generate_private_key(65537, 2048).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    account = {"type": "service_account", "client_email": "a@b", "private_key_id": "1"}
+    account |= {"private_key": pem.decode(), "gcs_base_url": origin}
+    folder.joinpath("account.json").write_text(json.dumps(account))
+    return {
+        "AWS_ENDPOINT_URL": origin,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "GOOGLE_SERVICE_ACCOUNT": str(folder / "account.json"),
+        "AZURE_STORAGE_ENDPOINT": f"{azure_origin}/account",
+        "AZURE_ALLOW_HTTP": "true",
+        "AZURE_STORAGE_ACCOUNT_NAME": "account",
+        "AZURE_STORAGE_ACCOUNT_KEY": KEY,
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def put(url: str, **headers: str) -> None:
+    """Send an empty PUT: it makes a bucket."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(url, b"", named, method="PUT")  # noqa: S310 - http
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10):
+        pass
+
+
+def make_container(origin: str) -> None:
+    """Make Azure's container: this needs a signature of Microsoft's own kind."""
+    date, version = formatdate(usegmt=True), "2021-08-06"
+    what = f"x-ms-date:{date}\nx-ms-version:{version}\n/account/account/files\nrestype:container"
+    headers = "PUT\n\n\n\n\napplication/octet-stream" + "\n" * 7
+    signed = hmac.digest(base64.b64decode(KEY), (headers + what).encode(), hashlib.sha256)
+    put(
+        f"{origin}/account/files?restype=container",
+        Authorization=f"SharedKey account:{base64.b64encode(signed).decode()}",
+        Content_Type="application/octet-stream",
+        x_ms_date=date,
+        x_ms_version=version,
+    )
+
+
+@contextmanager
+def running(folder: Path, *command: str, **more: str) -> Iterator[str]:
+    """Run an emulator on a port of its own, `{port}` in the command; yield its origin."""
+    port = free_port()
+    with folder.joinpath(f"{port}.log").open("w+") as log:
+        with subprocess.Popen(
+            [each.format(port=port) for each in command],
+            cwd=folder,
+            env=bare_environment(**more),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            try:
+                for _ in range(300):
+                    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                        break
+                    assert process.poll() is None, folder.joinpath(f"{port}.log").read_text()
+                    time.sleep(0.1)
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """Run the emulators with an empty bucket each; yield the variables of all three."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        pytest.skip("npm is not installed on this machine")
+    folder = tmp_path_factory.mktemp("clouds")
+    shutil.copytree(HERE, folder, dirs_exist_ok=True)
+    install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    azurite = (node, "node_modules/.bin/azurite-blob", "--inMemoryPersistence", "--silent")
+    moto = (sys.executable, "-m", "moto.server", "--port", "{port}")
+    with (
+        running(folder, *moto) as origin,
+        running(
+            folder, *azurite, "--blobPort", "{port}", AZURITE_ACCOUNTS=f"account:{KEY}"
+        ) as azure,
+    ):
+        put(f"{origin}/files")
+        put(f"{origin}/others")
+        make_container(azure)
+        yield variables(origin, azure, folder)
+    shutil.rmtree(folder / "node_modules")
+
+
+@pytest.fixture(scope="module")
+def project(bake: Callable[..., BakedProject]) -> BakedProject:
+    """Bake an app, which has obstore for its own tests."""
+    project = bake(storage_type="memory", context_type="dict")
+    project.check("uv", "sync", "--quiet")
+    return project
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_files_live_in_a_bucket(clouds: Mapping[str, str], project: BakedProject, url: str) -> None:
+    """Short ones, long ones in parts, lists, deletions; and the process ends as it should."""
+    project.check(".venv/bin/python", str(HERE / "life.py"), url, timeout=60, **clouds)
+
+
+def test_an_upload_through_the_app_comes_back_from_the_bucket(
+    clouds: Mapping[str, str], project: BakedProject
+) -> None:
+    """6 MB, which take two parts; nothing of them lies on the app's own disk."""
+    data = b"hello " * 1_000_000
+    with project.serve(".venv/bin/python", "-m", "app", FILES_URL=URLS[0], **clouds) as user:
+        form = HEAD + data + b"\r\n--b--\r\n"
+        upload = urllib.request.Request(f"{user.url}/files", form, FORM)  # noqa: S310 - http
+        with user._opener.open(upload, timeout=20) as answer:
+            attachment = json.load(answer)
+        address = json.loads(user.get(f"/files/{attachment['id']}/url"))["url"]
+        assert user.get(address[address.index("/files/") :]) == data.decode()
+    assert not project.path.joinpath(".data", "files").exists()
+
+
+def test_a_provider_that_never_answers_is_an_error_in_time(
+    project: BakedProject, tmp_path: Path
+) -> None:
+    """All operations, on all three: obstore's own patience is 3 minutes."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
+        origin = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        asked = variables(origin, origin, tmp_path)
+        script = str(HERE / "silent.py")
+        said = project.check(".venv/bin/python", script, *URLS, timeout=60, **asked)
+    assert 9 < float(said.splitlines()[-1]) < 15
