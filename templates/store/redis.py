@@ -186,7 +186,7 @@ for _, file in ipairs(attached(homes, '=' .. thread)) do
   call('HDEL', homes, file)
 end
 call('UNLINK', sequence, items, feedback, lease)
-call('SET', gone, '', 'EX', ARGV[2])
+call('SET', gone, '', 'PX', ARGV[2] * 1000)
 return delist(token, count, threads, files)
 === set_title_if_unchanged: threads
 local doc, old, new = call('HGET', threads, thread), ARGV[2], ARGV[3]
@@ -227,10 +227,10 @@ call('HDEL', homes, ARGV[2])
 return call('HDEL', files, ARGV[2]) == 1 and delist(token, count, threads, files) or ''
 === claim_turn: threads lease:{T}
 if call('HEXISTS', threads, thread) == 0 then return false end
-if call('SET', lease, '+' .. ARGV[2], 'NX', 'EX', ARGV[3]) then return 1 end
-return call('GET', lease):sub(2) == ARGV[2] and call('EXPIRE', lease, ARGV[3]) or 0
+if call('SET', lease, '+' .. ARGV[2], 'NX', 'PX', ARGV[3] * 1000) then return 1 end
+return call('GET', lease):sub(2) == ARGV[2] and call('PEXPIRE', lease, ARGV[3] * 1000) or 0
 === renew_turn: lease:{T}
-return call('GET', lease) == '+' .. ARGV[2] and call('EXPIRE', lease, ARGV[3]) or 0
+return call('GET', lease) == '+' .. ARGV[2] and call('PEXPIRE', lease, ARGV[3] * 1000) or 0
 === release_turn: lease:{T}
 return (call('GET', lease) or ''):sub(2) == ARGV[2] and call('DEL', lease) or 0
 === stop_turn: lease:{T}
@@ -457,7 +457,7 @@ class RedisStore(Store[RequestContext]):
             raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
 
     async def _run(
-        self, name: str, context: RequestContext, thread_id: str, *args: str | int
+        self, name: str, context: RequestContext, thread_id: str, *args: str | float
     ) -> Any:
         """Run a script; NotFoundError when it answers false."""
         keys, lua, sha = self._scripts[name]

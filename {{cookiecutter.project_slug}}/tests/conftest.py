@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import gc
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -35,3 +36,8 @@ async def neighbour(store: "Store", store_url: str) -> AsyncIterator["Store"]:
         return
     async with type(store).open(store_url) as opened:
         yield opened
+
+
+def pytest_collection_finish() -> None:
+    """Look at what is imported no more: a full collection of the SDK's objects takes 0.2 s."""
+    gc.freeze()
