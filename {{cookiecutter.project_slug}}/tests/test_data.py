@@ -3,8 +3,12 @@
 import asyncio
 import io
 import json
+import os
+import re
 import sys
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,16 +17,7 @@ import pytest
 from app.attachments import Files
 from app.blobs import key_of
 from app.context import context_for
-from app.data import (
-    BATCH_LINES,
-    Counts,
-    DataError,
-    export_lines,
-    forget,
-    import_lines,
-    main,
-    purge,
-)
+from app.data import WAITING, WRITERS, DataError, export_lines, forget, import_lines, main, purge
 from app.store import ChatStore as Store
 
 from .engine import SHARED
@@ -62,9 +57,27 @@ async def fill(store: Store, files: Files, owner: str = OWNER, threads: int = 3)
     await store.save_attachment(file("f-announced"), context)
 
 
-async def exported(store: Store, files: Files, owner: str = OWNER) -> list[str]:
+async def exported(store: Store, files: Files, owner: str = OWNER) -> list[bytes]:
     """Return an owner's export, as it would be written."""
-    return [json.dumps(line) async for line in export_lines(owner, store, files, Counts())]
+    return [json.dumps(line).encode() async for line in export_lines(owner, store, files)]
+
+
+@contextmanager
+def terminal() -> Iterator[list[str]]:
+    """Make a terminal of the standard error; the list tells at the end what its lines show."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")  # not on Windows
+    reader, writer = pty.openpty()
+    termios.tcsetwinsize(writer, (24, 100))
+    lines: list[str] = []
+    with os.fdopen(writer, "w", encoding="utf-8") as screen, redirect_stderr(screen):
+        yield lines
+    written = b""
+    with suppress(OSError):  # Linux's way to say that a terminal has ended
+        while data := os.read(reader, 4096):
+            written += data
+    os.close(reader)
+    shown = written.decode().replace("\x1b[A", "").split("\r\n")
+    lines += [line.split("\r")[-1].rstrip() for line in shown if line.strip()]
 
 
 def on_disk(folder: Path) -> list[Path]:
@@ -81,28 +94,28 @@ async def test_what_was_forgotten_comes_back_equal(
     await fill(store, files, owner="other", threads=1)
     before, other = await exported(store, files), await exported(store, files, "other")
     assert len(before) == 3 * (1 + 1 + len(ITEMS) + 1) + 2
-    counts = Counts()
+    counts = Counter[str]()
     await forget(OWNER, store, files, counts)
     assert counts == {"threads": 3, "files": 5, "bytes": 12}
     assert await exported(store, files) == []
     assert len(on_disk(tmp_path)) == 3, "the other user's"
     for _ in range(2):  # a second time changes nothing
-        await import_lines(before, store, files, Counts())
+        await import_lines(before, store, files, Counter())
         assert await exported(store, files) == before
     assert await exported(store, files, "other") == other
 
 
 @pytest.mark.anyio
 async def test_an_import_takes_many_threads_in_their_order(store: Store, files: Files) -> None:
-    """More lines than one batch holds, all threads of one time."""
+    """More lines than may wait, all threads of one time."""
     lines = []
-    for n in range(BATCH_LINES // 5):
+    for n in range(WAITING * WRITERS // 5):
         lines.append({"owner": "a", "thread": thread(f"t{n}").model_dump(mode="json")})
         for i in range(5):
             item = message(f"i{i}", thread_id=f"t{n}").model_dump(mode="json")
             lines.append({"owner": "a", "thread_id": f"t{n}", "item": item})
-    before = [*map(json.dumps, lines)]
-    await import_lines(before, store, files, Counts())
+    before = [json.dumps(line).encode() for line in lines]
+    await import_lines(before, store, files, Counter())
     assert await exported(store, files, "a") == before
 
 
@@ -126,7 +139,7 @@ async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> 
     """One sentence with its number; the lines before it are there."""
     good = json.dumps({"owner": "a", "thread": thread("t").model_dump(mode="json")})
     with pytest.raises(DataError, match=r"^Line 2 ") as raised:
-        await import_lines([good, wrong], store, files, Counts())
+        await import_lines([good.encode(), wrong.encode()], store, files, Counter())
     assert "\n" not in str(raised.value)
     assert len(await exported(store, files, "a")) == 1
 
@@ -138,9 +151,9 @@ async def test_forget_takes_bytes_without_a_record(
     """And none of an owner whose name begins alike."""
     for owner in ("a" * 100, "a" * 101):
         await files.blobs.put(key_of(owner, "lost"), io.BytesIO(b"x"))
-    await forget("a" * 100, store, files, Counts())
+    await forget("a" * 100, store, files, Counter())
     assert len(on_disk(tmp_path)) == 1
-    await forget("a" * 101, store, files, Counts())
+    await forget("a" * 101, store, files, Counter())
     assert on_disk(tmp_path) == []
 
 
@@ -159,13 +172,34 @@ async def test_purge_deletes_threads_in_which_nobody_wrote_for_long(
         await store.save_thread(thread("new", NOW), context)
     await files.write(file("f", "old9"), io.BytesIO(b"x"), context_for("a"))
     await store.save_attachment(file("f", "old9"), context_for("a"))
-    counts = Counts()
+    counts = Counter[str]()
     await purge(90 * DAY, store, files, counts)
     assert counts["threads"] == 2 * 204
     assert on_disk(tmp_path) == []
     for owner in ("a", "b"):
         page = await store.load_threads(10, None, "asc", context_for(owner))
         assert [each.id for each in page.data] == ["old7", "new"]
+
+
+def test_an_import_shows_a_bar_on_a_terminal(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file's bytes; a pipe's have no end yet, so they are counted. The last line stays."""
+    settings, saved = settings_for(store_url, tmp_path), tmp_path / "export.jsonl"
+    line = json.dumps({"owner": "a", "thread": thread("t").model_dump(mode="json")}) + "\n"
+    saved.write_text(line * 10)
+    with terminal() as lines:
+        assert main(["import", str(saved)], settings) == 0
+    assert re.fullmatch(r"import: 100%\|█+\| (\S+k)/\1 \[\d\d:\d\d<00:00, .+B/s\]", lines[0])
+    assert lines[1:] == ["import: 10 threads"]
+    reader, writer = os.pipe()
+    os.write(writer, line.encode() + b"x")
+    os.close(writer)
+    with os.fdopen(reader) as given, terminal() as lines:
+        monkeypatch.setattr(sys, "stdin", given)
+        assert main(["import"], settings) == 2
+    assert re.fullmatch(r"import: \d+B \[\d\d:\d\d, .+B/s\]", lines[0])
+    assert lines[1:] == ["Line 2 is no line of an export."]
 
 
 if SHARED:  # other data ends with its process, before a command could read it
@@ -194,13 +228,47 @@ if SHARED:  # other data ends with its process, before a command could read it
         saved = tmp_path / "export.jsonl"
         saved.write_text(everything)
         assert main(["import", str(saved)], settings) == 0
-        monkeypatch.setattr(sys, "stdin", io.StringIO(everything))
-        assert main(["import"], settings) == 0
+        with saved.open() as given:
+            monkeypatch.setattr(sys, "stdin", given)
+            assert main(["import"], settings) == 0
         capsys.readouterr()
         assert main(["export", "--all"], settings) == 0
         assert sorted(capsys.readouterr().out.splitlines()) == sorted(everything.splitlines())
         assert main(["purge", "--older-than", "99999w"], settings) == 0
         assert main(["sweep"], settings) == 0
+
+    def test_bars_are_shown_on_a_terminal_and_the_export_elsewhere(
+        store_url: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Users have an end; lines of one and threads to delete are counted."""
+        settings = settings_for(store_url, tmp_path)
+
+        async def prepare() -> None:
+            async with Store.open(store_url) as store:
+                for owner in ("a", "b"):
+                    await store.save_thread(thread("t", NOW), context_for(owner))
+
+        asyncio.run(prepare())
+        capsys.readouterr()
+        for command, bar in (
+            (["export", "--all"], r"export: 100%\|█+\| 2/2 \[.+ users/s\]"),
+            (["export", "b"], r"\d+ lines \[\d\d:\d\d, .+ lines/s\]"),
+            (["purge", "--older-than", "1h"], r"purge: 100%\|█+\| 2/2 \[.+ users/s\]"),
+            (["forget", "a"], r"forget: 1 threads \[\d\d:\d\d, .+ threads/s\]"),
+        ):
+            with terminal() as lines:
+                assert main(command, settings) == 0
+            assert any(map(re.compile(bar).fullmatch, lines)), lines
+            assert lines[-1].startswith(f"{command[0]}: ")
+        written = capsys.readouterr().out.splitlines()
+        assert [json.loads(line)["owner"] for line in written] == ["a", "b", "b"]
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        with terminal() as lines:
+            assert main(["export", "b"], settings) == 0
+        assert lines == ["export: 1 threads"], "no bar among the lines"
 
 
 def test_a_wrong_command_says_what_is_expected(
