@@ -6,6 +6,8 @@ request and returns the user's id, or raises `ApiError(401, ...)`.
 
 import re
 import secrets
+from functools import cached_property
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio.to_thread
@@ -29,10 +31,8 @@ class Authenticator:
     """Says who a request is from."""
 
     def __init__(self, settings: Settings) -> None:
-        """Keep the settings; the issuer's keys are fetched with the first token."""
         self._settings = settings
         self._cookies = URLSafeSerializer(settings.signing_key(), salt="user")
-        self._keys: jwt.PyJWKClient | None = None
 
     async def user_of(self, request: Request) -> str:
         """Return the caller's id: the token's issuer and subject, or the cookie's user.
@@ -78,28 +78,25 @@ class Authenticator:
             raise ApiError(401, "login", "Please sign in again.", challenge) from error
         return f"{claims['iss']}|{claims['sub']}"
 
-    def _verify(self, token: str) -> dict[str, str]:
+    def _verify(self, token: str) -> dict[str, Any]:
         """Verify a token in a worker thread; PyJWKClient caches keys and throttles unknown ids."""
-        settings = self._settings
-        if self._keys is None:
-            self._keys = jwt.PyJWKClient(self._jwks_uri(), timeout=FETCH_SECONDS)
-        claims: dict[str, str] = jwt.decode(
+        return jwt.decode(
             token,
             self._keys.get_signing_key_from_jwt(token),
             algorithms=ALGORITHMS,
-            audience=settings.oidc_audience,
-            issuer=settings.oidc_issuer,
+            audience=self._settings.oidc_audience,
+            issuer=self._settings.oidc_issuer,
             leeway=LEEWAY_SECONDS,
             options={"require": ["exp", "iss", "aud", "sub"]},
         )
-        return claims
 
-    def _jwks_uri(self) -> str:
+    @cached_property
+    def _keys(self) -> jwt.PyJWKClient:
         """Ask the issuer where its keys are (OpenID Connect Discovery 1.0, section 4)."""
         address = f"{self._settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
         try:
             answer = httpx2.get(address, timeout=FETCH_SECONDS).raise_for_status()
-            return str(answer.json()["jwks_uri"])
+            return jwt.PyJWKClient(str(answer.json()["jwks_uri"]), timeout=FETCH_SECONDS)
         except (httpx2.HTTPError, ValueError, KeyError) as error:
             raise jwt.PyJWKClientConnectionError(f"no keys at {address}: {error}") from error
 

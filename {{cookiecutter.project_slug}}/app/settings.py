@@ -6,16 +6,22 @@ Read from the environment, then from `.env`; the field `max_turns` is the variab
 import ipaddress
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-Names = Annotated[list[str], NoDecode]
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return [name for name in map(str.strip, value.split(",")) if name]
+    return value
+
+
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A list written with commas: `ALLOWED_HOSTS=chat.example.com,localhost`."""
-SECRET_CHARS, SECRET_VARIETY = 32, 10
-"""What SECRET_KEY has at least, and how many different characters: no word, no placeholder."""
 
 
 class Settings(BaseSettings):
@@ -126,22 +132,6 @@ class Settings(BaseSettings):
         default=False, description="OpenAI's traces also carry what was said"
     )
 
-    @field_validator(
-        "allowed_models",
-        "allowed_tools",
-        "allowed_origins",
-        "allowed_hosts",
-        "file_types",
-        "image_hosts",
-        mode="before",
-    )
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """Take a list written with commas."""
-        if isinstance(value, str):
-            return [name for name in map(str.strip, value.split(",")) if name]
-        return value
-
     @model_validator(mode="after")
     def _safe(self) -> Self:
         """Refuse what would be unsafe; each sentence names the setting to change."""
@@ -169,7 +159,7 @@ class Settings(BaseSettings):
         key = self.secret_key.get_secret_value()
         if not self.store_url:
             raise ValueError("STORE_URL is not set: say where conversations live")
-        if len(key) < SECRET_CHARS or len(set(key)) < SECRET_VARIETY:
+        if len(key) < 32 or len(set(key)) < 10:  # no word, no placeholder
             raise ValueError("SECRET_KEY needs 32 random characters: openssl rand -hex 32")
         if self.oidc_issuer and not self.oidc_audience:
             raise ValueError("OIDC_AUDIENCE is not set: a token for any app would be taken")
@@ -205,18 +195,13 @@ class Settings(BaseSettings):
             draft = path.with_suffix(f".{secrets.token_hex(4)}")
             draft.touch(mode=0o600)
             draft.write_text(secrets.token_hex(32))
-            try:
+            with suppress(FileExistsError):
                 path.hardlink_to(draft)  # the first process wins; the others read its key
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink()
+            draft.unlink()
         return path.read_text().strip()
 
 
 def _is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach the address."""
-    try:
+    with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return host == "localhost"
