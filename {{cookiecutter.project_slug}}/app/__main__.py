@@ -135,8 +135,7 @@ def _fault(fault: dict[str, object]) -> str:
 
 def _refuse(*lines: str) -> int:
     """Say what is wrong, a line each; return the exit status for it."""
-    for line in lines:
-        print(line, file=sys.stderr)
+    print(*lines, sep="\n", file=sys.stderr)
     return 2
 
 

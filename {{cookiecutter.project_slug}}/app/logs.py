@@ -22,6 +22,7 @@ from .streaming import Turn, Turns
 
 log = logging.getLogger("app.request")
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+PROBES = ("/healthz", "/readyz")
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -80,7 +81,6 @@ class Metrics:
     """The app's numbers, in a registry of its own."""
 
     def __init__(self, turns: Turns) -> None:
-        """Name the numbers; active streams are read when somebody asks."""
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "chat_requests", "Requests.", ["op", "status"], registry=self.registry
@@ -102,7 +102,6 @@ class Requests:
     """Wraps the app: request id, hosts, headers, and one log line for each request."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        """Keep the app that answers."""
         self._app, self._settings = app, settings
         self._hosts = LOOPBACK | set(settings.allowed_hosts)
 
@@ -111,10 +110,14 @@ class Requests:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers, started, status = Headers(scope=scope), time.monotonic(), 500
-        sent_id = headers.get("x-request-id", "")
-        request_id = sent_id if re.fullmatch(r"[\w.-]{1,64}", sent_id, re.ASCII) else ""
+        request_id = headers.get("x-request-id", "")
+        if not re.fullmatch(r"[\w.-]{1,64}", request_id, re.ASCII):
+            request_id = secrets.token_hex(8)
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id = request_id or secrets.token_hex(8)
+        state["request_id"] = request_id
+        # a page of another name may have been rebound to us
+        host = re.sub(r":\d+$", "", headers.get("host", "")).lower()
+        known = host in self._hosts or scope["path"] in PROBES
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -129,7 +132,7 @@ class Requests:
             await send(message)
 
         try:
-            if self._known_host(scope, headers):
+            if known:
                 await self._app(scope, receive, send_with_headers)
             else:
                 refusal = ApiError(400, "host", "This host is not served: see ALLOWED_HOSTS.")
@@ -137,30 +140,24 @@ class Requests:
         finally:
             self._write(scope, status, time.monotonic() - started)
 
-    def _known_host(self, scope: Scope, headers: Headers) -> bool:
-        """Say whether the Host is ours: a page of another name may have been rebound to us."""
-        host = re.sub(r":\d+$", "", headers.get("host", ""))
-        return host.lower() in self._hosts or scope["path"] in ("/healthz", "/readyz")
-
     def _write(self, scope: Scope, status: int, seconds: float) -> None:
         """Write the line: who, what, how long; never what was said."""
         state, turn = scope["state"], scope["state"].get("turn")
-        op = state.get("op", "")
+        path, op = scope["path"], state.get("op", "")
         fields = {
             "request_id": state["request_id"],
             "method": scope["method"],
-            "path": scope["path"],
+            "path": path,
             "op": op,
             "user": state.get("user", ""),
             "status": status,
             "ms": round(seconds * 1000, 1),
         }
-        metrics = getattr(scope["app"].state, "metrics", None) if "app" in scope else None
         if turn is not None:
-            first = turn.first_event_seconds or 0.0
-            fields |= {"thread_id": turn.thread_id, "events": turn.events, "outcome": turn.outcome}
-            fields["first_event_ms"] = round(first * 1000, 1)
-        if metrics:
-            metrics.requests.labels(op or scope["path"].split("/")[1], status).inc()
-        quiet = scope["path"] in ("/healthz", "/readyz", "/metrics")
+            first = round((turn.first_event_seconds or 0.0) * 1000, 1)
+            fields |= {"thread_id": turn.thread_id, "events": turn.events}
+            fields |= {"outcome": turn.outcome, "first_event_ms": first}
+        if "app" in scope and (metrics := getattr(scope["app"].state, "metrics", None)):
+            metrics.requests.labels(op or path.split("/")[1], status).inc()
+        quiet = path in (*PROBES, "/metrics")
         log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)

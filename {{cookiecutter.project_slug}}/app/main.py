@@ -133,14 +133,13 @@ async def read_json_body(request: Request, settings: Settings) -> bytes:
     limit = settings.max_body_bytes
     if settings.transcribe_model:
         limit = max(limit, settings.max_audio_bytes * 4 // 3 + 4096)
+    too_large = ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
     declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise too_large
     body = bytearray()
-    if not declared.isdecimal() or int(declared[:20]) <= limit:
-        async for part in request.stream():
-            body += part
-            if len(body) > limit:
-                break
-        else:
-            return bytes(body)
-    text = f"A request has {limit:,} bytes at most."
-    raise ApiError(413, "too_large", text)
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
