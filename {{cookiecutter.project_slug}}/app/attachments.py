@@ -14,21 +14,16 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from io import BytesIO
-from typing import IO, Self
+from math import inf
+from typing import IO, Any, Self
 from weakref import WeakValueDictionary
 
 import anyio
 from anyio import CapacityLimiter, to_thread
+from chatkit import types as t
 from chatkit.store import AttachmentStore, NotFoundError
-from chatkit.types import (
-    Attachment,
-    AttachmentCreateParams,
-    AttachmentUploadDescriptor,
-    FileAttachment,
-    ImageAttachment,
-)
 from openai.types.responses import ResponseInputContentParam
 from pydantic import AnyUrl
 
@@ -44,7 +39,7 @@ log = logging.getLogger("app.files")
 SWEEP_SECONDS = 86_400
 
 
-def size_of(attachment: Attachment) -> int:
+def size_of(attachment: t.Attachment) -> int:
     """Return a file's size in bytes, as it was uploaded or announced."""
     return int((attachment.metadata or {}).get("size", 0))
 
@@ -53,7 +48,6 @@ class Files(AttachmentStore[RequestContext]):
     """The files of all users; `open` makes one."""
 
     def __init__(self, settings: Settings, store: ChatStore, blobs: Blobs) -> None:
-        """Take the parts; nothing is opened here."""
         self._settings, self._store, self.blobs = settings, store, blobs
         self.links = Links(settings)
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
@@ -68,14 +62,14 @@ class Files(AttachmentStore[RequestContext]):
     # --- in ---
 
     async def create_attachment(
-        self, params: AttachmentCreateParams, context: RequestContext
-    ) -> Attachment:
+        self, params: t.AttachmentCreateParams, context: RequestContext
+    ) -> t.Attachment:
         """Announce a two-phase upload: the answer says where to send the bytes."""
         self._check_size(params.size, self._settings.max_file_bytes)
         claimed = params.mime_type if params.mime_type in EXTENSIONS else UNKNOWN
         attachment = self._record(new_id("attachment"), params.name, claimed, params.size)
         url = AnyUrl(self.links.url("upload", attachment.id, context))
-        attachment.upload_descriptor = AttachmentUploadDescriptor(url=url, method="PUT")
+        attachment.upload_descriptor = t.AttachmentUploadDescriptor(url=url, method="PUT")
         async with self._room(params.size, context):
             await self._store.save_attachment(attachment, context)
         return attachment
@@ -86,8 +80,8 @@ class Files(AttachmentStore[RequestContext]):
         name: str,
         claimed: str,
         context: RequestContext,
-        announced: Attachment | None = None,
-    ) -> Attachment:
+        announced: t.Attachment | None = None,
+    ) -> t.Attachment:
         """Check an uploaded file, keep its bytes and its record; nothing of one that is refused."""
         size = await to_thread.run_sync(file.seek, 0, 2)
         self._check_size(size, size_of(announced) if announced else self._settings.max_file_bytes)
@@ -107,20 +101,17 @@ class Files(AttachmentStore[RequestContext]):
                 await self._store.save_attachment(attachment, context)
             except BaseException:
                 with anyio.CancelScope(shield=True):
-                    await self.delete_bytes([attachment], context)
+                    await self._delete_bytes(attachment_id, context)
                 raise
         return attachment
 
-    def _record(self, attachment_id: str, name: str, kind: str, size: int) -> Attachment:
+    def _record(self, attachment_id: str, name: str, kind: str, size: int) -> t.Attachment:
         """Return the record; a preview is stored by name, and `Links.sign` makes it an address."""
-        facts = {"size": size, "created": round(time.time())}
-        shown = display_name(name)
-        if kind in IMAGES.values():
-            address = AnyUrl(f"preview:{attachment_id}")
-            return ImageAttachment(
-                id=attachment_id, name=shown, mime_type=kind, metadata=facts, preview_url=address
-            )
-        return FileAttachment(id=attachment_id, name=shown, mime_type=kind, metadata=facts)
+        fields: Any = {"id": attachment_id, "name": display_name(name), "mime_type": kind}
+        fields["metadata"] = {"size": size, "created": round(time.time())}
+        if kind not in IMAGES.values():
+            return t.FileAttachment(**fields)
+        return t.ImageAttachment(**fields, preview_url=AnyUrl(f"preview:{attachment_id}"))
 
     def _check_size(self, size: int, limit: int) -> None:
         if size <= 0:
@@ -162,46 +153,46 @@ class Files(AttachmentStore[RequestContext]):
     # --- out ---
 
     async def write(
-        self, attachment: Attachment, file: IO[bytes], context: RequestContext, part: str = ""
+        self, attachment: t.Attachment, file: IO[bytes], context: RequestContext, part: str = ""
     ) -> None:
         """Keep the bytes of a file or, with the part `.preview`, of its preview."""
         await self.blobs.put(key_of(owner_of(context), attachment.id, part), file)
 
     def read(
-        self, attachment: Attachment, context: RequestContext, part: str = ""
+        self, attachment: t.Attachment, context: RequestContext, part: str = ""
     ) -> AsyncIterator[bytes]:
         """Yield those bytes; NotFoundError before the first when they are gone."""
         return self.blobs.read(key_of(owner_of(context), attachment.id, part))
 
     async def content_part(
-        self, attachment: Attachment, context: RequestContext
+        self, attachment: t.Attachment, context: RequestContext
     ) -> ResponseInputContentParam:
         """Return what the model is given: the picture, the PDF, the text, or a description."""
-        name = json.dumps(attachment.name, ensure_ascii=False)
+        name, kind = json.dumps(attachment.name, ensure_ascii=False), attachment.mime_type
         try:
-            if isinstance(attachment, ImageAttachment):
+            if isinstance(attachment, t.ImageAttachment):
                 picture = await self._read(attachment, context, ".preview")
                 url = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
                 return {"type": "input_image", "detail": "auto", "image_url": url}
-            if attachment.mime_type == PDF:
-                document = base64.b64encode(await self._read(attachment, context)).decode()
-                url = f"data:{PDF};base64,{document}"
+            if kind == PDF:
+                document = await self._read(attachment, context)
+                url = f"data:{PDF};base64,{base64.b64encode(document).decode()}"
                 return {"type": "input_file", "filename": attachment.name, "file_data": url}
-            if attachment.mime_type == TEXT:
+            if kind == TEXT:
                 limit = self._settings.max_text_chars
                 data = await self._read(attachment, context, most=limit * 4)
-                text = data.decode("utf-8-sig", "replace")
-                cut = f"\n(cut after {limit} characters)" if len(text) > limit else ""
-                body = f"The file {name}:\n{text[:limit]}{cut}"
-                return {"type": "input_text", "text": body}
+                said = data.decode("utf-8-sig", "replace")
+                cut = f"\n(cut after {limit} characters)" if len(said) > limit else ""
+                text = f"The file {name}:\n{said[:limit]}{cut}"
+            else:
+                size = size_of(attachment)
+                text = f"(The file {name}, {kind}, {size} bytes; its content cannot be read here.)"
         except NotFoundError:
-            return {"type": "input_text", "text": f"(The file {name} is no longer there.)"}
-        kind, size = attachment.mime_type, size_of(attachment)
-        text = f"(The file {name}, {kind}, {size} bytes; its content cannot be read here.)"
+            text = f"(The file {name} is no longer there.)"
         return {"type": "input_text", "text": text}
 
     async def _read(
-        self, attachment: Attachment, context: RequestContext, part: str = "", most: int = 1 << 62
+        self, attachment: t.Attachment, context: RequestContext, part: str = "", most: float = inf
     ) -> bytes:
         data = bytearray()
         async for chunk in self.read(attachment, context, part):
@@ -214,27 +205,22 @@ class Files(AttachmentStore[RequestContext]):
 
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
         """Delete a file of this user's; nothing happens for any other."""
-        try:
-            attachment = await self._store.load_attachment(attachment_id, context)
-        except NotFoundError:
-            return
-        await self._store.delete_attachment(attachment_id, context)
-        await self.delete_bytes([attachment], context)
+        with suppress(NotFoundError):
+            await self._store.load_attachment(attachment_id, context)
+            await self._store.delete_attachment(attachment_id, context)
+            await self._delete_bytes(attachment_id, context)
 
-    async def delete_thread(self, thread_id: str, context: RequestContext) -> list[Attachment]:
+    async def delete_thread(self, thread_id: str, context: RequestContext) -> list[t.Attachment]:
         """Delete a thread with its files; return what they were."""
         attached = await self._store.load_attachments(thread_id, context)
         await self._store.delete_thread(thread_id, context)
-        await self.delete_bytes(attached, context)
+        for attachment in attached:
+            await self._delete_bytes(attachment.id, context)
         return attached
 
-    async def delete_bytes(
-        self, attachments: Iterable[Attachment], context: RequestContext
-    ) -> None:
-        """Remove the bytes of records that are gone."""
-        for attachment in attachments:
-            for part in PARTS:
-                await self.blobs.delete(key_of(owner_of(context), attachment.id, part))
+    async def _delete_bytes(self, attachment_id: str, context: RequestContext) -> None:
+        for part in PARTS:
+            await self.blobs.delete(key_of(owner_of(context), attachment_id, part))
 
     async def sweep(self, age: float = SWEEP_SECONDS) -> tuple[int, int]:
         """Remove what is older (seconds) and of no use; return how many records, how many objects.

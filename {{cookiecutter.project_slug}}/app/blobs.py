@@ -1,7 +1,10 @@
 """Where the bytes of files lie: a local folder, memory, or S3, GCS and Azure through obstore.
 
-A key is a path of plain names, so no name that a user chose ever reaches a file system. A `put`
-is there whole or not at all.
+A key is a path of plain names, so no name that a user chose ever reaches a file system. Each place
+has the same four methods: `put` takes an open file from where it stands and is there whole or not
+at all, `read` yields chunks or raises NotFoundError before the first, `delete` of what is not there
+is no error, and `keys` lists what lies below a folder (`""`: all) and is older than a time in
+seconds since 1970.
 """
 
 import atexit
@@ -12,9 +15,10 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import anyio
 from anyio import to_thread
@@ -29,7 +33,7 @@ PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
 PATIENCE = {"CONNECT_TIMEOUT": "3s", "READ_TIMEOUT": "10s", "TIMEOUT": "1h"}
 """How long obstore waits: for a connection, for the next bytes, and for all of an answer, which
 takes as long as the user whom it is passed on to."""
-RETRY_SECONDS = 6
+RETRY_TIME = timedelta(seconds=6)
 
 
 class FilesError(RuntimeError):
@@ -50,41 +54,10 @@ def owner_in(key: str) -> str | None:
     return bytes.fromhex(owner).decode("utf-8", "surrogatepass") if owner else None
 
 
-class Blobs(Protocol):
-    """What files need of the place that keeps their bytes."""
-
-    async def put(self, key: str, file: IO[bytes]) -> None:
-        """Store all of an open file from where it stands, replacing what was there."""
-
-    def read(self, key: str) -> AsyncIterator[bytes]:
-        """Yield the bytes in chunks; NotFoundError before the first when there are none."""
-
-    async def delete(self, key: str) -> None:
-        """Remove the bytes if they are there."""
-
-    def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
-        """Yield keys below a folder (`""`: all) written before a time in seconds since 1970."""
-
-
-def open_blobs(url: str, folder: Path) -> Blobs:
-    """Return the place that FILES_URL names; the folder when it names none."""
-    scheme = url.partition("://")[0]
-    if not url:
-        return Folder(folder)
-    if url == "memory://":
-        return Memory()
-    if scheme == "file":
-        return Folder(Path(url.removeprefix("file://")))
-    if scheme in PROVIDERS:
-        return Cloud(url)
-    raise FilesError(f"FILES_URL begins with {scheme!a}: expected file, memory, s3, gs or az")
-
-
 class Folder:
     """Plain files below a folder; every touch of the disk happens in a worker thread."""
 
     def __init__(self, root: Path) -> None:
-        """Keep the folder's path; it is made with the first file."""
         self._root = root.absolute()
 
     async def put(self, key: str, file: IO[bytes]) -> None:
@@ -118,48 +91,38 @@ class Folder:
 
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        try:
+        with suppress(OSError):  # others are in it
             os.removedirs(path.parent)
-        except OSError:
-            return  # others are in it
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield paths below the folder, a folder at a time."""
         folders = self._old(self._root / prefix, before)
         while (found := await to_thread.run_sync(next, folders, None)) is not None:
-            for key in found:
-                yield key
+            for path in found:
+                yield path.relative_to(self._root).as_posix()
 
-    def _old(self, top: Path, before: float) -> Iterator[list[str]]:
+    def _old(self, top: Path, before: float) -> Iterator[list[Path]]:
         for folder, _, names in os.walk(top):
-            paths = [Path(folder, name) for name in names]
-            yield [p.relative_to(self._root).as_posix() for p in paths if _mtime(p) < before]
+            found = []
+            for path in [Path(folder, name) for name in names]:
+                with suppress(FileNotFoundError):  # it has just gone
+                    if path.stat().st_mtime < before:
+                        found.append(path)
+            yield found
 
 
 def _create(path: Path) -> IO[bytes]:
-    """Open a new file; twice, for a delete may take the empty folder away in between."""
-    for _ in range(2):
+    """Open a new file; again when a delete took the empty folder away in between."""
+    while True:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
+        with suppress(FileNotFoundError):
             return path.open("xb")
-        except FileNotFoundError:
-            continue
-    return path.open("xb")
-
-
-def _mtime(path: Path) -> float:
-    """Return when a file was written; one that has just gone counts as new."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return time.time()
 
 
 class Memory:
     """Bytes in this process, for tests and demonstrations."""
 
     def __init__(self) -> None:
-        """Begin empty."""
         self._bytes: dict[str, tuple[float, bytes]] = {}
 
     async def put(self, key: str, file: IO[bytes]) -> None:
@@ -178,8 +141,9 @@ class Memory:
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield the keys below a folder."""
+        folder = f"{prefix}/" if prefix else ""
         for key, (written, _) in list(self._bytes.items()):
-            if written < before and (not prefix or key.startswith(f"{prefix}/")):
+            if written < before and key.startswith(folder):
                 yield key
 
 
@@ -190,15 +154,13 @@ class Cloud:
     """
 
     def __init__(self, url: str) -> None:
-        """Prepare the client; FilesError without obstore or for a URL that it cannot take."""
         provider = PROVIDERS.get(url.partition("://")[0], "OTHER")
         for name, value in PATIENCE.items():  # as arguments they would hide AWS_ALLOW_HTTP and such
             os.environ.setdefault(f"{provider}_{name}", value)
-        retries = {"retry_timeout": timedelta(seconds=RETRY_SECONDS)}
         try:
             self._api: Any = importlib.import_module("obstore")
             stores = importlib.import_module("obstore.store")
-            self._bucket: Any = stores.from_url(url, retry_config=retries)
+            self._bucket: Any = stores.from_url(url, retry_config={"retry_timeout": RETRY_TIME})
         except ImportError:
             raise FilesError(f"FILES_URL={url} needs obstore: install the extra `cloud`") from None
         except Exception as error:  # obstore has an exception of its own for each provider
@@ -220,10 +182,8 @@ class Cloud:
 
     async def delete(self, key: str) -> None:
         """Remove the object if it is there."""
-        try:
+        with suppress(FileNotFoundError):
             await self._api.delete_async(self._bucket, key)
-        except FileNotFoundError:
-            return
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield the objects' keys, page by page."""
@@ -231,3 +191,22 @@ class Cloud:
             for found in page:
                 if found["last_modified"].timestamp() < before:
                     yield found["path"]
+
+
+Blobs = Folder | Memory | Cloud
+
+
+def open_blobs(url: str, folder: Path) -> Blobs:
+    """Return the place that FILES_URL names, the folder when it names none, or raise FilesError."""
+    match url.partition("://"):
+        case ("", "", _):
+            return Folder(folder)
+        case ("file", _, path):
+            return Folder(Path(path))
+        case ("memory", _, ""):
+            return Memory()
+        case (scheme, _, _) if scheme in PROVIDERS:
+            return Cloud(url)
+        case (scheme, _, _):
+            allowed = "expected file, memory, s3, gs or az"
+            raise FilesError(f"FILES_URL begins with {scheme!a}: {allowed}")

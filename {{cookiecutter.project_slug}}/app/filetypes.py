@@ -4,6 +4,7 @@ import codecs
 import io
 import re
 import unicodedata
+from pathlib import PurePosixPath
 from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,20 +15,19 @@ IMAGES = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": 
 PDF, TEXT, ZIP = "application/pdf", "text/plain", "application/zip"
 UNKNOWN = "application/octet-stream"
 OFFICE = "application/vnd.openxmlformats-officedocument."
-DOCUMENTS = {
-    b"word/": f"{OFFICE}wordprocessingml.document",
-    b"xl/": f"{OFFICE}spreadsheetml.sheet",
-    b"ppt/": f"{OFFICE}presentationml.presentation",
-}
+DOCX = f"{OFFICE}wordprocessingml.document"
+XLSX = f"{OFFICE}spreadsheetml.sheet"
+PPTX = f"{OFFICE}presentationml.presentation"
+DOCUMENTS = {b"word/": DOCX, b"xl/": XLSX, b"ppt/": PPTX}
 EXTENSIONS = {
     "image/png": [".png"],
     "image/jpeg": [".jpg", ".jpeg"],
     "image/gif": [".gif"],
     "image/webp": [".webp"],
     PDF: [".pdf"],
-    f"{OFFICE}wordprocessingml.document": [".docx"],
-    f"{OFFICE}spreadsheetml.sheet": [".xlsx"],
-    f"{OFFICE}presentationml.presentation": [".pptx"],
+    DOCX: [".docx"],
+    XLSX: [".xlsx"],
+    PPTX: [".pptx"],
     ZIP: [".zip"],
     TEXT: [".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".toml", ".html", ".log"],
 }
@@ -84,9 +84,8 @@ def _preview(image: Image.Image) -> bytes:
 
 def _zip_type(ends: bytes) -> str:
     """Tell Office's documents from other archives by the names at both ends, unpacking nothing."""
-    if b"[Content_Types].xml" in ends:
-        return next((kind for folder, kind in DOCUMENTS.items() if folder in ends), ZIP)
-    return ZIP
+    office = DOCUMENTS if b"[Content_Types].xml" in ends else {}
+    return next((kind for folder, kind in office.items() if folder in ends), ZIP)
 
 
 def _is_text(head: bytes) -> bool:
@@ -112,8 +111,7 @@ def display_name(name: str) -> str:
     """Return a name to show: one line without a path, controls or direction marks, cut."""
     text = unicodedata.normalize("NFC", re.split(r"[/\\]", name.rstrip("/\\ "))[-1])
     clean = "".join(c for c in text if unicodedata.category(c) not in UNSEEN).strip()
-    stem, dot, ending = clean.rpartition(".")
     if len(clean) > NAME_CHARS:
-        keep = f"{dot}{ending}"[-12:] if stem else ""
-        clean = clean[: NAME_CHARS - len(keep)] + keep
+        ending = PurePosixPath(clean).suffix[-12:]
+        clean = clean[: NAME_CHARS - len(ending)] + ending
     return clean or "file"

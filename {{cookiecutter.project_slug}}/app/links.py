@@ -21,10 +21,9 @@ Purpose = Literal["file", "preview", "upload"]
 
 
 class Links:
-    """Makes addresses and takes them."""
+    """Makes addresses and takes them; signs with SECRET_KEY."""
 
     def __init__(self, settings: Settings) -> None:
-        """Sign with SECRET_KEY."""
         self._base, self._seconds = settings.base_url, settings.file_link_seconds
         self._signer = URLSafeSerializer(settings.signing_key(), salt="files")
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from tempfile import SpooledTemporaryFile
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import quote
 
 from anyio import to_thread
@@ -18,6 +18,7 @@ from .attachments import Files, size_of, too_large
 from .auth import context_of
 from .context import RequestContext
 from .errors import ApiError
+from .links import Purpose
 
 FORM_BYTES = 64 * 1024
 """What multipart may add to the file itself."""
@@ -65,8 +66,7 @@ async def upload(request: Request, context: Caller) -> Response:
     try:
         if not isinstance(file, UploadFile):
             raise ApiError(400, "file_missing", "The field `file` is missing.")
-        claimed = (file.content_type or "").partition(";")[0]
-        name = file.filename or ""
+        name, claimed = file.filename or "", (file.content_type or "").partition(";")[0]
         return as_json(files, await files.receive(file.file, name, claimed, context), context)
     finally:
         await form.close()
@@ -83,8 +83,8 @@ async def upload_announced(attachment_id: str, token: str, request: Request) -> 
     with SpooledTemporaryFile(max_size=1 << 20) as file:
         async for chunk in upload_stream(request, size_of(announced)):
             await to_thread.run_sync(file.write, chunk)
-        claimed = announced.mime_type
-        attachment = await files.receive(file, announced.name, claimed, context, announced)
+        name, claimed = announced.name, announced.mime_type
+        attachment = await files.receive(file, name, claimed, context, announced)
     return as_json(files, attachment, context)
 
 
@@ -107,9 +107,7 @@ async def preview(attachment_id: str, token: str, request: Request) -> Response:
     return await _send(request, "preview", attachment_id, token)
 
 
-async def _send(
-    request: Request, purpose: Literal["file", "preview"], attachment_id: str, token: str
-) -> Response:
+async def _send(request: Request, purpose: Purpose, attachment_id: str, token: str) -> Response:
     files, store = request.app.state.files, request.app.state.store
     context = files.links.opened(token, purpose, attachment_id)
     attachment = await store.load_attachment(attachment_id, context)
