@@ -1,4 +1,4 @@
-"""How much one user may ask for; counted in this process."""
+"""How much one user may ask for; counted in memory, so each of several workers counts its own."""
 
 import math
 import time
@@ -16,7 +16,6 @@ class Limits:
     """Requests a minute and model tokens a day."""
 
     def __init__(self, settings: Settings) -> None:
-        """Count in memory: each of several workers has counters of its own."""
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(settings.requests_per_minute)
         self._tokens = RateLimitItemPerDay(settings.tokens_per_day or 1)

@@ -102,7 +102,7 @@ class Requests:
     """Wraps the app: request id, hosts, headers, and one log line for each request."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app, self._settings = app, settings
+        self._app = app
         self._hosts = LOOPBACK | set(settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
