@@ -6,6 +6,7 @@ request and returns the user's id, or raises `ApiError(401, ...)`.
 
 import re
 import secrets
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,17 +44,13 @@ class Authenticator:
         if self._settings.oidc_issuer:
             return await self._token_user(request)
         self._check_origin(request)
-        try:
+        with suppress(BadSignature):
             return str(self._cookies.loads(request.cookies.get(COOKIE, "")))
-        except BadSignature:
-            user = f"anon-{secrets.token_hex(12)}"
-            request.state.set_cookie = self._cookie(str(self._cookies.dumps(user)))
-            return user
-
-    def _cookie(self, value: str) -> str:
-        """Return the Set-Cookie header; Secure where the app is served by HTTPS."""
-        secure = "" if self._settings.development else "; Secure"
-        return f"{COOKIE}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
+        user = f"anon-{secrets.token_hex(12)}"
+        secure = "" if self._settings.development else "; Secure"  # production is behind HTTPS
+        rules = f"Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
+        request.state.set_cookie = f"{COOKIE}={self._cookies.dumps(user)!s}; {rules}"
+        return user
 
     def _check_origin(self, request: Request) -> None:
         """Refuse a foreign page that sends this user's cookie along."""
