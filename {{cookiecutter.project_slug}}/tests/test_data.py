@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from chatkit.types import ThreadItem
 
 from app.attachments import Files
 from app.blobs import key_of
-from app.context import context_for
+from app.context import RequestContext, context_for
 from app.data import WAITING, WRITERS, DataError, export_lines, forget, import_lines, main, purge
 from app.store import ChatStore as Store
 
@@ -106,8 +107,17 @@ async def test_what_was_forgotten_comes_back_equal(
 
 
 @pytest.mark.anyio
-async def test_an_import_takes_many_threads_in_their_order(store: Store, files: Files) -> None:
-    """More lines than may wait, all threads of one time."""
+async def test_an_import_takes_many_threads_in_their_order(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More lines than may wait, all threads of one time; the first items take longest."""
+    add = store.add_thread_item
+
+    async def slow_at_first(thread_id: str, item: ThreadItem, context: RequestContext) -> None:
+        await asyncio.sleep(0.002 * (item.id == "i0"))
+        await add(thread_id, item, context)
+
+    monkeypatch.setattr(store, "add_thread_item", slow_at_first)
     lines = []
     for n in range(WAITING * WRITERS // 5):
         lines.append({"owner": "a", "thread": thread(f"t{n}").model_dump(mode="json")})
