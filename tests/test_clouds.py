@@ -191,6 +191,6 @@ def test_an_upload_through_the_app_comes_back_from_the_bucket(
 def test_a_process_that_ends_right_after_a_file_is_not_aborted(
     clouds: Mapping[str, str], project: BakedProject
 ) -> None:
-    """Some ends, for it is a race: of 12 processes obstore alone aborted 5."""
+    """Six of them, for it is a race: without the pause at exit 8 of 30 were aborted."""
     for _ in range(6):
         project.check(".venv/bin/python", str(HERE / "end.py"), URLS[0], timeout=60, **clouds)
