@@ -34,8 +34,8 @@ T = TypeVar("T")
 Line = dict[str, Any]
 PAGE = 100
 COUNTED = {"thread": "threads", "attachment": "files", "item": "items"}
-WRITERS, WAITING = 16, 64
-"""How many lines an import writes side by side, and how many may wait for each writer."""
+WRITERS, WAITING = 16, 8
+"""How many lines an import writes side by side, and how many wait in memory for each writer."""
 UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
