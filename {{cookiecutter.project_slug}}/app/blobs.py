@@ -113,10 +113,11 @@ class Folder:
 
 def _create(path: Path) -> IO[bytes]:
     """Open a new file; again when a delete took the empty folder away in between."""
-    while True:
+    for _ in range(9):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(FileNotFoundError):
             return path.open("xb")
+    return path.open("xb")
 
 
 class Memory:
