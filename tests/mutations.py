@@ -192,7 +192,7 @@ DEFECTS: dict[str, list[Defect]] = {
             "call('UNLINK', feedback, lease)",
             TAKEN_ALONG,
         ),
-        Defect("no tombstone", "call('SET', gone, '', 'PX', ARGV[2] * 1000)", "", BARRED),
+        Defect("no tombstone", "call('SET', gone, '', 'EX', ARGV[2])", "", BARRED),
         Defect(
             "feedback on what is there",
             "for i = 3, #ARGV do if",
@@ -201,8 +201,8 @@ DEFECTS: dict[str, list[Defect]] = {
         ),
         Defect(
             "two leases at once",
-            "'NX', 'PX', ARGV[3] * 1000) then return 1",
-            "'PX', ARGV[3] * 1000) then return 1",
+            "'NX', 'EX', ARGV[3]) then return 1",
+            "'EX', ARGV[3]) then return 1",
             HELD,
         ),
         Defect(

@@ -7,7 +7,9 @@ import signal
 import time
 
 import pytest
+import uvloop
 from redis import exceptions
+from redis.asyncio import Connection
 
 from app.context import RequestContext
 from app.store import SHARDS, StoreError, new_id
@@ -103,6 +105,41 @@ async def test_names_cannot_break_out_of_the_hash_tag(store: Store) -> None:
         "{@%00}",
         "{@%ED%A0%80}",
     }
+
+
+def test_a_connection_that_was_cut_is_replaced(store_url: str) -> None:
+    """On uvloop, too, which serves the app and has an error of its own for it."""
+
+    async def cut() -> None:
+        async with Store.open(store_url) as opened:
+            await opened.save_thread(thread(), ALICE)
+            for client in opened._idle:
+                client.connection._writer.transport.abort()
+            await asyncio.sleep(0.01)
+            assert await opened.load_thread("t", ALICE) == thread()
+
+    for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(cut())
+
+
+async def test_a_client_without_a_connection_is_the_last_to_be_tried(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the server's `maxclients` those that are connected go on."""
+    await asyncio.gather(*(store.ping() for _ in range(3)))
+    connected = set(store._idle)
+
+    async def refuse(_: object) -> None:
+        await asyncio.sleep(0.05)
+        raise exceptions.MaxConnectionsError("max number of clients reached")
+
+    monkeypatch.setattr(Connection, "connect", refuse)
+    answers = await asyncio.gather(*(store.ping() for _ in range(6)), return_exceptions=True)
+    assert sum(isinstance(each, Exception) for each in answers) == 3
+    for _ in range(3):
+        await store.ping()
+        assert store._idle[-1] in connected
 
 
 async def test_scripts_are_sent_again_after_a_flush(store: Store) -> None:

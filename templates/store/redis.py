@@ -115,6 +115,7 @@ EARLIEST = sort_time(YEAR_ONE) - 86_400_000_000  # in the east the year 1 began 
 SHARDS = 16
 CONNECTIONS = 50  # in use at once, of each process
 SECONDS = 4.5  # the longest wait for an answer
+DEAD = (exceptions.ConnectionError, RuntimeError)  # uvloop's word for a connection that is closed
 UNFIT = (exceptions.RedisError, exceptions.RedisClusterException)
 UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 
@@ -186,7 +187,7 @@ for _, file in ipairs(attached(homes, '=' .. thread)) do
   call('HDEL', homes, file)
 end
 call('UNLINK', sequence, items, feedback, lease)
-call('SET', gone, '', 'PX', ARGV[2] * 1000)
+call('SET', gone, '', 'EX', ARGV[2])
 return delist(token, count, threads, files)
 === set_title_if_unchanged: threads
 local doc, old, new = call('HGET', threads, thread), ARGV[2], ARGV[3]
@@ -227,10 +228,10 @@ call('HDEL', homes, ARGV[2])
 return call('HDEL', files, ARGV[2]) == 1 and delist(token, count, threads, files) or ''
 === claim_turn: threads lease:{T}
 if call('HEXISTS', threads, thread) == 0 then return false end
-if call('SET', lease, '+' .. ARGV[2], 'NX', 'PX', ARGV[3] * 1000) then return 1 end
-return call('GET', lease):sub(2) == ARGV[2] and call('PEXPIRE', lease, ARGV[3] * 1000) or 0
+if call('SET', lease, '+' .. ARGV[2], 'NX', 'EX', ARGV[3]) then return 1 end
+return call('GET', lease):sub(2) == ARGV[2] and call('EXPIRE', lease, ARGV[3]) or 0
 === renew_turn: lease:{T}
-return call('GET', lease) == '+' .. ARGV[2] and call('PEXPIRE', lease, ARGV[3] * 1000) or 0
+return call('GET', lease) == '+' .. ARGV[2] and call('EXPIRE', lease, ARGV[3]) or 0
 === release_turn: lease:{T}
 return (call('GET', lease) or ''):sub(2) == ARGV[2] and call('DEL', lease) or 0
 === stop_turn: lease:{T}
@@ -450,9 +451,12 @@ class RedisStore(Store[RequestContext]):
             async with asyncio.timeout(SECONDS), self._free:
                 client = self._idle.pop() if self._idle else self._client.client()
                 try:
-                    return await getattr(client, command)(*args)
-                finally:
-                    self._idle.append(client)
+                    answer = await getattr(client, command)(*args)
+                except BaseException:
+                    self._idle.insert(0, client)  # perhaps without a connection: the last to try
+                    raise
+                self._idle.append(client)
+                return answer
         except TimeoutError:
             raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
 
@@ -540,8 +544,8 @@ def _title(title: str | None) -> str:
 class _Cluster(RedisCluster):
     """A cluster's client that asks again while a slot has no primary, but not after a timeout."""
 
-    ERRORS_ALLOW_RETRY = (  # type: ignore[assignment] # a shorter tuple
-        exceptions.ConnectionError,
+    ERRORS_ALLOW_RETRY = (  # type: ignore[assignment] # other errors
+        *DEAD,
         exceptions.ClusterDownError,
         exceptions.SlotNotCoveredError,
     )
@@ -563,7 +567,7 @@ async def _connect(url: str) -> tuple[Client, str]:
     }
     # Once more, at once, on a new connection, if an old one turns out to be dead: the server was
     # restarted. Every script sets and none adds, so one whose answer was lost may run again.
-    again = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
+    again = Retry(NoBackoff(), 1, supported_errors=DEAD)  # type: ignore[arg-type] # no RedisError
     client: Client | None = None
     try:
         client = Redis.from_url(address, retry=again, **options)

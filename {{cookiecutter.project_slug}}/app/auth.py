@@ -7,7 +7,6 @@ request and returns the user's id, or raises `ApiError(401, ...)`.
 import re
 import secrets
 from contextlib import suppress
-from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +33,7 @@ class Authenticator:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._cookies = URLSafeSerializer(settings.signing_key(), salt="user")
+        self._keys: jwt.PyJWKClient | None = None  # fetched with the first token
 
     async def user_of(self, request: Request) -> str:
         """Return the caller's id: the token's issuer and subject, or the cookie's user.
@@ -77,6 +77,8 @@ class Authenticator:
 
     def _verify(self, token: str) -> dict[str, Any]:
         """Verify a token in a worker thread; PyJWKClient caches keys and throttles unknown ids."""
+        if self._keys is None:
+            self._keys = self._find_keys()
         return jwt.decode(
             token,
             self._keys.get_signing_key_from_jwt(token),
@@ -87,8 +89,7 @@ class Authenticator:
             options={"require": ["exp", "iss", "aud", "sub"]},
         )
 
-    @cached_property
-    def _keys(self) -> jwt.PyJWKClient:
+    def _find_keys(self) -> jwt.PyJWKClient:
         """Ask the issuer where its keys are (OpenID Connect Discovery 1.0, section 4)."""
         address = f"{self._settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
         try:

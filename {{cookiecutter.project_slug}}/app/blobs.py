@@ -155,7 +155,7 @@ class Cloud:
     """
 
     def __init__(self, url: str) -> None:
-        provider = PROVIDERS.get(url.partition("://")[0], "OTHER")
+        provider = PROVIDERS[url.partition("://")[0]]
         for name, value in PATIENCE.items():  # as arguments they would hide AWS_ALLOW_HTTP and such
             os.environ.setdefault(f"{provider}_{name}", value)
         try:
@@ -202,11 +202,11 @@ def open_blobs(url: str, folder: Path) -> Blobs:
     match url.partition("://"):
         case ("", "", _):
             return Folder(folder)
-        case ("file", _, path):
+        case ("file", "://", path):
             return Folder(Path(path))
-        case ("memory", _, ""):
+        case ("memory", "://", ""):
             return Memory()
-        case (scheme, _, _) if scheme in PROVIDERS:
+        case (scheme, "://", _) if scheme in PROVIDERS:
             return Cloud(url)
         case (scheme, _, _):
             allowed = "expected file, memory, s3, gs or az"

@@ -11,21 +11,23 @@ import base64
 import json
 import os
 import re
+import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
+from anyio import to_thread
 from chatkit.store import NotFoundError
 from chatkit.types import Attachment, Page, ThreadMetadata
 from tqdm import tqdm
 
 from .attachments import Files, size_of
-from .blobs import PARTS, key_of, owner_in
+from .blobs import CHUNK, PARTS, key_of, owner_in
 from .context import RequestContext, context_for
 from .settings import Settings
 from .store import ATTACHMENT, ITEM, ChatStore, open_store, sort_time
@@ -84,8 +86,9 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
             case "import":
                 path = options.file and Path(options.file)
                 with path.open("rb") if path else sys.stdin.buffer as file:
-                    size = os.fstat(file.fileno()).st_size  # 0: a pipe, which has no end yet
-                    await import_lines(file, store, files, counts, size or None)
+                    found = os.fstat(file.fileno())
+                    size = found.st_size if stat.S_ISREG(found.st_mode) else None  # a pipe's end
+                    await import_lines(file, store, files, counts, size)
             case "forget":
                 await forget(options.user, store, files, counts)
             case "purge":
@@ -153,7 +156,7 @@ async def _file_line(attachment: Attachment, files: Files, context: RequestConte
 
 
 async def import_lines(
-    lines: Iterable[bytes],
+    file: IO[bytes],
     store: ChatStore,
     files: Files,
     counts: Counter[str],
@@ -183,7 +186,7 @@ async def import_lines(
             async with asyncio.TaskGroup() as tasks:
                 for queue in queues:
                     tasks.create_task(work(queue))
-                for number, text in enumerate(lines, 1):
+                async for number, text in _numbered(file):
                     line = _parsed(number, text)
                     if "thread" in line or "attachment" in line:
                         # threads of one time are in the order of saving; a file fills memory
@@ -196,6 +199,15 @@ async def import_lines(
                     await queue.put(None)
     except ExceptionGroup as several:
         raise several.exceptions[0] from None
+
+
+async def _numbered(file: IO[bytes]) -> AsyncIterator[tuple[int, bytes]]:
+    """Yield the lines, read in a thread: a pipe may pause, and writers' answers have deadlines."""
+    number = 0
+    while lines := await to_thread.run_sync(file.readlines, CHUNK, abandon_on_cancel=True):
+        for text in lines:
+            number += 1
+            yield number, text
 
 
 def _parsed(number: int, text: bytes) -> Line:

@@ -158,6 +158,7 @@ class Requests:
             fields |= {"thread_id": turn.thread_id, "events": turn.events}
             fields |= {"outcome": turn.outcome, "first_event_ms": first}
         if "app" in scope and (metrics := getattr(scope["app"].state, "metrics", None)):
-            metrics.requests.labels(op or path.split("/")[1], status).inc()
+            name = path.split("/")[1] if "endpoint" in scope else ""  # each name takes memory
+            metrics.requests.labels(op or name, status).inc()
         quiet = path in (*PROBES, "/metrics")
         log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)

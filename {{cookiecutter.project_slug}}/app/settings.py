@@ -195,9 +195,12 @@ class Settings(BaseSettings):
             draft = path.with_suffix(f".{secrets.token_hex(4)}")
             draft.touch(mode=0o600)
             draft.write_text(secrets.token_hex(32))
-            with suppress(FileExistsError):
+            try:
                 path.hardlink_to(draft)  # the first process wins; the others read its key
-            draft.unlink()
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
         return path.read_text().strip()
 
 

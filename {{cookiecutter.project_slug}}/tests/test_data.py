@@ -6,9 +6,10 @@ import json
 import os
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from .values import ITEMS, STATUSES, file, message, thread
 
 DAY = 86_400.0
 NOW = datetime.now(UTC)
+END = "\0"
 OWNER = "https://login.example/|ada \0 {x}"
 
 
@@ -69,16 +71,20 @@ def terminal() -> Iterator[list[str]]:
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")  # not on Windows
     reader, writer = pty.openpty()
     termios.tcsetwinsize(writer, (24, 100))
-    lines: list[str] = []
+    lines, written = list[str](), b""
     with os.fdopen(writer, "w", encoding="utf-8") as screen, redirect_stderr(screen):
         yield lines
-    written = b""
-    with suppress(OSError):  # Linux's way to say that a terminal has ended
-        while data := os.read(reader, 4096):
-            written += data
+        print(END, end="", file=screen, flush=True)
+        while not written.endswith(END.encode()):  # macOS forgets what is unread at the end
+            written += os.read(reader, 4096)
     os.close(reader)
-    shown = written.decode().replace("\x1b[A", "").split("\r\n")
+    shown = written.decode().removesuffix(END).replace("\x1b[A", "").split("\r\n")
     lines += [line.split("\r")[-1].rstrip() for line in shown if line.strip()]
+
+
+def saved(lines: list[bytes]) -> io.BytesIO:
+    """Return these lines as a file."""
+    return io.BytesIO(b"".join(line + b"\n" for line in lines))
 
 
 def on_disk(folder: Path) -> list[Path]:
@@ -101,7 +107,7 @@ async def test_what_was_forgotten_comes_back_equal(
     assert await exported(store, files) == []
     assert len(on_disk(tmp_path)) == 3, "the other user's"
     for _ in range(2):  # a second time changes nothing
-        await import_lines(before, store, files, Counter())
+        await import_lines(saved(before), store, files, Counter())
         assert await exported(store, files) == before
     assert await exported(store, files, "other") == other
 
@@ -125,7 +131,7 @@ async def test_an_import_takes_many_threads_in_their_order(
             item = message(f"i{i}", thread_id=f"t{n}").model_dump(mode="json")
             lines.append({"owner": "a", "thread_id": f"t{n}", "item": item})
     before = [json.dumps(line).encode() for line in lines]
-    await import_lines(before, store, files, Counter())
+    await import_lines(saved(before), store, files, Counter())
     assert await exported(store, files, "a") == before
 
 
@@ -146,12 +152,31 @@ async def test_an_import_takes_many_threads_in_their_order(
     ],
 )
 async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> None:
-    """One sentence with its number; the lines before it are there."""
+    """One sentence with its number; the threads before it are there."""
     good = json.dumps({"owner": "a", "thread": thread("t").model_dump(mode="json")})
     with pytest.raises(DataError, match=r"^Line 2 ") as raised:
-        await import_lines([good.encode(), wrong.encode()], store, files, Counter())
+        await import_lines(saved([good.encode(), wrong.encode()]), store, files, Counter())
     assert "\n" not in str(raised.value)
     assert len(await exported(store, files, "a")) == 1
+
+
+@pytest.mark.anyio
+async def test_an_import_from_a_pipe_that_pauses_holds_up_nobody(
+    store: Store, files: Files
+) -> None:
+    """What is being written has deadlines, which the event loop must go on to meet."""
+
+    class Pipe(io.BytesIO):
+        def readlines(self, size: int | None = None, /) -> list[bytes]:
+            time.sleep(0.2)
+            return super().readlines(size)
+
+    work = asyncio.create_task(import_lines(Pipe(), store, files, Counter()))
+    steps = 0
+    while not work.done():
+        await asyncio.sleep(0.01)
+        steps += 1
+    assert steps > 5
 
 
 @pytest.mark.anyio

@@ -22,7 +22,17 @@ from chatkit.store import NotFoundError
 from PIL import Image
 
 from app.attachments import Files
-from app.blobs import Blobs, Cloud, FilesError, Folder, Memory, key_of, open_blobs, owner_in
+from app.blobs import (
+    PROVIDERS,
+    Blobs,
+    Cloud,
+    FilesError,
+    Folder,
+    Memory,
+    key_of,
+    open_blobs,
+    owner_in,
+)
 from app.context import context_for
 from app.filetypes import NAME_CHARS, PREVIEW_SIDE, display_name
 
@@ -437,12 +447,13 @@ async def test_a_preview_is_upright_bounded_and_says_no_place(
 
 
 @pytest.fixture(params=["folder", "memory", "cloud"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
     """Each place for bytes; the cloud's is obstore's own memory."""
     if request.param == "folder":
         return Folder(tmp_path)
     if request.param == "memory":
         return Memory()
+    monkeypatch.setitem(PROVIDERS, "memory", "MEMORY")
     cloud = Cloud("memory://")
     assert isinstance(cloud._bucket, obstore.store.MemoryStore)
     return cloud
@@ -488,8 +499,9 @@ async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
 
 def test_a_wrong_files_url_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says which setting to change."""
-    with pytest.raises(FilesError, match=r"^FILES_URL begins with 'ftp'.*$"):
-        open_blobs("ftp://host/a", tmp_path)
+    for wrong in ("ftp://host/a", "memory", "file", "s3"):
+        with pytest.raises(FilesError, match=rf"^FILES_URL begins with '{wrong[:2]}.*$"):
+            open_blobs(wrong, tmp_path)
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(FilesError, match=r"^FILES_URL=s3://bucket needs obstore.*$"):
         open_blobs("s3://bucket", tmp_path)

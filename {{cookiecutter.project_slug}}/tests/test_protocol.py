@@ -207,8 +207,10 @@ async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
     async with serving(settings, Words(3)) as served, served.caller() as caller:
         await caller.say("hello")
         assert (await caller.get("/metrics")).status_code == 401
+        assert (await caller.get("/made/up")).status_code == 404
         answer = await caller.get("/metrics", headers={"Authorization": "Bearer " + "m" * 32})
         assert 'chat_turns_total{outcome="done"} 1.0' in answer.text
+        assert "made" not in answer.text  # every name that is counted takes memory for good
 
 
 async def test_every_answer_has_safe_headers(store_url: str, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ async def test_an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It outlives its first lease; what another worker writes into the store ends it."""
-    monkeypatch.setattr("app.store.LEASE_SECONDS", 0.5)
+    monkeypatch.setattr("app.store.LEASE_SECONDS", 1)
     monkeypatch.setattr("app.streaming.RENEW_SECONDS", 0.1)
     async with serving(settings_for(store_url, tmp_path), Words(5000)) as served:
         async with served.caller() as caller:
@@ -221,7 +221,7 @@ async def test_an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere(
             async with caller.events(kind, **params) as events:
                 thread_id = thread_of([await anext(events)])
                 context = context_for(await anext(store.owners()))
-                await asyncio.sleep(0.7)
+                await asyncio.sleep(1.2)
                 assert not await store.claim_turn(thread_id, "another worker's", context)
                 assert await store.stop_turn(thread_id, context)
                 assert [event async for event in events]
