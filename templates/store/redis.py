@@ -559,12 +559,8 @@ async def _connect(url: str) -> tuple[Client, str]:
     """Return a client whose server was found fit, and the prefix of all keys."""
     address, prefix, shown = _parse(url)
     # The deadline is `_ask`'s; encoded so, any id may be asked for.
-    options: dict[str, Any] = {
-        "socket_timeout": None,
-        "socket_connect_timeout": SECONDS,
-        "protocol": 2,
-        "encoding_errors": "surrogatepass",
-    }
+    options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": SECONDS}
+    options |= {"protocol": 2, "encoding_errors": "surrogatepass"}
     # Once more, at once, on a new connection, if an old one turns out to be dead: the server was
     # restarted. Every script sets and none adds, so one whose answer was lost may run again.
     again = Retry(NoBackoff(), 1, supported_errors=DEAD)  # type: ignore[arg-type] # no RedisError
@@ -576,10 +572,7 @@ async def _connect(url: str) -> tuple[Client, str]:
             if info.get("cluster_enabled"):
                 await client.aclose()
                 client = _Cluster.from_url(
-                    address,
-                    retry=Retry(NoBackoff(), 3),
-                    require_full_coverage=False,
-                    **options,
+                    address, retry=Retry(NoBackoff(), 3), require_full_coverage=False, **options
                 )
                 await client.initialize()
             elif info.get("role") == "slave":
