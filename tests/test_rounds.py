@@ -312,6 +312,7 @@ def test_hostile_requests_are_refused_and_change_nothing(
     async def talked(user: Browser) -> dict[str, str]:
         """Return the ids of a new thread and of its first item."""
         thread_id, _ = await user.stopped_after(3, None)
+        await user.settled()  # what was said is stored after the stop
         items = (await user.op("items.list", thread_id=thread_id, order="asc")).json()["data"]
         return {"thread": thread_id, "item": items[0]["id"]}
 
