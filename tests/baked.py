@@ -104,6 +104,12 @@ class BakedProject:
     path: Path
     answers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def contract(self) -> list[str]:
+        """The names of the tests that any store has to pass."""
+        found = sorted(self.path.glob("tests/test_store*.py"))
+        return [path.relative_to(self.path).as_posix() for path in found]
+
     def environment(self, **more: str) -> dict[str, str]:
         """Return what its commands see: nothing of the outer environment, and uv on the PATH."""
         bare = bare_environment(**more)

@@ -13,12 +13,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 
+import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -29,8 +29,6 @@ pytestmark = [pytest.mark.product, pytest.mark.xdist_group("clouds")]
 HERE = Path(__file__).parent / "clouds"
 URLS = ["s3://files/of/chat", "gs://others/of/chat", "az://files/of/chat"]
 KEY = base64.b64encode(b"azure's key").decode()
-FORM = {"Content-Type": "multipart/form-data; boundary=b"}
-HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
 
 
 def variables(origin: str, azure_origin: str, folder: Path) -> dict[str, str]:
@@ -59,9 +57,7 @@ def variables(origin: str, azure_origin: str, folder: Path) -> dict[str, str]:
 def put(url: str, **headers: str) -> None:
     """Send an empty PUT: it makes a bucket."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(url, b"", named, method="PUT")  # noqa: S310 - http
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10):
-        pass
+    httpx2.put(url, headers=named, timeout=10, trust_env=False).raise_for_status()
 
 
 def make_container(origin: str) -> None:
@@ -178,13 +174,13 @@ def test_an_upload_through_the_app_comes_back_from_the_bucket(
 ) -> None:
     """6 MB, which take two parts; nothing of them lies on the app's own disk."""
     data = b"hello " * 1_000_000
-    with project.serve(".venv/bin/python", "-m", "app", FILES_URL=URLS[0], **clouds) as user:
-        form = HEAD + data + b"\r\n--b--\r\n"
-        upload = urllib.request.Request(f"{user.url}/files", form, FORM)  # noqa: S310 - http
-        with user._opener.open(upload, timeout=20) as answer:
-            attachment = json.load(answer)
-        address = json.loads(user.get(f"/files/{attachment['id']}/url"))["url"]
-        assert user.get(address[address.index("/files/") :]) == data.decode()
+    with (
+        project.serve(".venv/bin/python", "-m", "app", FILES_URL=URLS[0], **clouds) as session,
+        httpx2.Client(base_url=session.url, timeout=20, trust_env=False) as user,
+    ):
+        attachment = user.post("/files", files={"file": ("a.txt", data, "text/plain")}).json()
+        address = user.get(f"/files/{attachment['id']}/url").json()["url"]
+        assert user.get(address).content == data
     assert not project.path.joinpath(".data", "files").exists()
 
 

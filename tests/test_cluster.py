@@ -23,10 +23,7 @@ ALONE = Path(__file__).with_name("redis_alone.py")
 def test_contract_holds_on_a_cluster(bake: Callable[..., BakedProject], tests: list[str]) -> None:
     """Keys of one owner share a slot, the list of owners has slots of its own."""
     project = bake(storage_type="redis", context_type="dict")
-    chosen = tests or sorted(
-        path.relative_to(project.path).as_posix()
-        for path in project.path.glob("tests/test_store*.py")
-    )
+    chosen = tests or project.contract
     project.check("uv", "run", "python", str(CLUSTER), "pytest", *chosen, timeout=600)
 
 
