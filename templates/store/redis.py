@@ -445,7 +445,7 @@ class RedisStore(Store[RequestContext]):
         """Call a method of the driver; its TimeoutError when there is no answer in SECONDS.
 
         One deadline for all there is to wait for, and a connection that stays with its client:
-        the driver's own deadlines and its pool would each cost a sixth of the trip.
+        the driver's own deadlines would cost a sixth of the trip, its pool a tenth.
         """
         try:
             async with asyncio.timeout(SECONDS), self._free:
@@ -461,7 +461,7 @@ class RedisStore(Store[RequestContext]):
             raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
 
     async def _run(
-        self, name: str, context: RequestContext, thread_id: str, *args: str | float
+        self, name: str, context: RequestContext, thread_id: str, *args: str | int
     ) -> Any:
         """Run a script; NotFoundError when it answers false."""
         keys, lua, sha = self._scripts[name]

@@ -206,7 +206,7 @@ class Files(AttachmentStore[RequestContext]):
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
         """Delete a file of this user's; nothing happens for any other."""
         with suppress(NotFoundError):
-            await self._store.load_attachment(attachment_id, context)
+            await self._store.load_attachment(attachment_id, context)  # no other id is a path
             await self._store.delete_attachment(attachment_id, context)
             await self._delete_bytes(attachment_id, context)
 

@@ -86,8 +86,8 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
             case "import":
                 path = options.file and Path(options.file)
                 with path.open("rb") if path else sys.stdin.buffer as file:
-                    found = os.fstat(file.fileno())
-                    size = found.st_size if stat.S_ISREG(found.st_mode) else None  # a pipe's end
+                    found = os.fstat(file.fileno())  # a pipe has no size yet
+                    size = found.st_size if stat.S_ISREG(found.st_mode) else None
                     await import_lines(file, store, files, counts, size)
             case "forget":
                 await forget(options.user, store, files, counts)
