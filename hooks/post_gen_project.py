@@ -1,19 +1,18 @@
 """Print the choices that were taken, so that a misspelt key shows, and what to do next."""
 
-import json
 import os
 import sys
 
-ANSWERS = json.loads(bytes.fromhex("{{ (cookiecutter | jsonify).encode().hex() }}"))
+NAME = "{{ cookiecutter.__name_escaped }}"  # pre_gen has checked all that is shown here
 HERE = os.getcwd()  # noqa: PTH109 - pathlib would make every bake wait for its import
 
 sys.stdout.reconfigure(errors="backslashreplace")
 sys.stdout.write(
     f"""
-Made {ANSWERS["project_name"]}
-  project_slug  {ANSWERS["project_slug"]}
-  storage_type  {ANSWERS["storage_type"]}
-  context_type  {ANSWERS["context_type"]}
+Made {NAME}
+  project_slug  {{ cookiecutter.project_slug }}
+  storage_type  {{ cookiecutter.storage_type }}
+  context_type  {{ cookiecutter.context_type }}
 
 Next:
   cd "{HERE}"
