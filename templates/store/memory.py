@@ -276,7 +276,8 @@ class MemoryStore(Store[RequestContext]):
 
     async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
         """Return an item, or raise NotFoundError."""
-        if doc := self._find(thread_id, context).items.get(item_id):
+        conversation = self._threads[owner_of(context)].get(thread_id)
+        if conversation and (doc := conversation.items.get(item_id)):
             return ITEM.validate_json(doc)
         raise NotFoundError(f"There is no item {item_id!a}")
 
