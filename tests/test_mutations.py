@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from baked import STORAGES, TEMPLATE, BakedProject
-from mutations import DEFECTS, Defect
+from defects import DEFECTS
+from defects.base import Defect
 
 SERVE = "import dev, sys\nwith dev.engine() as url: print(url, flush=True), sys.stdin.read()"
 NO_DEFECT = re.compile(

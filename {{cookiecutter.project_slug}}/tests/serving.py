@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -181,3 +181,24 @@ def settings_for(store_url: str, folder: Path, **changes: Any) -> Settings:
     """Return settings that no `.env` and no environment of the machine can change."""
     base: dict[str, Any] = {"store_url": store_url, "data_dir": folder, "openai_api_key": ""}
     return Settings(_env_file=None, **(base | {"requests_per_minute": 100_000} | changes))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds, five seconds at the most."""
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
+@asynccontextmanager
+async def begun(caller: Caller, text: str) -> AsyncIterator[tuple[str, AsyncIterator[Event]]]:
+    """Send a message; yield its thread, and the events that follow the answer's first words."""
+    kind, params = message(text)
+    async with caller.events(kind, **params) as events:
+        thread_id = thread_of([await anext(events)])
+        async for event in events:
+            if event["type"] == "thread.item.updated":
+                break
+        yield thread_id, events

@@ -1,0 +1,83 @@
+"""Defects to sow in the store that keeps all in memory."""
+
+from .base import (
+    ALL_OR_NONE,
+    AT_ONCE,
+    BARRED,
+    FOREIGN,
+    HELD,
+    IN_PLACE,
+    MORE,
+    ORDER,
+    TAKEN_ALONG,
+    TURN,
+    VALUE,
+    WALK,
+    Defect,
+)
+
+DEFECTS = [
+    Defect(
+        "another owner's thread is found",
+        "if found := self._threads[owner_of(context)].get(thread_id):",
+        "all_owners = map(lambda held: held.get(thread_id), self._threads.values())\n"
+        "        if found := next(filter(None, all_owners), None):",
+        FOREIGN,
+    ),
+    Defect(
+        "the cursor is off by one",
+        "bisect_right(self._order, cursor)",
+        "bisect_left(self._order, cursor)",
+        WALK,
+    ),
+    Defect(
+        "has_more on a full last page",
+        "len(found) > limit",
+        "len(found) >= limit",
+        MORE,
+    ),
+    Defect(
+        "items by created_at",
+        ".items.put(item.id, doc)",
+        ".items.put(item.id, doc, sort_time(item.created_at))",
+        ORDER,
+    ),
+    Defect(
+        "add without upsert",
+        "place = self._places.get(key)\n        if place is None or",
+        "place = None\n        if place is None or",
+        IN_PLACE,
+    ),
+    Defect(
+        "delete leaves attachments",
+        "del self._attachments[owner][attachment_id]",
+        "pass",
+        TAKEN_ALONG,
+    ),
+    Defect("no tombstone", "= now + TOMBSTONE_SECONDS", "= now", BARRED),
+    Defect(
+        "an alias is returned",
+        "return dict(conversation.feedback) if",
+        "return conversation.feedback if",
+        VALUE + "what_came_back_may_be_changed",
+    ),
+    Defect(
+        "feedback on what is there",
+        "if not all(map(conversation.items.get, item_ids)):",
+        "if not any(map(conversation.items.get, item_ids)):",
+        ALL_OR_NONE,
+    ),
+    Defect("two leases at once", "if holder not in (None, turn_id):", "if False:", HELD),
+    Defect(
+        "a lease never ends",
+        "return self.turn[0] if self.turn[1] > time.monotonic() else None",
+        "return self.turn[0] or None",
+        TURN + "a_lease_that_is_not_renewed_ends",
+    ),
+    Defect(
+        "others run between the look and the write",
+        "conversation.stopping = conversation.stopping and holder == turn_id",
+        "await __import__('asyncio').sleep(0)",
+        AT_ONCE + "of_many_claims_at_once_one_is_granted",
+    ),
+]

@@ -1,0 +1,84 @@
+"""Defects to sow in the PostgreSQL store."""
+
+from .base import (
+    ALL_OR_NONE,
+    AT_ONCE,
+    BARRED,
+    ENGINE,
+    FOREIGN,
+    HELD,
+    IN_PLACE,
+    MORE,
+    ORDER,
+    STOPPED,
+    TAKEN_ALONG,
+    WALK,
+    Defect,
+)
+
+DEFECTS = [
+    Defect(
+        "another owner's thread is found",
+        "SELECT doc FROM chatkit.thread\n            WHERE owner = $1 AND id = $2",
+        "SELECT doc FROM chatkit.thread\n            WHERE $1 <> '' AND id = $2",
+        FOREIGN,
+    ),
+    Defect(
+        "a dead connection is not replaced",
+        "if fresh or time.monotonic() - started > ANSWER_SECONDS:",
+        "if True:",
+        ENGINE + "a_restart_that_nobody_saw_fails_no_call",
+    ),
+    Defect("the cursor is off by one", "AND seq > (SELECT", "AND seq >= (SELECT", WALK),
+    Defect("has_more on a full last page", "len(rows) > limit\n", "len(rows) >= limit\n", MORE),
+    Defect(
+        "items by created_at",
+        "ORDER BY seq ASC LIMIT $2",
+        "ORDER BY doc::json ->> 'created_at' ASC LIMIT $2",
+        ORDER,
+    ),
+    Defect(
+        "add without upsert",
+        "(owner, thread_id, id) DO UPDATE SET doc = $4 RETURNING",
+        "(owner, thread_id, id) DO UPDATE SET doc = $4, seq = DEFAULT RETURNING",
+        IN_PLACE,
+    ),
+    Defect(
+        "delete leaves attachments",
+        "PRIMARY KEY (owner, id),\n"
+        "        FOREIGN KEY (owner, thread_id) REFERENCES chatkit.thread ON DELETE CASCADE);",
+        "PRIMARY KEY (owner, id));",
+        TAKEN_ALONG,
+    ),
+    Defect(
+        "no tombstone",
+        "WHERE old.deleted IS NULL OR old.deleted <",
+        "WHERE true OR old.deleted <",
+        BARRED,
+    ),
+    Defect(
+        "feedback on what is there",
+        "AND cardinality($3) = (SELECT",
+        "AND 0 < (SELECT",
+        ALL_OR_NONE,
+    ),
+    Defect(
+        "two leases at once",
+        "WHERE old.turn_id = $3 OR old.until < clock_timestamp() RETURNING",
+        "WHERE true RETURNING",
+        HELD,
+    ),
+    Defect("a stop is not heard", "AND turn_id = $3 AND NOT stopping", "AND turn_id = $3", STOPPED),
+    Defect(
+        "no lock while adding",
+        "FOR NO KEY UPDATE)\n            INSERT INTO chatkit.item",
+        ")\n            INSERT INTO chatkit.item",
+        AT_ONCE + "a_reader_at_the_tail_of_twelve_writers_misses_nothing",
+    ),
+    Defect(
+        "the password is shown",
+        'shown = re.sub(r"//([^:@/]*):.*@", r"//\\1:***@", url).partition("?")[0]',
+        "shown = url",
+        ENGINE + "a_start_without_the_engine_ends_with_the_setting_and_no_password",
+    ),
+]

@@ -1,0 +1,182 @@
+"""Defects to sow in the app itself."""
+
+from .base import Defect
+
+AUTH = "tests/test_auth.py::test_"
+HTTP = "tests/test_protocol.py::test_"
+FILE = "tests/test_files.py::test_"
+ANSWER = "tests/test_turns.py::test_"
+THREAD = "tests/test_threads.py::test_"
+ASSISTANT = "tests/test_assistant.py::test_"
+USERS = "tests/test_users.py::test_"
+
+DEFECTS = [
+    Defect(
+        "a forged cookie is believed",
+        'return str(self._cookies.loads(request.cookies.get(COOKIE, "")))',
+        'return str(self._cookies.loads_unsafe(request.cookies.get(COOKIE, ""))[1])',
+        AUTH + "a_forged_cookie_is_a_new_user",
+        "app/auth.py",
+    ),
+    Defect(
+        "all who are anonymous are one",
+        'user = f"anon-{secrets.token_hex(12)}"',
+        'user = "anon"',
+        USERS + "nothing_of_another_user_is_seen_changed_or_confirmed",
+        "app/auth.py",
+    ),
+    Defect(
+        "a token for another app is taken",
+        "leeway=LEEWAY_SECONDS,\n            options={",
+        'leeway=LEEWAY_SECONDS,\n            options={"verify_aud": False, ',
+        AUTH + "a_bad_token_is_refused",
+        "app/auth.py",
+    ),
+    Defect(
+        "a foreign page may use the cookie",
+        "if not own and origin not in",
+        "if own and origin not in",
+        AUTH + "a_foreign_page_cannot_use_the_cookie",
+        "app/auth.py",
+    ),
+    Defect(
+        "headers go out before the first event",
+        "            await turn.first()\n",
+        "",
+        ANSWER + "a_second_message_during_an_answer_is_refused",
+        "app/server.py",
+    ),
+    Defect(
+        "no lease",
+        "while not await self._store.claim_turn(thread_id, turn.id, context):",
+        "while False:",
+        ANSWER + "a_second_message_during_an_answer_is_refused",
+        "app/server.py",
+    ),
+    Defect(
+        "no lease is renewed",
+        "if turn.running and turn.thread_id and not await self._renew(turn):",
+        "if False:",
+        ANSWER + "an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere",
+        "app/streaming.py",
+    ),
+    Defect(
+        "the lease is kept",
+        "await self._store.release_turn(turn.thread_id, turn.id, context)",
+        "pass",
+        ANSWER + "a_message_right_after_stop_is_answered",
+        "app/server.py",
+    ),
+    Defect(
+        "a stop drops what was said",
+        "in filter(has_content, pending.values()):",
+        "in ():",
+        ANSWER + "a_stopped_answer_keeps_everything_that_was_received",
+        "app/server.py",
+    ),
+    Defect(
+        "a stop leaves no marker",
+        "await super().handle_stream_cancelled(thread, [], context)",
+        "pass",
+        ANSWER + "a_stopped_answer_keeps_everything_that_was_received",
+        "app/server.py",
+    ),
+    Defect(
+        "a widget is kept as it began",
+        "kept.items.get(item.id, item)",
+        "item",
+        ASSISTANT + "a_widget_is_kept_as_it_was_when_the_user_stopped",
+        "app/server.py",
+    ),
+    Defect(
+        "the error of a deleted thread is shown",
+        "if not await self._exists(turn.thread_id, context):",
+        "if False:",
+        THREAD + "a_thread_that_another_worker_deletes_ends_its_answer_quietly",
+        "app/server.py",
+    ),
+    Defect(
+        "a closed connection stops nothing",
+        'if self._on_disconnect == "cancel":',
+        "if False:",
+        ANSWER + "a_stopped_answer_keeps_everything_that_was_received",
+        "app/streaming.py",
+    ),
+    Defect(
+        "a second stop cuts the first one's clean-up",
+        " and not self.task.cancelling():",
+        ":",
+        ANSWER + "a_second_stop_does_not_cut_the_clean_up_of_the_first",
+        "app/streaming.py",
+    ),
+    Defect(
+        "answers outlive the store",
+        "await asyncio.wait(late)",
+        "pass",
+        ANSWER + "the_app_ends_its_answers_before_it_closes_the_store",
+        "app/streaming.py",
+    ),
+    Defect(
+        "anybody stops an answer",
+        "if (t.user, t.thread_id) == (user, thread_id)",
+        "if t.thread_id == thread_id",
+        ANSWER + "finish_can_still_be_stopped_by_its_owner_alone",
+        "app/streaming.py",
+    ),
+    Defect(
+        "no limit of answers at once",
+        "if self._users[turn.user] >= self._per_user or",
+        "if",
+        HTTP + "one_user_has_so_many_answers_at_once",
+        "app/streaming.py",
+    ),
+    Defect(
+        "requests are not counted",
+        "if not self._limiter.hit(self._requests, name):",
+        "if not self._limiter.test(self._requests, name):",
+        HTTP + "requests_past_the_limit_wait",
+        "app/limits.py",
+    ),
+    Defect(
+        "a body without a length has no limit",
+        "if len(body) > limit:",
+        "if len(body) > limit * 1000:",
+        HTTP + "a_large_body_is_refused_before_it_is_read",
+        "app/main.py",
+    ),
+    Defect(
+        "a locked thread takes messages",
+        "if isinstance(thread.status, t.LockedStatus | t.ClosedStatus):",
+        "if isinstance(thread.status, t.ClosedStatus):",
+        THREAD + "a_locked_thread_takes_no_message",
+        "app/checks.py",
+    ),
+    Defect(
+        "an address is for any file",
+        "if (what, which) != (purpose, attachment_id) or",
+        "if what is None or",
+        FILE + "an_address_is_for_one_file_one_purpose_and_a_while",
+        "app/links.py",
+    ),
+    Defect(
+        "an address never ends",
+        "or until < time.time():",
+        "or until is None:",
+        FILE + "an_address_is_for_one_file_one_purpose_and_a_while",
+        "app/links.py",
+    ),
+    Defect(
+        "each file has the quota for itself",
+        "if stored + size > limit:",
+        "if size > limit:",
+        FILE + "all_files_of_a_user_have_a_quota",
+        "app/attachments.py",
+    ),
+    Defect(
+        "a file is what its name says",
+        "if contradicts(kind, claimed, name):",
+        "if kind is None:",
+        "tests/test_uploads.py::test_what_is_refused_leaves_nothing",
+        "app/attachments.py",
+    ),
+]

@@ -1,0 +1,76 @@
+"""Defects to sow in the SQLite store."""
+
+from .base import (
+    ALL_OR_NONE,
+    BARRED,
+    ENGINE,
+    FOREIGN,
+    HELD,
+    IN_PLACE,
+    MORE,
+    ORDER,
+    OWNER,
+    TAKEN_ALONG,
+    WALK,
+    Defect,
+)
+
+DEFECTS = [
+    Defect(
+        "another owner's thread is found",
+        'MINE = "owner = ?1 AND id = ?2"',
+        'MINE = "?1 IS NOT NULL AND id = ?2"',
+        FOREIGN,
+    ),
+    Defect(
+        "the cursor is off by one",
+        "WHERE key > {bounds[0]} AND",
+        "WHERE key >= {bounds[0]} AND",
+        WALK,
+    ),
+    Defect("has_more on a full last page", "count > limit,", "count >= limit,", MORE),
+    Defect(
+        "items by created_at",
+        'ORDER BY key {"DESC"',
+        "ORDER BY json_extract(doc, '$.created_at') {\"DESC\"",
+        ORDER,
+    ),
+    Defect(
+        "a page runs into the next thread",
+        '"{THREAD} + 1 << 32"]',
+        '"{THREAD} + 2 << 32"]',
+        OWNER + "each_owner_reads_its_own_under_the_same_ids",
+    ),
+    Defect(
+        "add without upsert",
+        "(thread, id) DO UPDATE SET doc = excluded.doc",
+        "(thread, id) DO UPDATE SET doc = excluded.doc, key = excluded.key",
+        IN_PLACE,
+    ),
+    Defect("delete leaves attachments", "foreign_keys = ON", "foreign_keys = OFF", TAKEN_ALONG),
+    Defect("no tombstone", "now + TOMBSTONE_SECONDS", "now", BARRED),
+    Defect(
+        "feedback on what is there",
+        "least = len(set(item_ids))",
+        "least = 1",
+        ALL_OR_NONE,
+    ),
+    Defect(
+        "two leases at once",
+        "WHERE turns.id = excluded.id OR turns.until <= ?4",
+        "WHERE true",
+        HELD,
+    ),
+    Defect(
+        "one failure fails all of its commit",
+        "        outcome = error\n    db.execute",
+        "        raise\n    db.execute",
+        ENGINE + "one_that_fails_does_not_fail_those_who_share_its_commit",
+    ),
+    Defect(
+        "a newer schema is used",
+        "if version > len(SCHEMA):",
+        "if version < 0:",
+        ENGINE + "a_newer_schema_is_refused_and_left_alone",
+    ),
+]

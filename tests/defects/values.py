@@ -1,0 +1,48 @@
+"""Defects to sow in what is the same, letter by letter, in every store."""
+
+from .base import IDS, STORE, VALUE, Defect
+
+DEFECTS = [
+    Defect(
+        "NUL is stripped",
+        "    return text\n\n\ndef _unstorable",
+        '    return text.replace("\\\\u0000", "")\n\n\ndef _unstorable',
+        VALUE + "any_text_comes_back_equal",
+    ),
+    Defect(
+        "fields with their default are left out",
+        "text = model.__pydantic_serializer__.to_json(model).decode()",
+        "text = model.model_dump_json(exclude_defaults=True)",
+        VALUE + "every_type_of_item_comes_back_equal",
+    ),
+    Defect(
+        "half an emoji in a key is taken",
+        'if "\\ufffd" in text and',
+        'if "" in () and',
+        VALUE + "a_lone_surrogate_in_a_thread_is_refused_by_name",
+    ),
+    Defect(
+        "an id may hold a NUL",
+        'return not any(c == "\\0" or',
+        "return not any(",
+        IDS + "an_id_that_no_engine_holds_is_refused_by_name_on_writes",
+    ),
+    Defect(
+        "ids are short",
+        'secrets.token_hex(10)}"',
+        'secrets.token_hex(1)}"',
+        IDS + "ids_have_the_prefix_of_the_sdk_and_96_bits_or_more",
+    ),
+    Defect(
+        "times are cut to seconds",
+        "// timedelta(microseconds=1)",
+        "// timedelta(seconds=1) * 1_000_000",
+        STORE + "threads_a_microsecond_apart_are_told_apart",
+    ),
+    Defect(
+        "a naive time is the machine's",
+        "moment if moment.tzinfo else moment.replace(tzinfo=UTC)",
+        "moment.replace(tzinfo=UTC)",
+        STORE + "threads_come_by_time_and_naive_counts_as_utc",
+    ),
+]

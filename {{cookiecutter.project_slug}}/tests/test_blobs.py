@@ -1,0 +1,87 @@
+"""Where the bytes of files lie: a folder, memory, a bucket."""
+
+import io
+import sys
+import time
+from pathlib import Path
+
+import obstore.store
+import pytest
+from chatkit.store import NotFoundError
+
+from app.blobs import (
+    PROVIDERS,
+    Blobs,
+    Cloud,
+    FilesError,
+    Folder,
+    Memory,
+    key_of,
+    open_blobs,
+    owner_in,
+)
+
+from .sending import on_disk
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["folder", "memory", "cloud"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
+    """Each place for bytes; the cloud's is obstore's own memory."""
+    if request.param == "folder":
+        return Folder(tmp_path)
+    if request.param == "memory":
+        return Memory()
+    monkeypatch.setitem(PROVIDERS, "memory", "MEMORY")
+    cloud = Cloud("memory://")
+    assert isinstance(cloud._bucket, obstore.store.MemoryStore)
+    return cloud
+
+
+async def test_bytes_come_back_from_every_place(blobs: Blobs) -> None:
+    """Written, replaced, listed, deleted; twice deleted is no error."""
+    key, long = key_of("a/b\0c", "atc_1"), key_of("o" * 300, "../x", ".preview")
+    for name, data in ((key, b"old"), (key, b"new"), (long, b"x" * 6_000_000)):
+        await blobs.put(name, io.BytesIO(data))
+    assert [chunk async for chunk in blobs.read(key)] == [b"new"]
+    assert sum([len(chunk) async for chunk in blobs.read(long)]) == 6_000_000
+    assert {k async for k in blobs.keys("attachments", time.time() + 60)} == {key, long}
+    assert [k async for k in blobs.keys(key_of("a/b\0c"), time.time() + 60)] == [key]
+    assert [k async for k in blobs.keys("attachments", time.time() - 60)] == []
+    for _ in range(2):
+        await blobs.delete(key)
+    with pytest.raises(NotFoundError):
+        await anext(blobs.read(key))
+
+
+def test_a_key_names_its_owner_and_stays_a_plain_path() -> None:
+    """Whatever the owner and the id hold."""
+    for owner in ("alice", "a/../b", "\0", "ü|sub", "\ud800", "o" * 300):
+        key = key_of(owner, "../atc\n", ".preview")
+        assert owner_in(key) == owner
+        assert set(key) <= set("attachments/0123456789abcdef.preview")
+        assert all(len(name) < 250 for name in key.split("/"))
+    assert owner_in("attachments/README") is None
+
+
+async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    """A reader that breaks in the middle."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await Folder(tmp_path / "files").put(key_of("a", "b"), Broken())
+    assert on_disk(tmp_path) == []
+
+
+def test_a_wrong_files_url_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says which setting to change."""
+    for wrong in ("ftp://host/a", "memory", "file", "s3"):
+        with pytest.raises(FilesError, match=rf"^FILES_URL begins with '{wrong[:2]}.*$"):
+            open_blobs(wrong, tmp_path)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(FilesError, match=r"^FILES_URL=s3://bucket needs obstore.*$"):
+        open_blobs("s3://bucket", tmp_path)

@@ -1,0 +1,162 @@
+"""Uploads over real HTTP: what is taken, what is refused, what a refusal leaves."""
+
+import asyncio
+import struct
+import zlib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from app.blobs import owner_in
+from app.filetypes import NAME_CHARS, display_name
+
+from .sending import address, app_for, archive, on_disk, path_of, picture, send, sent, tried
+from .serving import Served
+
+pytestmark = pytest.mark.anyio
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Return the beginning of a PNG that says it is huge."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + b"\0\0\0\x0aIDAT" + bytes(10)
+
+
+async def raw(served: Served, headers: str, body: bytes) -> bytes:
+    """Send a request by hand and read the beginning of the answer; never end it ourselves."""
+    host, port = urlsplit(served.url).hostname, urlsplit(served.url).port
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(f"POST /files HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode() + body)
+    try:
+        return await reader.readline()
+    finally:
+        writer.close()
+
+
+async def test_two_phase_upload_takes_the_bytes_once(store_url: str, tmp_path: Path) -> None:
+    """`attachments.create` says where; before the bytes a message cannot have the file."""
+    data = picture("JPEG")
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        params = {"name": "a.jpg", "size": len(data), "mime_type": "image/jpeg"}
+        announced = (await caller.op("attachments.create", **params)).json()
+        assert await tried(caller, announced["id"]) == (409, "file_pending")
+        where = announced["upload_descriptor"]
+        assert where["method"] == "PUT"
+        async with httpx2.AsyncClient(base_url=caller.base_url, verify=False) as stranger:
+            url = path_of(where["url"])
+            assert (await stranger.put(url, content=data + b"more")).status_code == 413
+            first = await stranger.put(url, content=data)
+            assert first.status_code == 200, first.text
+            assert "upload_descriptor" not in first.json()
+            assert (await stranger.put(url, content=data)).status_code == 409
+            assert (await stranger.get(path_of(first.json()["preview_url"]))).status_code == 200
+        assert await caller.say("look", attachments=[announced["id"]])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (b"", "empty.txt", "text/plain", 400),
+        (b"x" * 3001, "long.txt", "text/plain", 413),
+        (archive(), "zip.png", "image/png", 415),
+        (archive(), "zip.docx", "", 415),
+        (archive(), "a.zip", "application/zip", 415),
+        (SVG, "svg.png", "image/svg+xml", 415),
+        (b"text", "a.pdf", "application/pdf", 415),
+        (b"text", "text.txt", "image/png", 415),
+        (bytes(range(32)), "binary.txt", "text/plain", 415),
+        (picture()[:60], "half.png", "image/png", 415),
+        (bomb(30_000, 30_000), "bomb.png", "image/png", 413),
+        (bomb(8_000, 8_000), "bomb.png", "image/png", 413),
+    ],
+)
+async def test_what_is_refused_leaves_nothing(
+    store_url: str, tmp_path: Path, case: tuple[bytes, str, str, int]
+) -> None:
+    """The answer has a reason, the disk has no file, the store no record."""
+    data, name, kind, status = case
+    async with app_for(store_url, tmp_path, max_file_bytes=3000) as (served, caller, _):
+        answer = await send(caller, data, name, kind)
+        assert answer.status_code == status, answer.text
+        assert answer.json()["error"]["message"]
+        assert on_disk(tmp_path) == []
+        assert [owner async for owner in served.app.state.store.owners()] == []
+
+
+async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) -> None:
+    """A wrong field, a text for a file, no form at all."""
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        assert (await caller.post("/files", files={"other": b"x"})).status_code == 400
+        assert (await caller.post("/files", data={"file": "x"})).status_code == 415
+        assert (await caller.post("/files", content=b"x")).status_code == 415
+        headers = {"content-type": "multipart/form-data"}
+        assert (await caller.post("/files", content=b"x", headers=headers)).status_code == 400
+    async with app_for(store_url, tmp_path, max_attachments=0) as (_, caller, _):
+        assert (await send(caller, b"x", "a.txt")).status_code == 501
+
+
+async def test_a_header_of_5_gb_is_refused_at_once(store_url: str, tmp_path: Path) -> None:
+    """Before any byte of it is sent."""
+    async with app_for(store_url, tmp_path) as (served, _, _):
+        head = f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {5 << 30}\r\n"
+        assert b" 413 " in await asyncio.wait_for(raw(served, head, b""), 5)
+
+
+async def test_a_body_without_a_length_is_cut_at_the_limit(store_url: str, tmp_path: Path) -> None:
+    """The sender never ends; the answer comes anyway."""
+    async with app_for(store_url, tmp_path, max_file_bytes=1000) as (served, _, _):
+        head = "Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n"
+        part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in (part, *[b"x" * 60_000] * 2))
+        assert b" 413 " in await asyncio.wait_for(raw(served, head, chunks), 5)
+        assert on_disk(tmp_path) == []
+
+
+async def test_half_an_upload_leaves_nothing(store_url: str, tmp_path: Path) -> None:
+    """The connection ends in the middle of a file."""
+    async with app_for(store_url, tmp_path) as (served, caller, _):
+        host, port = urlsplit(served.url).hostname, urlsplit(served.url).port
+        _, writer = await asyncio.open_connection(host, port)
+        head = "POST /files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
+        form = "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        part = 'Content-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nabc'
+        writer.write((head + form + part).encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        await sent(caller, b"another", "b.txt")
+        assert len(on_disk(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\temp\\a.txt", "a.txt"),
+        ("a\x00\n\u202etxt.exe", "atxt.exe"),
+        ("", "file"),
+        ("..", ".."),
+        ("\ud800.txt", ".txt"),
+        ("é" * 500 + ".markdown", "é" * (NAME_CHARS - 9) + ".markdown"),
+    ],
+)
+def test_a_name_is_only_shown(name: str, shown: str) -> None:
+    """One line, no path, not long."""
+    assert display_name(name) == shown
+
+
+async def test_a_hostile_name_is_data(store_url: str, tmp_path: Path) -> None:
+    """It names no path on the disk and breaks out of no header."""
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        attachment = await sent(caller, b"hello", "../../../o;n zwö.txt")
+        answer = await caller.get(await address(caller, attachment["id"]))
+        ascii_name, real_name = 'filename="o;n zw_.txt"', "filename*=UTF-8''o%3Bn%20zw%C3%B6.txt"
+        assert answer.headers["content-disposition"] == f"attachment; {ascii_name}; {real_name}"
+        keys = [path.relative_to(tmp_path / "files").as_posix() for path in on_disk(tmp_path)]
+        assert len(keys) == 1
+        assert owner_in(keys[0])
