@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
 
-from baked import BakedProject, free_port, uv
+from baked import STORAGES, BakedProject, free_port, uv
 
 HERE = Path(__file__).parent
 CHROMIUM_FLAGS = [
@@ -28,6 +30,16 @@ CHROMIUM_FLAGS = [
 ]
 LOG_VIOLATIONS = """addEventListener("securitypolicyviolation", ({violatedDirective, blockedURI}) =>
     console.error("CSP", violatedDirective, blockedURI))"""
+JS = "text/javascript"
+SCRIPT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js"
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
+    "0000000c49444154789c63606060000000040001f61738550000000049454e44ae426082"
+)
+STORES = [pytest.param(name, marks=pytest.mark.xdist_group(f"page-{name}")) for name in STORAGES]
+ONE = [pytest.param("memory", marks=pytest.mark.xdist_group("page-memory"))]
+each_store = pytest.mark.parametrize("app", STORES, indirect=True)
+one_store = pytest.mark.parametrize("app", ONE, indirect=True)
 
 
 @dataclass
@@ -171,3 +183,24 @@ def visit(browser: Browser, app: RunningApp, **options: object) -> Iterator[Visi
         visitor = Visitor(context.new_page(), app)
         yield visitor
         assert visitor.faults == []
+
+
+def change_config(page: Page, **changes: object) -> None:
+    """Let the page read other values from /config.json than the server gave."""
+
+    def change(route: Route) -> None:
+        route.fulfill(json=route.fetch().json() | changes)
+
+    page.route("**/config.json", change)
+
+
+def official(page: Page) -> None:
+    """Give the stand-in where the component would come from its CDN."""
+    page.route(SCRIPT, lambda route: route.fulfill(path=HERE / "chatkit.js", content_type=JS))
+
+
+def faults_of_axe(page: Page) -> None:
+    """Assert that axe-core finds nothing serious."""
+    found = Axe().run(page).response["violations"]
+    serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
+    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []

@@ -1,0 +1,136 @@
+"""The official component: what it is given, what comes in its place when it cannot start."""
+
+import re
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from page.browsing import (
+    HERE,
+    JS,
+    PNG,
+    SCRIPT,
+    Visitor,
+    change_config,
+    faults_of_axe,
+    official,
+    one_store,
+)
+
+pytestmark = pytest.mark.product
+
+
+@one_store
+def test_the_client_says_what_it_is_and_production_goes_without(ada: Visitor) -> None:
+    """It calls itself a development client; switched off, its address leads to ChatKit alone."""
+    ada.open()
+    expect(ada.page.get_by_text("A plain client for development")).to_be_visible()
+    change_config(ada.page, plainClient=False)
+    ada.page.reload()
+    expect(ada.status).to_contain_text("ChatKit did not start")
+    expect(ada.page.get_by_role("link")).to_have_count(0)
+    ada.faults = [fault for fault in ada.faults if SCRIPT not in fault]
+
+
+@one_store
+def test_a_blocked_component_leads_to_the_plain_client(ada: Visitor) -> None:
+    """The page says in one line what may be wrong, and a first chat works all the same."""
+    ada.page.goto(ada.app.url)
+    expect(ada.status).to_contain_text("no network, a blocked CDN or a wrong CHATKIT_DOMAIN_KEY")
+    faults_of_axe(ada.page)
+    ada.page.get_by_role("link", name="Open the plain client").click()
+    assert "Hello" in ada.say("Hello")
+    ada.faults = [fault for fault in ada.faults if SCRIPT not in fault]
+
+
+@one_store
+def test_a_component_that_is_not_ready_in_time_is_given_up(ada: Visitor) -> None:
+    """A wrong key leaves a blank frame and no event: only time tells."""
+    stand_in = (HERE / "chatkit.js").read_text().replace('this.emit("chatkit.ready")', "")
+    ada.page.route(SCRIPT, lambda route: route.fulfill(body=stand_in, content_type=JS))
+    change_config(ada.page, waitSeconds=0.3)
+    ada.page.goto(ada.app.url)
+    expect(ada.status).to_contain_text("ChatKit did not start")
+    ada.page.evaluate("""document.querySelector("openai-chatkit").emit("chatkit.ready")""")
+    expect(ada.status).to_be_hidden()
+
+
+@one_store
+def test_the_official_component_gets_all_it_needs(ada: Visitor) -> None:
+    """A stand-in for the component notes its options and holds a conversation with them."""
+    page = ada.page
+    page.emulate_media(color_scheme="dark")
+    official(page)
+    page.goto(ada.app.url)
+    chatkit = page.locator("openai-chatkit")
+    expect(chatkit).to_have_text("What can I help with today?")
+    options = page.evaluate("JSON.parse(JSON.stringify(recorded.at(-1)))")
+    assert options["api"] == {
+        "url": f"{ada.app.url}/chatkit",
+        "domainKey": "domain_pk_localhost_dev",
+        "uploadStrategy": {"type": "direct", "uploadUrl": f"{ada.app.url}/files"},
+    }
+    assert options["history"] == {"enabled": True, "showDelete": True, "showRename": True}
+    assert options["threadItemActions"] == {"feedback": True, "retry": True}
+    assert options["composer"]["attachments"]["enabled"]
+    assert options["composer"]["attachments"]["accept"]["image/jpeg"] == [".jpg", ".jpeg"]
+    assert (options["theme"], options["locale"]) == ({"colorScheme": "dark"}, "de-AT")
+    assert len(options["startScreen"]["prompts"]) == 3
+    assert options["initialThread"] is None
+
+    with page.expect_request("**/chatkit") as sent:
+        said = chatkit.evaluate("chatkit => chatkit.sendUserMessage({text: 'Hello, chat'})")
+    assert "“Hello, chat”" in said
+    assert re.fullmatch(r"[0-9a-f]{16}", sent.value.headers["x-request-id"])
+    assert sent.value.headers["accept-language"] == "de-AT"
+    page.emulate_media(color_scheme="light")
+    expect(chatkit).to_have_attribute("data-scheme", "light")
+
+    thread = page.url.partition("#")[2]
+    assert thread.startswith("thr_")
+    page.reload()
+    expect(chatkit).to_have_text("What can I help with today?")
+    assert page.evaluate("recorded[0].initialThread") == thread
+    found = page.evaluate("recorded[0].entities.onTagSearch('hello')")
+    assert [(entity["id"], entity["title"]) for entity in found] == [(thread, "Hello, chat")]
+    answer = page.evaluate("recorded[0].onClientTool({name: 'get_time_zone', params: {}})")
+    assert set(answer) == {"time_zone"}
+    assert "error" in page.evaluate("recorded[0].onClientTool({name: 'rm', params: {}})")
+    file = f"new File([new Uint8Array({list(PNG)})], 'dot.png', {{type: 'image/png'}})"
+    made = chatkit.evaluate(f"chatkit => chatkit.upload({file})")
+    assert made["type"] == "image"
+
+    chatkit.evaluate("c => c.emit('chatkit.error', {error: new TypeError('a secret')})")
+    expect(ada.status).to_contain_text("Something went wrong")
+    expect(ada.status).not_to_contain_text("secret")
+
+
+@one_store
+def test_a_thread_that_is_gone_is_not_restored(ada: Visitor) -> None:
+    """The component would show an error; the page starts a new chat instead."""
+    official(ada.page)
+    ada.page.goto(f"{ada.app.url}/#thr_gone")
+    expect(ada.page.locator("openai-chatkit")).to_have_text("What can I help with today?")
+    assert ada.page.evaluate("recorded[0].initialThread") is None
+    ada.faults = [fault for fault in ada.faults if "404" not in fault]
+
+
+@one_store
+def test_a_bearer_token_goes_to_the_app_and_nowhere_else(ada: Visitor) -> None:
+    """A team's `token()` is asked before each request; foreign addresses never see its answer."""
+
+    def with_token(route: Route) -> None:
+        source = (ada.app.project.path / "app/static/page.js").read_text()
+        route.fulfill(body=source.replace('return "";', 'return "abc";'), content_type=JS)
+
+    ada.page.route("**/static/page.js", with_token)
+    with ada.page.expect_request("**/chatkit") as own:
+        ada.open()
+    assert own.value.headers["authorization"] == "Bearer abc"
+    headers = ada.page.evaluate(
+        """async () => {
+            const page = await import(new URL("static/page.js", document.baseURI));
+            return [...(await page.headersFor("https://files.example/x", {a: "b"})).keys()];
+        }"""
+    )
+    assert headers == ["a"]

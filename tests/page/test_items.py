@@ -1,0 +1,179 @@
+"""What the page shows of a thread's items, and what a user does with them."""
+
+import json
+from typing import Any
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from page.browsing import (
+    PNG,
+    Visitor,
+    change_config,
+    one_store,
+)
+
+pytestmark = pytest.mark.product
+
+
+@one_store
+def test_what_an_answer_offers(ada: Visitor) -> None:
+    """A widget's buttons, a thumb, and the same question answered again."""
+    ada.open().say("What time is it?")
+    widget = ada.answers.filter(has=ada.page.locator(".widget"))
+    expect(widget).to_contain_text("in UTC")
+    before = widget.inner_text()
+    ada.page.wait_for_timeout(1000)
+    ada.button("Again").first.click()
+    expect(widget).not_to_have_text(before)
+    expect(ada.send).to_be_visible()
+    ada.button("Close").click()
+    expect(ada.button("Close")).to_have_count(0)
+    ada.button("Good answer").click()
+    expect(ada.button("Good answer")).to_have_attribute("aria-pressed", "true")
+    ada.button("Answer again").click()
+    expect(ada.button("Close")).to_be_visible()
+    expect(ada.send).to_be_visible()
+    expect(ada.messages).to_have_count(1)
+    expect(widget).to_have_count(1)
+
+
+@one_store
+def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
+    """Steps, sources, images, notices, the browser's tools, an error with a second try."""
+    about = {"thread_id": "thr_1", "created_at": "2026-01-01T00:00:00"}
+    user = {"type": "user_message", "id": "u", "content": [], "attachments": [], **about}
+    source = {"source": {"type": "url", "title": "A book", "url": "https://x.example"}}
+    part = {"type": "output_text", "text": "", "annotations": []}
+    answer = {"type": "assistant_message", "id": "a", "content": [part], **about}
+    whole = part | {"text": "Half & whole", "annotations": [source]}
+    flow = {"type": "custom", "tasks": [], "summary": {"title": "Thinking"}, "expanded": True}
+    delta = {"type": "assistant_message.content_part.text_delta", "content_index": 0}
+    stream = [
+        {"type": "thread.created", "thread": {"id": "thr_1"}},
+        {"type": "stream_options", "stream_options": {"allow_cancel": True}},
+        {"type": "thread.item.done", "item": user},
+        {"type": "progress_update", "text": "Looking"},
+        {"type": "thread.item.added", "item": {"type": "workflow", "id": "w", "workflow": flow}},
+        update("w", type="workflow.task.added", task_index=0, task={"title": "First step"}),
+        {"type": "thread.item.added", "item": answer},
+        update("a", **delta, delta="Half "),
+        update("a", **delta, delta="& whole"),
+        {
+            "type": "thread.item.done",
+            "item": answer | {"content": [whole]},
+        },
+        {"type": "thread.item.done", "item": {"type": "end_of_turn", "id": "e"}},
+        {"type": "notice", "level": "info", "message": "Half of your share is used."},
+        {
+            "type": "thread.item.done",
+            "item": {
+                "type": "client_tool_call",
+                "id": "t",
+                "status": "pending",
+                "name": "get_time_zone",
+                "arguments": {},
+            },
+        },
+    ]
+    broken = [{"type": "error", "code": "custom", "message": "Too long.", "allow_retry": True}]
+    answers = {
+        "threads.list": {"data": [], "has_more": False},
+        "threads.create": stream,
+        "threads.add_client_tool_output": broken,
+        "threads.retry_after_item": [{"type": "thread.item.done", "item": answer | {"id": "b"}}],
+    }
+    asked: list[dict[str, Any]] = []
+
+    def reply(route: Route) -> None:
+        asked.append(route.request.post_data_json)
+        said = answers[asked[-1]["type"]]
+        if isinstance(said, dict):
+            route.fulfill(json=said)
+        else:
+            body = "".join(f": beat\n\ndata: {json.dumps(event)}\n\n" for event in said)
+            route.fulfill(body=body, content_type="text/event-stream")
+
+    ada.page.route("**/chatkit", reply)
+    ada.open()
+    ada.box.fill("Go")
+    ada.send.click()
+    expect(ada.status).to_contain_text("Too long.")
+    expect(ada.page.get_by_text("Thinking")).to_be_visible()
+    ada.page.get_by_text("Thinking").click()
+    expect(ada.page.get_by_text("First step")).to_be_visible()
+    expect(ada.page.get_by_text("Half & whole")).to_be_visible()
+    expect(ada.page.get_by_text("Source: A book")).to_be_visible()
+    assert asked[-1]["params"]["result"] == {"time_zone": "Europe/Lisbon"}
+    ada.status.get_by_role("button", name="Try again").click()
+    expect(ada.status).to_be_empty()
+    assert asked[-1]["params"] == {"thread_id": "thr_1", "item_id": "u"}
+    expect(ada.page.get_by_text("Half & whole")).to_have_count(0)
+
+
+def update(item_id: str, **change: object) -> dict[str, object]:
+    """Return the event of a change to an item."""
+    return {"type": "thread.item.updated", "item_id": item_id, "update": change}
+
+
+@one_store
+def test_a_locked_chat_is_read_only(ada: Visitor) -> None:
+    """It says why, and takes nothing; the next one does."""
+    ada.open().say("Hello")
+
+    def lock(route: Route) -> None:
+        if route.request.post_data_json["type"] != "threads.get_by_id":
+            return route.fallback()
+        thread = route.fetch().json() | {"status": {"type": "locked", "reason": "Under review."}}
+        return route.fulfill(json=thread)
+
+    ada.page.route("**/chatkit", lock)
+    ada.page.reload()
+    expect(ada.status).to_have_text("Under review.")
+    expect(ada.box).to_be_disabled()
+    expect(ada.send).to_be_disabled()
+    ada.button("New chat").click()
+    expect(ada.box).to_be_enabled()
+
+
+@one_store
+def test_with_finish_stop_is_a_request_of_its_own(ada: Visitor) -> None:
+    """ON_DISCONNECT=finish lets an answer outlive its connection, so Stop has to say more."""
+    change_config(ada.page, stopByRequest=True)
+    ada.open().begin("Tell me much.")
+    with ada.page.expect_response("**/threads/*/stop") as stopped:
+        ada.button("Stop").click()
+    assert stopped.value.ok
+
+
+@one_store
+def test_a_file_is_removed_before_it_is_sent(ada: Visitor) -> None:
+    """What was taken out of the composer is not in the message, and a refused file says why."""
+    ada.open()
+    picker = ada.page.locator("input[type=file]")
+    for name in ("kept.png", "removed.png"):
+        picker.set_input_files({"name": name, "mimeType": "image/png", "buffer": PNG})
+        expect(ada.button(f"Remove {name}")).to_be_visible()
+        expect(ada.send).to_be_enabled()
+    with ada.page.expect_request(lambda request: "attachments.delete" in (request.post_data or "")):
+        ada.button("Remove removed.png").click()
+    picker.set_input_files({"name": "empty.png", "mimeType": "image/png", "buffer": b""})
+    expect(ada.status).to_contain_text("empty")
+    ada.say("One is left.")
+    expect(ada.messages.get_by_role("img")).to_have_count(1)
+    ada.faults = [fault for fault in ada.faults if "400" not in fault]
+
+
+@one_store
+def test_a_refusal_is_shown_in_the_server_s_words(ada: Visitor) -> None:
+    """What was typed stays, and nothing is sent twice."""
+    ada.open()
+    ada.page.route(
+        "**/chatkit",
+        lambda route: route.fulfill(status=429, json={"error": {"message": "Slowly, please."}}),
+    )
+    ada.box.fill("Hello")
+    ada.send.click()
+    expect(ada.status).to_have_text("Slowly, please.")
+    expect(ada.box).to_have_value("Hello")
+    ada.faults = [fault for fault in ada.faults if "429" not in fault]
