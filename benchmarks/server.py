@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from asking import CREATE, Asgi, body_of, consume, message
 
 ROOT = Path(__file__).parent.parent
 DELTAS = 200
-Asgi = Callable[..., Awaitable[None]]
 
 
 def bake(folder: Path) -> Path:
@@ -152,34 +152,6 @@ class Bench:
 
 MODULES = ("context", "store", "settings", "attachments", "limits", "server", "streaming")
 MODULES += ("assistant", "offline")
-
-
-async def consume(answer: Asgi) -> list[bytes]:
-    """Run an answer through ASGI to its end, as a reader who keeps up; return its body."""
-    body: list[bytes] = []
-
-    async def receive() -> dict[str, Any]:
-        await asyncio.Event().wait()
-        return {}
-
-    async def send(message: dict[str, Any]) -> None:
-        body.append(message.get("body", b""))
-
-    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "POST", "headers": []}
-    await answer(scope, receive, send)
-    return body
-
-
-def body_of(kind: str, **params: object) -> bytes:
-    """Return a request of the protocol."""
-    return json.dumps({"type": kind, "params": params}).encode()
-
-
-def message(thread_id: str) -> bytes:
-    """Return a request that adds a user's message."""
-    content = [{"type": "input_text", "text": "hello"}]
-    user_input = {"content": content, "attachments": [], "inference_options": {}}
-    return body_of("threads.add_user_message", thread_id=thread_id, input=user_input)
 
 
 async def idle_bytes(bench: Bench, threads: list[str]) -> float:
@@ -308,15 +280,6 @@ async def over_http(
     await serving
     return found
 
-
-CREATE = body_of(
-    "threads.create",
-    input={
-        "content": [{"type": "input_text", "text": "hello"}],
-        "attachments": [],
-        "inference_options": {},
-    },
-)
 
 if __name__ == "__main__":
     main()
