@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sqlite3
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,44 +15,6 @@ from . import reading
 from .values import ALICE, message, thread
 
 pytestmark = pytest.mark.anyio
-
-ADDER = """
-import asyncio, sys
-from app.store import ChatStore as Store
-from tests.values import ALICE, message
-
-async def add(url, name):
-    async with Store.open(url) as store:
-        print("ready", flush=True)
-        sys.stdin.readline()
-        for ten in range(5):
-            items = (message(f"{name}-{ten}{n}") for n in range(10))
-            await asyncio.gather(*(store.add_thread_item("t", item, ALICE) for item in items))
-
-asyncio.run(add(*sys.argv[1:]))
-"""
-
-
-async def test_a_hundred_adds_from_two_processes_are_all_there(
-    store: Store, store_url: str, pytestconfig: pytest.Config
-) -> None:
-    await store.save_thread(thread(), ALICE)
-    command, pipe = (sys.executable, "-c", ADDER, store_url), asyncio.subprocess.PIPE
-    adders = [
-        await asyncio.create_subprocess_exec(
-            *command, name, cwd=pytestconfig.rootpath, stdin=pipe, stdout=pipe
-        )
-        for name in ("one", "two")
-    ]
-    for adder in adders:
-        assert adder.stdout
-        assert await adder.stdout.readline()
-    await asyncio.gather(*(adder.communicate(b"go\n") for adder in adders))
-    assert [adder.returncode for adder in adders] == [0, 0]
-    expected = [
-        f"{name}-{ten}{n}" for name in ("one", "two") for ten in range(5) for n in range(10)
-    ]
-    assert sorted(await reading.items(store, ALICE)) == sorted(expected)
 
 
 async def test_what_was_stored_is_there_when_the_file_is_opened_again(store_url: str) -> None:

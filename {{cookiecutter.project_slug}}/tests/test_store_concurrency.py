@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from collections.abc import Awaitable, Iterable
 
 import pytest
@@ -10,10 +11,26 @@ from chatkit.store import NotFoundError
 from app.store import ChatStore as Store
 
 from . import reading
+from .engine import SHARED
 from .values import ALICE, BOB, file, message, thread
 
 pytestmark = pytest.mark.anyio
 HUNDRED = [f"i{n}" for n in range(100)]
+ADDER = """
+import asyncio, sys
+from app.store import ChatStore as Store
+from tests.values import ALICE, message
+
+async def add(url, first):
+    async with Store.open(url) as store:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for ten in range(int(first), int(first) + 50, 10):
+            items = (message(f"i{n}") for n in range(ten, ten + 10))
+            await asyncio.gather(*(store.add_thread_item("t", item, ALICE) for item in items))
+
+asyncio.run(add(*sys.argv[1:]))
+"""
 
 
 @pytest.fixture
@@ -39,6 +56,26 @@ async def test_a_hundred_adds_at_once_are_all_there(both: tuple[Store, Store]) -
     assert sorted(walked) == sorted(HUNDRED)
     assert await reading.items(both[1], ALICE) == walked
     assert await reading.items(both[1], ALICE, order="desc") == walked[::-1]
+
+
+if SHARED:  # other data ends with its process
+
+    async def test_a_hundred_adds_from_two_processes_are_all_there(
+        both: tuple[Store, Store], store_url: str, pytestconfig: pytest.Config
+    ) -> None:
+        command, pipe = (sys.executable, "-c", ADDER, store_url), asyncio.subprocess.PIPE
+        adders = [
+            await asyncio.create_subprocess_exec(
+                *command, first, cwd=pytestconfig.rootpath, stdin=pipe, stdout=pipe
+            )
+            for first in ("0", "50")
+        ]
+        for adder in adders:
+            assert adder.stdout
+            assert await adder.stdout.readline()
+        await asyncio.gather(*(adder.communicate(b"go\n") for adder in adders))
+        assert [adder.returncode for adder in adders] == [0, 0]
+        assert sorted(await reading.items(both[0], ALICE)) == sorted(HUNDRED)
 
 
 async def test_a_hundred_threads_at_once_are_all_there(both: tuple[Store, Store]) -> None:
