@@ -22,6 +22,7 @@ STORAGES = ("memory", "sqlite", "redis", "postgres")
 CONTEXTS = ("dict", "dataclass", "pydantic")
 KEPT = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SYSTEMROOT")
 """The outer variables that a baked app may see: how this machine reaches a package index."""
+ENGINE = "import dev, sys\nwith dev.engine() as url: print(url, flush=True), sys.stdin.read()"
 
 
 def bare_environment(**more: str) -> dict[str, str]:
@@ -155,6 +156,26 @@ class BakedProject:
             for path in self.path.rglob("*")
             if path.is_file() and not made & set(path.relative_to(self.path).parts)
         }
+
+    @contextlib.contextmanager
+    def engine(self) -> Iterator[str]:
+        """Run the private engine; yield its address, or "" where the store has no server.
+
+        The environment (`uv sync`) has to be there.
+        """
+        if not (self.path / "dev.py").exists():
+            yield ""
+            return
+        with subprocess.Popen(
+            [self.path / ".venv/bin/python", "-c", ENGINE],
+            cwd=self.path,
+            env=self.environment(),
+            stdin=subprocess.PIPE,  # the engine ends when this is closed
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout
+            yield process.stdout.readline().strip()
 
     @contextlib.contextmanager
     def serve(self, *command: str, **more: str) -> Iterator[Session]:

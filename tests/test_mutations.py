@@ -15,7 +15,6 @@ from baked import STORAGES, TEMPLATE, BakedProject
 from defects import DEFECTS
 from defects.base import Defect
 
-SERVE = "import dev, sys\nwith dev.engine() as url: print(url, flush=True), sys.stdin.read()"
 NO_DEFECT = re.compile(
     r"^E +[\w.]*(?:Syntax|Name|UnboundLocal|Attribute|Import|Undefined\w*|Response)Error",
     re.MULTILINE,
@@ -58,19 +57,8 @@ class Field:
 def prepared(project: BakedProject) -> Iterator[Field]:
     """Make an app's environment, and run one engine for all of its defects."""
     project.check("uv", "sync", "--quiet")
-    if not (project.path / "dev.py").exists():
-        yield Field(project, "")
-        return
-    with subprocess.Popen(
-        [project.path / ".venv/bin/python", "-c", SERVE],
-        cwd=project.path,
-        env=project.environment(),
-        stdin=subprocess.PIPE,  # the engine ends when this is closed
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as engine:
-        assert engine.stdout
-        yield Field(project, engine.stdout.readline().strip())
+    with project.engine() as url:
+        yield Field(project, url)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +101,14 @@ def test_every_defect_has_its_place(place: str) -> None:
     for defect in DEFECTS[place]:
         path = store if defect.file == "app/store.py" else app / defect.file
         assert path.read_text(encoding="utf-8").count(defect.old) == 1, defect.name
+
+
+def test_each_concurrency_test_is_shown_to_fail() -> None:
+    """With a lock taken out, or whatever else keeps those apart who come at once."""
+    file = "tests/test_store_concurrency.py"
+    text = (TEMPLATE / "{{cookiecutter.project_slug}}" / file).read_text(encoding="utf-8")
+    named = {defect.test for defects in DEFECTS.values() for defect in defects}
+    assert {f"{file}::{name}" for name in re.findall(r"async def (test_\w+)", text)} <= named
 
 
 @pytest.mark.parametrize("place", PLACES)

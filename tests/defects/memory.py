@@ -80,4 +80,17 @@ DEFECTS = [
         "await __import__('asyncio').sleep(0)",
         AT_ONCE + "of_many_claims_at_once_one_is_granted",
     ),
+    Defect(
+        "others set the title between the look and the write",
+        'conversation.doc = dump(thread.model_copy(update={"title": new})).encode()',
+        "await __import__('asyncio').sleep(0)\n"
+        '        conversation.doc = dump(thread.model_copy(update={"title": new})).encode()',
+        AT_ONCE + "of_many_titles_at_once_one_is_set",
+    ),
+    Defect(
+        "others take the attachment between the look and the write",
+        "conversation.attachments.add(attachment.id)",
+        "await __import__('asyncio').sleep(0)",
+        AT_ONCE + "an_attachment_that_many_threads_take_at_once_goes_to_one",
+    ),
 ]

@@ -81,4 +81,35 @@ DEFECTS = [
         "shown = url",
         ENGINE + "a_start_without_the_engine_ends_with_the_setting_and_no_password",
     ),
+    Defect(
+        "two may add one id",
+        "ON CONFLICT (owner, thread_id, id) DO UPDATE SET doc = $4 RETURNING true",
+        "RETURNING true",
+        AT_ONCE + "one_id_added_many_times_at_once_is_one_item",
+    ),
+    Defect(
+        "no lock while attaching",
+        "FOR KEY SHARE\n            ), saved AS (",
+        "), saved AS (",
+        AT_ONCE + "adds_that_race_a_delete_leave_no_orphan",
+    ),
+    Defect(
+        "back from the cursor is forward",
+        '.replace(" > ", " < ")',
+        "",
+        AT_ONCE + "a_walk_beside_writers_gives_what_was_there_once",
+    ),
+    Defect(
+        "no lock while migrating",
+        "await connection.execute(lock, self._schema)",
+        "str(lock)",
+        AT_ONCE + "several_stores_may_open_at_once",
+    ),
+    Defect(
+        "a connection is given on before its answer is there",
+        "self._busy[connection] = time.monotonic()",
+        "self._busy[connection] = time.monotonic()\n"
+        "                self._slots.put_nowait((number, rested, connection))",
+        AT_ONCE + "the_answer_of_a_cancelled_call_reaches_nobody_else",
+    ),
 ]

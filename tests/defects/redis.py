@@ -2,6 +2,7 @@
 
 from .base import (
     ALL_OR_NONE,
+    AT_ONCE,
     BARRED,
     FOREIGN,
     HELD,
@@ -77,5 +78,18 @@ DEFECTS = [
         'await self._ask("sadd", *self._entry(context, token))',
         "pass",
         OWNER + "owners_names_each_owner_once",
+    ),
+    Defect(
+        "a thread that is saved again has a second place",
+        "local place = moment .. (old and old:sub(19, 30) or number(count)) .. thread\n"
+        "if old then call('ZREM', order, old) end",
+        "local place = moment .. number(count) .. thread",
+        AT_ONCE + "one_thread_saved_many_times_at_once_is_one_thread",
+    ),
+    Defect(
+        "feedback outlives its item",
+        "call('HDEL', feedback, ARGV[2])\nreturn",
+        "return",
+        AT_ONCE + "feedback_that_races_a_delete_leaves_no_orphan",
     ),
 ]

@@ -2,6 +2,7 @@
 
 from .base import (
     ALL_OR_NONE,
+    AT_ONCE,
     BARRED,
     ENGINE,
     FOREIGN,
@@ -72,5 +73,35 @@ DEFECTS = [
         "if version > len(SCHEMA):",
         "if version < 0:",
         ENGINE + "a_newer_schema_is_refused_and_left_alone",
+    ),
+    Defect(
+        "no lock before the first look",
+        '_patiently(db, "BEGIN IMMEDIATE")',
+        'db.execute("BEGIN")',
+        AT_ONCE + "a_hundred_adds_at_once_are_all_there",
+    ),
+    Defect(
+        "a thread is saved without waiting for another's lock",
+        '_patiently(db, "BEGIN IMMEDIATE")',
+        'db.execute("BEGIN IMMEDIATE")',
+        AT_ONCE + "a_hundred_threads_at_once_are_all_there",
+    ),
+    Defect(
+        "an item is added without waiting for another process' lock",
+        '_patiently(db, "BEGIN IMMEDIATE")',
+        'db.execute("BEGIN IMMEDIATE")',
+        AT_ONCE + "a_hundred_adds_from_two_processes_are_all_there",
+    ),
+    Defect(
+        "nothing waits for another's lock",
+        '_patiently(db, "BEGIN IMMEDIATE")',
+        'db.execute("BEGIN IMMEDIATE")',
+        AT_ONCE + "all_kinds_of_writes_at_once_never_fail_for_each_other",
+    ),
+    Defect(
+        "a reader sees the file as it once was",
+        'reads.execute("PRAGMA query_only = ON")',
+        'reads.execute("BEGIN")',
+        AT_ONCE + "what_was_acknowledged_is_there_for_the_neighbour_at_once",
     ),
 ]
