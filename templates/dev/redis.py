@@ -86,12 +86,18 @@ class Server:
         import fcntl  # noqa: PLC0415 - not on Windows, where `binary` has said what to do
 
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise RuntimeError(f"Another Valkey is using {self.folder}: end it first") from None
-        return lock
+        deadline = time.monotonic() + 5  # a server whose parent was killed is about to end
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(lock)
+                    text = f"Another Valkey is using {self.folder}: end it first"
+                    raise RuntimeError(text) from None
+                time.sleep(0.05)
+            else:
+                return lock
 
     def _launch(self, program: Path, port: int, lock: int) -> bool:
         """Start the program; False when it ended before it answered."""

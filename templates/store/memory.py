@@ -166,6 +166,10 @@ class Conversation:
         return self.turn[0] if self.turn[1] > time.monotonic() else None
 
 
+EMPTY: Shelf[Conversation] = Shelf()
+"""What an owner has who has nothing yet: nothing is kept of those who only ask."""
+
+
 class MemoryStore(Store[RequestContext]):
     """Threads, items and attachments in dictionaries, each owner's apart."""
 
@@ -186,8 +190,11 @@ class MemoryStore(Store[RequestContext]):
     async def ping(self) -> None:
         """Do nothing: this engine is always there."""
 
+    def _shelf(self, context: RequestContext) -> Shelf[Conversation]:
+        return self._threads.get(owner_of(context), EMPTY)
+
     def _find(self, thread_id: str, context: RequestContext) -> Conversation:
-        if found := self._threads[owner_of(context)].get(thread_id):
+        if found := self._shelf(context).get(thread_id):
             return found
         raise NotFoundError(f"There is no thread {thread_id!a}")
 
@@ -215,14 +222,14 @@ class MemoryStore(Store[RequestContext]):
         self, limit: int, after: str | None, order: str, context: RequestContext
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
-        found, more = self._threads[owner_of(context)].page(after, limit, order)
+        found, more = self._shelf(context).page(after, limit, order)
         data = [ThreadMetadata.model_validate_json(each.doc) for each in found]
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
         owner, now = owner_of(context), time.monotonic()
-        if conversation := self._threads[owner].pop(thread_id):
+        if conversation := self._shelf(context).pop(thread_id):
             for attachment_id in conversation.attachments:
                 del self._attachments[owner][attachment_id]
             self._tombstones[owner, thread_id] = now + TOMBSTONE_SECONDS
@@ -238,7 +245,7 @@ class MemoryStore(Store[RequestContext]):
         self, thread_id: str, old: str | None, new: str, context: RequestContext
     ) -> bool:
         """Set the title if it still is `old`; say whether it was set."""
-        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        conversation = self._shelf(context).get(thread_id) or Conversation()
         thread = conversation.doc and ThreadMetadata.model_validate_json(conversation.doc)
         if not thread or thread.title != old:
             return False
@@ -257,7 +264,7 @@ class MemoryStore(Store[RequestContext]):
         self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
-        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        conversation = self._shelf(context).get(thread_id) or Conversation()
         found, more = conversation.items.page(after, limit, order)
         data = [ITEM.validate_json(doc) for doc in found]
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
@@ -276,7 +283,7 @@ class MemoryStore(Store[RequestContext]):
 
     async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
         """Return an item, or raise NotFoundError."""
-        conversation = self._threads[owner_of(context)].get(thread_id)
+        conversation = self._threads.get(owner_of(context), EMPTY).get(thread_id)
         if conversation and (doc := conversation.items.get(item_id)):
             return ITEM.validate_json(doc)
         raise NotFoundError(f"There is no item {item_id!a}")
@@ -285,7 +292,7 @@ class MemoryStore(Store[RequestContext]):
         self, thread_id: str, item_id: str, context: RequestContext
     ) -> None:
         """Delete an item and its feedback, if they are there."""
-        if conversation := self._threads[owner_of(context)].get(thread_id):
+        if conversation := self._shelf(context).get(thread_id):
             conversation.items.pop(item_id)
             conversation.feedback.pop(item_id, None)
 
@@ -302,7 +309,7 @@ class MemoryStore(Store[RequestContext]):
         self, thread_id: str, context: RequestContext
     ) -> dict[str, FeedbackKind]:
         """Return the thumbs of a thread by item."""
-        conversation = self._threads[owner_of(context)].get(thread_id)
+        conversation = self._shelf(context).get(thread_id)
         return dict(conversation.feedback) if conversation else {}
 
     # --- attachments ---
@@ -320,13 +327,14 @@ class MemoryStore(Store[RequestContext]):
 
     async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
         """Return an attachment's record, or raise NotFoundError."""
-        if found := self._attachments[owner_of(context)].get(attachment_id):
+        if found := self._attachments.get(owner_of(context), {}).get(attachment_id):
             return ATTACHMENT.validate_json(found[1])
         raise NotFoundError(f"There is no attachment {attachment_id!a}")
 
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
         """Delete an attachment's record, if it is there."""
-        thread_id, _ = self._attachments[owner_of(context)].pop(attachment_id, (None, b""))
+        held = self._attachments.get(owner_of(context), {})
+        thread_id, _ = held.pop(attachment_id, (None, b""))
         if thread_id is not None:
             self._find(thread_id, context).attachments.remove(attachment_id)
 
@@ -334,8 +342,8 @@ class MemoryStore(Store[RequestContext]):
         self, thread_id: str | None, context: RequestContext
     ) -> list[Attachment]:
         """Return the records of one thread, or with None all that the owner has, oldest first."""
-        held = self._attachments[owner_of(context)].values()
-        return [ATTACHMENT.validate_json(v) for of, v in held if thread_id in (None, of)]
+        held = self._attachments.get(owner_of(context), {})
+        return [ATTACHMENT.validate_json(v) for of, v in held.values() if thread_id in (None, of)]
 
     async def owners(self) -> AsyncIterator[str]:
         """Yield every owner that has a thread or an attachment, each once."""
@@ -360,7 +368,7 @@ class MemoryStore(Store[RequestContext]):
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
         """Prolong the lease; False when it was lost or was asked to stop."""
-        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        conversation = self._shelf(context).get(thread_id) or Conversation()
         if conversation.holder() != turn_id or conversation.stopping:
             return False
         conversation.turn = turn_id, time.monotonic() + LEASE_SECONDS
@@ -368,13 +376,13 @@ class MemoryStore(Store[RequestContext]):
 
     async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
         """Give the lease back, if it is this turn's."""
-        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        conversation = self._shelf(context).get(thread_id) or Conversation()
         if conversation.holder() == turn_id:
             conversation.turn = "", 0.0
 
     async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
         """Ask the turn that holds the lease to stop; False when none does."""
-        conversation = self._threads[owner_of(context)].get(thread_id) or Conversation()
+        conversation = self._shelf(context).get(thread_id) or Conversation()
         conversation.stopping = conversation.holder() is not None
         return conversation.stopping
 

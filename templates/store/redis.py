@@ -115,7 +115,8 @@ EARLIEST = sort_time(YEAR_ONE) - 86_400_000_000  # in the east the year 1 began 
 SHARDS = 16
 CONNECTIONS = 50  # in use at once, of each process
 SECONDS = 4.5  # the longest wait for an answer
-DEAD = (exceptions.ConnectionError, RuntimeError)  # uvloop's word for a connection that is closed
+# RuntimeError is uvloop's word for a closed connection; a primary may have become a replica.
+DEAD = (exceptions.ConnectionError, exceptions.ReadOnlyError, RuntimeError)
 UNFIT = (exceptions.RedisError, exceptions.RedisClusterException)
 UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 
@@ -458,6 +459,11 @@ class RedisStore(Store[RequestContext]):
                 self._idle.append(client)
                 return answer
         except TimeoutError:
+            silent, self._idle = self._idle, []
+            for each in silent:  # what lies between may have forgotten them, too
+                if connection := getattr(each, "connection", None):
+                    await connection.disconnect(nowait=True)
+            self._idle[:0] = silent
             raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
 
     async def _run(

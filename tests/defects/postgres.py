@@ -107,8 +107,8 @@ DEFECTS = [
     ),
     Defect(
         "a connection is given on before its answer is there",
-        "self._busy[connection] = time.monotonic()",
-        "self._busy[connection] = time.monotonic()\n"
+        "self._busy[connection] = started",
+        "self._busy[connection] = started\n"
         "                self._slots.put_nowait((number, rested, connection))",
         AT_ONCE + "the_answer_of_a_cancelled_call_reaches_nobody_else",
     ),

@@ -167,7 +167,7 @@ DEFECTS = [
     ),
     Defect(
         "each file has the quota for itself",
-        "if stored + size > limit:",
+        "if sum(map(size_of, found)) + size > limit:",
         "if size > limit:",
         FILE + "all_files_of_a_user_have_a_quota",
         "app/attachments.py",

@@ -37,6 +37,8 @@ from .store import ChatStore, new_id
 
 log = logging.getLogger("app.files")
 SWEEP_SECONDS = 86_400
+MAX_UNSENT = 200
+"""Files of one user that are in no thread yet: each upload reads their records."""
 
 
 def size_of(attachment: t.Attachment) -> int:
@@ -65,6 +67,8 @@ class Files(AttachmentStore[RequestContext]):
         self, params: t.AttachmentCreateParams, context: RequestContext
     ) -> t.Attachment:
         """Announce a two-phase upload: the answer says where to send the bytes."""
+        if not self._settings.max_attachments:
+            raise NotImplementedError
         self._check_size(params.size, self._settings.max_file_bytes)
         claimed = params.mime_type if params.mime_type in EXTENSIONS else UNKNOWN
         attachment = self._record(new_id("attachment"), params.name, claimed, params.size)
@@ -93,6 +97,8 @@ class Files(AttachmentStore[RequestContext]):
         attachment_id = announced.id if announced else new_id("attachment")
         attachment = self._record(attachment_id, name, kind, size)
         async with self._room(0 if announced else size, context):
+            if announced:
+                await self.announced(attachment_id, context)
             try:
                 await to_thread.run_sync(file.seek, 0)
                 await self.write(attachment, file, context)
@@ -100,9 +106,18 @@ class Files(AttachmentStore[RequestContext]):
                     await self.write(attachment, BytesIO(preview), context, ".preview")
                 await self._store.save_attachment(attachment, context)
             except BaseException:
-                with anyio.CancelScope(shield=True):
+                with anyio.CancelScope(shield=True), suppress(ApiError, NotFoundError):
+                    if announced:  # another worker may have had the bytes from a second try
+                        await self.announced(attachment_id, context)
                     await self._delete_bytes(attachment_id, context)
                 raise
+        return attachment
+
+    async def announced(self, attachment_id: str, context: RequestContext) -> t.Attachment:
+        """Return the record of a file that waits for its bytes; ApiError 409 when it has them."""
+        attachment = await self._store.load_attachment(attachment_id, context)
+        if attachment.upload_descriptor is None:
+            raise ApiError(409, "file_complete", "This file has been uploaded already.")
         return attachment
 
     def _record(self, attachment_id: str, name: str, kind: str, size: int) -> t.Attachment:
@@ -128,8 +143,10 @@ class Files(AttachmentStore[RequestContext]):
         lock = self._locks.setdefault(owner_of(context), asyncio.Lock())
         async with lock:
             limit = self._settings.max_user_file_bytes
-            stored = sum(map(size_of, await self._store.load_attachments(None, context)))
-            if stored + size > limit:
+            found = await self._store.load_attachments(None, context)
+            if size and sum(each.thread_id is None for each in found) >= MAX_UNSENT:
+                raise ApiError(413, "quota", "Too many files wait to be sent. Send or remove some.")
+            if sum(map(size_of, found)) + size > limit:
                 text = f"All your files together have {limit:,} bytes at most. Delete some first."
                 raise ApiError(413, "quota", text)
             yield
@@ -235,9 +252,16 @@ class Files(AttachmentStore[RequestContext]):
             for attachment in await self._store.load_attachments(None, context):
                 created = (attachment.metadata or {}).get("created", before)
                 if attachment.thread_id is None and created < before:
-                    await self.delete_attachment(attachment.id, context)
-                    records += 1
+                    records += await self._delete_unsent(attachment.id, context)
         return records, await self._sweep_objects(before)
+
+    async def _delete_unsent(self, attachment_id: str, context: RequestContext) -> bool:
+        """Delete a file unless it has come into a thread since it was listed."""
+        with suppress(NotFoundError):
+            if (await self._store.load_attachment(attachment_id, context)).thread_id is None:
+                await self.delete_attachment(attachment_id, context)
+                return True
+        return False
 
     @asynccontextmanager
     async def sweeping(self) -> AsyncIterator[None]:

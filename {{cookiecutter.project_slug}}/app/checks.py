@@ -90,10 +90,10 @@ async def _check_message(
 ) -> None:
     """Check a message's length, choices and attachments."""
     texts = [p.text for p in message.content if isinstance(p, t.UserMessageTextContent)]
-    if sum(map(len, [*texts, message.quoted_text or ""])) > settings.max_text_chars:
+    tags = [p.model_dump_json() for p in message.content if isinstance(p, t.UserMessageTagContent)]
+    if sum(map(len, [*texts, *tags, message.quoted_text or ""])) > settings.max_text_chars:
         text = f"A message has {settings.max_text_chars:,} characters at most."
         raise ApiError(413, "message_too_long", text)
-    tags = len(message.content) > len(texts)
     if not (tags or message.attachments or any(map(str.strip, texts))):
         raise ApiError(400, "message_empty", "The message is empty.")
     if len(message.attachments) > settings.max_attachments:

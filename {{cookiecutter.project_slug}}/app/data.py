@@ -38,7 +38,8 @@ PAGE = 100
 COUNTED = {"thread": "threads", "attachment": "files", "item": "items"}
 WRITERS, WAITING = 16, 8
 """How many lines an import writes side by side, and how many wait in memory for each writer."""
-UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
+DAY = 86_400
+UNITS = {"h": 3600, "d": DAY, "w": 7 * DAY}
 
 
 class DataError(RuntimeError):
@@ -260,16 +261,17 @@ async def forget(owner: str, store: ChatStore, files: Files, counts: Counter[str
 
 async def purge(age: float, store: ChatStore, files: Files, counts: Counter[str]) -> None:
     """Delete every thread whose newest item is older than `age` seconds."""
-    before = (time.time() - age) * 1e6
+    before = time.time() - age
     owners = [owner async for owner in store.owners()]
     for owner in tqdm(owners, "purge", unit=" users", disable=None):
         context, after, more = context_for(owner), None, True
         while more:
             page = await store.load_threads(PAGE, after, "asc", context)
-            more = page.has_more and sort_time(page.data[-1].created_at) < before
+            # The SDK's times are naive: this machine's, but sorted as if they were UTC.
+            more = page.has_more and sort_time(page.data[-1].created_at) / 1e6 < before + DAY
             for thread in page.data:
                 newest = await store.load_thread_items(thread.id, None, 1, "desc", context)
-                if max(sort_time(each.created_at) for each in [thread, *newest.data]) < before:
+                if max(each.created_at.timestamp() for each in [thread, *newest.data]) < before:
                     await _delete(thread.id, files, context, counts)
                 else:
                     after = thread.id

@@ -6,6 +6,8 @@ from chatkit.store import NotFoundError
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("app.errors")
 
@@ -28,6 +30,8 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
             answer = error
         case NotFoundError():
             answer = ApiError(404, "not_found", "There is no such thread, message or file.")
+        case ClientDisconnect():
+            answer = ApiError(400, "cut_off", "The request was cut off.")
         case NotImplementedError():
             answer = ApiError(501, "not_offered", "This app does not offer that.")
         case HTTPException():
@@ -44,6 +48,23 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
     return JSONResponse({"error": body}, answer.status, answer.headers)
 
 
+class Faults:
+    """Answers what nobody has foreseen; Starlette would do so outside of what adds headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; once its answer has begun, a fault ends the connection."""
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            if scope["type"] != "http":  # the start of the app has failed
+                raise
+            answer = error_response(error, scope.get("state", {}).get("request_id", ""))
+            await answer(scope, receive, send)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of every route in one form."""
 
@@ -52,4 +73,4 @@ def add_error_handlers(app: FastAPI) -> None:
 
     for kind in (ApiError, NotFoundError, NotImplementedError, HTTPException, ValueError):
         app.add_exception_handler(kind, handle)
-    app.add_exception_handler(Exception, handle)
+    app.add_middleware(Faults)

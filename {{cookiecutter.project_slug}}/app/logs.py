@@ -103,7 +103,7 @@ class Requests:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._hosts = LOOPBACK | set(settings.allowed_hosts)
+        self._hosts = LOOPBACK | {host.lower() for host in settings.allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request and write its line when the answer has ended."""

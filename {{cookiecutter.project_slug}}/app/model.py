@@ -1,5 +1,6 @@
 """The model that `Settings` ask for: offline, or any server that speaks one of OpenAI's APIs."""
 
+import asyncio
 import logging
 from copy import copy
 from typing import Any
@@ -22,6 +23,7 @@ from .settings import Settings
 
 log = logging.getLogger("app.model")
 TITLE_CHARS = 60
+TITLE_SECONDS = 10
 
 
 def make_client(settings: Settings) -> AsyncOpenAI | None:
@@ -87,7 +89,8 @@ async def title_by_model(
     )
     config = RunConfig(tracing_disabled=True)
     try:
-        result = await Runner.run(namer, text_of(message)[:2000], run_config=config)
+        async with asyncio.timeout(TITLE_SECONDS):  # the thread's lease is held meanwhile
+            result = await Runner.run(namer, text_of(message)[:2000], run_config=config)
     except Exception:  # the answer is there: a title is not worth an error
         log.exception("no title")
         return None

@@ -47,7 +47,7 @@ async def run(  # noqa: PLR0917 - what a turn is made of
 ) -> AsyncIterator[t.ThreadStreamEvent]:
     """Answer the newest turn of the thread; the model stops when the caller does.
 
-    `spend` is told at the end how many tokens the model's server counted.
+    `spend` is told at the end how many tokens the model's server counted, or about how many.
 
     Raises:
         CustomStreamError: one sentence for the user; the log has the cause.
@@ -59,7 +59,8 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     try:
         history = await load_history(store, thread, context, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
-        result = _start(agent, await converter.convert(history), chat, message, settings)
+        given = await converter.convert(history)
+        result, complete = _start(agent, given, chat, message, settings), False
         try:
             async for event in _events(chat, result, settings.turn_seconds):
                 for own in ids.own(event):
@@ -67,8 +68,13 @@ async def run(  # noqa: PLR0917 - what a turn is made of
                     if isinstance(own, t.ThreadItemDoneEvent):
                         del unfinished[own.item.id]
                     yield own
+            complete = True
         finally:
-            spend(result.context_wrapper.usage.total_tokens)
+            tokens = result.context_wrapper.usage.total_tokens
+            if not complete:  # of the call that was stopped no count has come: about 4 letters each
+                said = sum(len(item.model_dump_json()) for item in unfinished.values())
+                tokens += (len(str(given)) + said) // 4
+            spend(tokens)
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:

@@ -79,6 +79,9 @@ class AppServer(ChatKitServer[RequestContext]):
             NotFoundError: what this user does not have.
         """
         request = parse(body)
+        limit = self._settings.max_body_bytes
+        if len(body) > limit and not isinstance(request, t.InputTranscribeReq):
+            raise ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
         await check(request, context, self._store, self._files, self._settings)
         if t.is_streaming_req(request):
             turn = Turn(secrets.token_hex(12), owner_of(context))
@@ -111,35 +114,52 @@ class AppServer(ChatKitServer[RequestContext]):
         try:
             if not isinstance(request, t.ThreadsCreateReq):
                 await self._claim(turn, request.params.thread_id, context)
+            created = b""
             async for event in self._process_streaming_impl(request, context):
                 if isinstance(event, t.ThreadCreatedEvent):
                     await self._claim(turn, event.thread.id, context)
+                    created = self._frame(event)  # goes out when its first message is stored
+                    continue
                 if isinstance(event, t.ErrorEvent):
                     if not await self._exists(turn.thread_id, context):
                         return  # deleted meanwhile: there is nobody to tell
                     known = event.code != ErrorCode.STREAM_ERROR
-                    yield self._frame(event if known else unavailable(context))
+                    frame = self._frame(event if known else unavailable(context))
                 else:
-                    yield self._files.links.sign(self._frame(event), context)
+                    frame = self._files.links.sign(self._frame(event), context)
+                yield created + frame
+                created = b""
         except asyncio.CancelledError:
-            kept = self._kept.get((turn.user, turn.thread_id))
-            if kept and not kept.marked:  # stopped before the SDK began to watch for it
-                thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
-                await self.handle_stream_cancelled(thread, [], context)
+            await self._mark_stopped(turn, context)
+            raise
+        except Exception:
+            if turn.events:  # else the answer has a status of its own
+                yield self._frame(unavailable(context))
             raise
         finally:
             if turn.thread_id:
                 self._kept.pop((turn.user, turn.thread_id), None)
                 await self._store.release_turn(turn.thread_id, turn.id, context)
 
+    async def _mark_stopped(self, turn: Turn, context: RequestContext) -> None:
+        """Write a stop down that came before the SDK began to watch for it."""
+        kept = self._kept.get((turn.user, turn.thread_id))
+        if kept and not kept.marked:
+            thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
+            await self.handle_stream_cancelled(thread, [], context)
+
     async def _claim(self, turn: Turn, thread_id: str, context: RequestContext) -> None:
         """Take the thread's lease, waiting a little for an answer that is just stopping."""
         deadline = asyncio.get_running_loop().time() + CLAIM_SECONDS
-        while not await self._store.claim_turn(thread_id, turn.id, context):
-            if asyncio.get_running_loop().time() > deadline:
-                text = "An answer is under way in this conversation. Stop it or wait for its end."
-                raise ApiError(409, "turn_under_way", text, {"Retry-After": "2"})
-            await asyncio.sleep(0.05)
+        try:
+            while not await self._store.claim_turn(thread_id, turn.id, context):
+                if asyncio.get_running_loop().time() > deadline:
+                    text = "An answer is under way in this conversation. Stop it or wait for it."
+                    raise ApiError(409, "turn_under_way", text, {"Retry-After": "2"})
+                await asyncio.sleep(0.05)
+        except asyncio.CancelledError:  # the lease may have been granted meanwhile
+            await self._store.release_turn(thread_id, turn.id, context)
+            raise
         turn.thread_id = thread_id
         self._kept[turn.user, thread_id] = Kept()
 

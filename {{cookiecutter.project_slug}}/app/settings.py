@@ -143,6 +143,8 @@ class Settings(BaseSettings):
         for origin in self.allowed_origins:  # no wildcard: cookies would go to any page
             if not re.fullmatch(r"https?://[\w.:\[\]-]+", origin):
                 raise ValueError(f"ALLOWED_ORIGINS={origin}: write it as https://chat.example.com")
+        if self.public_url and not re.match(r"https?://\w", self.public_url):
+            raise ValueError(f"PUBLIC_URL={self.public_url}: write it as https://chat.example.com")
         for host in self.allowed_hosts:
             if not re.fullmatch(r"[\w.-]+|\[[\w:]+\]", host):
                 raise ValueError(f"ALLOWED_HOSTS={host}: write a name without scheme and port")

@@ -53,8 +53,10 @@ class Turn:
             self.outcome = "done"
         except asyncio.CancelledError:
             self.outcome = "stopped"
-        except Exception as error:  # noqa: BLE001 - handed to the reader, who answers with it
-            self.outcome, self._error = "failed", error
+        except Exception as error:
+            self.outcome, self._error = "failed", error  # for the reader, who answers with it
+            if self.events:  # it has answered already
+                log.exception("answer cut short", extra={"thread_id": self.thread_id})
         finally:
             self._news.set()
 
@@ -122,6 +124,7 @@ class Turns:
         self._running: dict[str, Turn] = {}
         self._users: Counter[str] = Counter()
         self.ended: Callable[[Turn], None] = lambda _: None  # told of each turn's end
+        self.grace_over = False  # the server has waited already
         self._closing = False
         self._renewer: asyncio.Task[None] | None = None
 
@@ -185,7 +188,7 @@ class Turns:
         """Let the answers end, `grace` seconds at the most, then stop them and wait for that."""
         self._closing = True
         if tasks := [turn.task for turn in self._running.values() if turn.task]:
-            _, late = await asyncio.wait(tasks, timeout=grace)
+            _, late = await asyncio.wait(tasks, timeout=0 if self.grace_over else grace)
             for turn in list(self._running.values()):
                 turn.stop()
             if late:
@@ -220,7 +223,9 @@ class EventStream(Response):
         except OSError:
             log.debug("reader gone", extra={"thread_id": self._turn.thread_id})
         except asyncio.CancelledError:  # the server's grace is over: end as a stop does
-            self._turns.disconnected(self._turn)
+            self._turns.grace_over = True
+            self._turn.leave()
+            self._turn.stop()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()

@@ -11,7 +11,6 @@ from chatkit.types import Attachment
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from .attachments import Files, size_of, too_large
@@ -32,14 +31,11 @@ async def upload_stream(request: Request, limit: int) -> AsyncGenerator[bytes, N
     declared, size = request.headers.get("content-length", "0"), 0
     if not declared.isdecimal() or int(declared[:20]) > limit:
         raise too_large(limit)
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise too_large(limit)
-            yield chunk
-    except ClientDisconnect:
-        raise ApiError(400, "cut_off", "The upload was cut off.") from None
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit)
+        yield chunk
 
 
 def as_json(files: Files, attachment: Attachment, context: RequestContext) -> Response:
@@ -75,11 +71,9 @@ async def upload(request: Request, context: Caller) -> Response:
 @router.put("/{attachment_id}")
 async def upload_announced(attachment_id: str, token: str, request: Request) -> Response:
     """Take the bytes of a two-phase upload, once, at the address that `attachments.create` gave."""
-    files, store = request.app.state.files, request.app.state.store
+    files: Files = request.app.state.files
     context = files.links.opened(token, "upload", attachment_id)
-    announced = await store.load_attachment(attachment_id, context)
-    if announced.upload_descriptor is None:
-        raise ApiError(409, "file_complete", "This file has been uploaded already.")
+    announced = await files.announced(attachment_id, context)
     with SpooledTemporaryFile(max_size=1 << 20) as file:
         async for chunk in upload_stream(request, size_of(announced)):
             await to_thread.run_sync(file.write, chunk)
