@@ -142,6 +142,21 @@ async def test_a_client_without_a_connection_is_the_last_to_be_tried(
         assert store._idle[-1] in connected
 
 
+async def test_a_primary_that_became_a_replica_is_looked_for_again(
+    private_engine: PrivateEngine,
+) -> None:
+    """After a failover its name may lead to the new primary: a new connection finds it."""
+    async with Store.open(private_engine.url) as store:
+        await store.ping()
+        before = await store._ask("client_id")
+        await store._client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(exceptions.ReadOnlyError):
+            await store.save_thread(thread(), ALICE)
+        assert await store._ask("client_id") > before
+        await store._client.execute_command("REPLICAOF", "NO", "ONE")
+        await store.save_thread(thread(), ALICE)
+
+
 async def test_scripts_are_sent_again_after_a_flush(store: Store) -> None:
     await store.save_thread(thread(), ALICE)
     await store._client.script_flush()
@@ -179,6 +194,24 @@ async def test_a_hanging_server_costs_five_seconds_and_no_restart(
         assert time.monotonic() - begun < 5.5
         os.kill(private_engine._process.pid, signal.SIGCONT)
         assert (await store.load_thread("t", ALICE)).id == "t"
+
+
+async def test_where_one_connection_is_silent_all_are_made_anew(
+    private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies between has forgotten them: one caller waits, not one for each connection."""
+    monkeypatch.setattr("app.store.SECONDS", 0.5)
+    async with Store.open(private_engine.url) as store:
+        await asyncio.gather(*(store.ping() for _ in range(3)))
+        idle = [each.connection for each in store._idle]
+        assert [each.is_connected for each in idle] == [True] * 3
+        assert private_engine._process
+        os.kill(private_engine._process.pid, signal.SIGSTOP)
+        with pytest.raises(exceptions.TimeoutError):
+            await store.ping()
+        os.kill(private_engine._process.pid, signal.SIGCONT)
+        assert not any(each.is_connected for each in idle)
+        await store.ping()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""The PostgreSQL store behind PgBouncer in transaction mode, as its README tells to set it up."""
+"""What the PostgreSQL store promises besides the contract, and the contract behind PgBouncer."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from baked import BakedProject
 
 pytestmark = [pytest.mark.product, pytest.mark.xdist_group("postgres-dict")]
+ALONE = Path(__file__).with_name("postgres_alone.py")
 BOUNCER = Path(__file__).with_name("pgbouncer.py")
 NO_CACHE = """
 from app.store import PostgresStore
@@ -27,3 +29,10 @@ def test_the_contract_holds_behind_pgbouncer(
     command = ("uv", "run", "python", str(BOUNCER), "pytest")
     said = project.check(*command, *project.contract, timeout=600)
     assert "passed" in said.splitlines()[-1]
+
+
+def test_postgres_keeps_its_own_promises(bake: Callable[..., BakedProject]) -> None:
+    """Servers that are not fit, silent or old, and whoever waits for them."""
+    project = bake(storage_type="postgres", context_type="dict")
+    shutil.copy(ALONE, project.path / "tests" / "test_store_postgres.py")
+    project.check("uv", "run", "pytest", "tests/test_store_postgres.py", timeout=600)

@@ -18,6 +18,20 @@ async def test_any_other_url_is_refused_with_the_setting_and_no_password(url: st
     assert "hunter2" not in str(refusal.value)
 
 
+async def test_who_only_asks_leaves_nothing_behind(store: Store) -> None:
+    for calls in (
+        store.load_threads(1, None, "asc", ALICE),
+        store.load_thread_items("t", None, 1, "asc", ALICE),
+        store.load_attachments(None, ALICE),
+        store.delete_thread("t", ALICE),
+        store.delete_attachment("f", ALICE),
+        store.stop_turn("t", ALICE),
+    ):
+        await calls
+    assert not store._threads
+    assert not store._attachments
+
+
 async def test_each_store_begins_empty(store: Store, store_url: str) -> None:
     await store.save_thread(thread(), ALICE)
     async with Store.open(store_url) as other:

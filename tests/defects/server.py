@@ -6,6 +6,7 @@ AUTH = "tests/test_auth.py::test_"
 HTTP = "tests/test_protocol.py::test_"
 FILE = "tests/test_files.py::test_"
 ANSWER = "tests/test_turns.py::test_"
+SHUTDOWN = "tests/test_shutdown.py::test_"
 THREAD = "tests/test_threads.py::test_"
 ASSISTANT = "tests/test_assistant.py::test_"
 USERS = "tests/test_users.py::test_"
@@ -113,7 +114,7 @@ DEFECTS = [
         "answers outlive the store",
         "await asyncio.wait(late)",
         "pass",
-        ANSWER + "the_app_ends_its_answers_before_it_closes_the_store",
+        SHUTDOWN + "the_app_ends_its_answers_before_it_closes_the_store",
         "app/streaming.py",
     ),
     Defect(

@@ -202,3 +202,15 @@ async def begun(caller: Caller, text: str) -> AsyncIterator[tuple[str, AsyncIter
             if event["type"] == "thread.item.updated":
                 break
         yield thread_id, events
+
+
+async def read_some(caller: Caller, thread_id: str | None, words: int) -> tuple[str, str]:
+    """Send a message, read some words, and stop by closing the connection."""
+    kind, params = message("go on", thread_id)
+    seen: list[Event] = []
+    async with caller.events(kind, **params) as events:
+        async for event in events:
+            seen.append(event)
+            if text_of(seen).count(" ") >= words:
+                break
+    return thread_id or thread_of(seen), text_of(seen)

@@ -90,7 +90,7 @@ def production(store_url: str, folder: Path, **changes: Any) -> Settings:
         "environment": "production",
         "secret_key": SECRET,
         "chatkit_domain_key": "domain_pk_real",
-        "allowed_hosts": "chat.example.com",
+        "allowed_hosts": "Chat.Example.com",
     }
     return settings_for(store_url, folder, **(base | changes))
 

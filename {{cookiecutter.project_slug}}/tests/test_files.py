@@ -6,6 +6,7 @@ import io
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -169,6 +170,39 @@ async def test_sweep_removes_what_no_message_has(store_url: str, tmp_path: Path)
         assert foreign.exists()
         assert len(on_disk(tmp_path)) == 3
         assert (await caller.get(await address(caller, used["id"]))).status_code == 200
+
+
+async def test_sweep_leaves_a_file_that_is_sent_meanwhile(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was in no thread when it was listed."""
+    async with app_for(store_url, tmp_path) as (served, caller, _):
+        attachment = await sent(caller, b"hello", "a.txt")
+        store, files = served.app.state.store, served.app.state.files
+        listed = store.load_attachments
+
+        async def then_sent(*arguments: Any) -> Any:
+            found = await listed(*arguments)
+            monkeypatch.undo()
+            await caller.say("read", attachments=[attachment["id"]])
+            return found
+
+        monkeypatch.setattr(store, "load_attachments", then_sent)
+        assert await files.sweep(age=-2) == (0, 0)
+        assert (await caller.get(await address(caller, attachment["id"]))).content == b"hello"
+
+
+async def test_unsent_files_have_a_limit(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each upload reads their records; a sent one makes room."""
+    monkeypatch.setattr("app.attachments.MAX_UNSENT", 2)
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        first = await sent(caller, b"one", "a.txt")
+        await sent(caller, b"two", "b.txt")
+        assert (await send(caller, b"three", "c.txt")).status_code == 413
+        await caller.say("read", attachments=[first["id"]])
+        await sent(caller, b"three", "c.txt")
 
 
 async def test_the_model_is_given_what_it_can_read(store_url: str, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
         ({"ALLOWED_ORIGINS": "https://a.example,*"}, "ALLOWED_ORIGINS=*"),
         ({"ALLOWED_ORIGINS": "https://a.example/"}, "ALLOWED_ORIGINS=https://a.example/"),
         ({"ALLOWED_HOSTS": "a.example:8000"}, "ALLOWED_HOSTS=a.example:8000"),
+        ({"PUBLIC_URL": "a.example"}, "PUBLIC_URL=a.example"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .serving import Words, message, serving, settings_for, thread_of
+from .serving import Words, begun, message, serving, settings_for, thread_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -97,6 +97,7 @@ async def test_a_message_with_an_unknown_attachment_leaves_no_thread(
         ({"inference_options": {"tool_choice": {"id": "rm"}}}, 400),
         ({"attachments": ["a"] * 11}, 400),
         ({"quoted_text": "x" * 40_000}, 413),
+        ({"content": [{"type": "input_tag", "id": "x", "text": "x" * 40_000, "data": {}}]}, 413),
         ({"content": []}, 400),
     ],
 )
@@ -129,6 +130,15 @@ async def test_a_large_body_is_refused_before_it_is_read(
                 headers={"Content-Type": "application/json"},
             )
             assert answer.status_code == 413
+
+
+async def test_dictation_makes_no_room_for_other_requests(store_url: str, tmp_path: Path) -> None:
+    """Its body may be larger than MAX_BODY_BYTES; nobody else's."""
+    changes = {"max_body_bytes": 2000, "transcribe_model": "whisper-1"}
+    async with serving(settings_for(store_url, tmp_path, **changes), Words(3)) as served:
+        async with served.caller() as caller:
+            kind, params = message("x" * 3000)
+            assert (await caller.op(kind, **params)).status_code == 413
 
 
 async def test_only_json_is_taken(store_url: str, tmp_path: Path) -> None:
@@ -194,6 +204,7 @@ async def test_a_store_that_is_away_is_said_and_comes_back(
                 assert "nobody listens" in (await caller.get("/readyz")).text
                 answer = await caller.op("threads.list")
                 assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+                assert answer.headers["x-request-id"] == answer.json()["error"]["request_id"]
             assert (await caller.get("/readyz")).status_code == 200
             assert (await caller.op("threads.list")).status_code == 200
             assert (await caller.get("/healthz")).status_code == 200
@@ -238,6 +249,17 @@ async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Pat
             answer = await caller.op(kind, **params)
             assert answer.status_code == 429
             assert int(answer.headers["retry-after"]) > 60
+
+
+async def test_a_stopped_answer_counts_about_what_it_took(store_url: str, tmp_path: Path) -> None:
+    """The model's server has not counted it yet; stopping shortly before the end is not free."""
+    settings = settings_for(store_url, tmp_path, tokens_per_day=50)
+    async with serving(settings, Words(500)) as served, served.caller() as caller:
+        async with begun(caller, "x" * 200):
+            pass
+        await until(lambda: not served.app.state.server.turns)
+        kind, params = message("again")
+        assert (await caller.op(kind, **params)).status_code == 429
 
 
 async def test_an_action_that_nobody_handles_is_refused(store_url: str, tmp_path: Path) -> None:

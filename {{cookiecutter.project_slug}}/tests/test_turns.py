@@ -13,10 +13,11 @@ from app.streaming import Turn
 
 from .serving import (
     Caller,
-    Event,
     Served,
     Words,
+    begun,
     message,
+    read_some,
     serving,
     settings_for,
     text_of,
@@ -25,18 +26,6 @@ from .serving import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-async def read_some(caller: Caller, thread_id: str | None, words: int) -> tuple[str, str]:
-    """Send a message, read some words, and stop by closing the connection."""
-    kind, params = message("go on", thread_id)
-    seen: list[Event] = []
-    async with caller.events(kind, **params) as events:
-        async for event in events:
-            seen.append(event)
-            if text_of(seen).count(" ") >= words:
-                break
-    return thread_id or thread_of(seen), text_of(seen)
 
 
 async def stored_answer(served: Served, caller: Caller, thread_id: str) -> str:
@@ -106,6 +95,48 @@ async def test_a_reader_that_never_reads_loses_nothing(store_url: str, tmp_path:
             writer.close()
             assert (await stored_answer(served, caller, thread_id)).startswith("w0 w1 w2")
             assert len(await hidden_items(served, thread_id)) == 1
+
+
+async def test_the_first_message_of_a_thread_outlives_an_early_stop(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who hears of the thread may leave at once: its message is stored by then."""
+    async with serving(settings_for(store_url, tmp_path), Words(50)) as served:
+        store = served.app.state.store
+        add = store.add_thread_item
+
+        async def slowly(*arguments: Any, **named: Any) -> None:
+            await asyncio.sleep(0.05)
+            await add(*arguments, **named)
+
+        monkeypatch.setattr(store, "add_thread_item", slowly)
+        async with served.caller() as caller:
+            kind, params = message("important")
+            async with caller.events(kind, **params) as events:
+                thread_id = thread_of([await anext(events)])
+            await until(lambda: not served.app.state.server.turns)
+            assert (await caller.items(thread_id))[0]["type"] == "user_message"
+
+
+async def test_a_fault_after_the_first_event_is_told_and_logged(
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The stream ends with a sentence, not in silence."""
+
+    async def away(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError("nobody listens")
+
+    async with serving(settings_for(store_url, tmp_path), Words(50)) as served:
+        async with served.caller() as caller:
+            async with begun(caller, "hello") as (_, events):
+                monkeypatch.setattr(served.app.state.store, "add_thread_item", away)
+                last = [event async for event in events][-1]
+            await until(lambda: not served.app.state.server.turns)
+    assert (last["type"], last["allow_retry"]) == ("error", True)
+    assert "nobody listens" in caplog.text
 
 
 async def test_a_second_stop_does_not_cut_the_clean_up_of_the_first() -> None:
@@ -216,34 +247,3 @@ async def test_silence_is_filled_with_comments(store_url: str, tmp_path: Path) -
             assert got.headers["cache-control"] == "no-cache"
             assert got.headers["x-accel-buffering"] == "no"
     assert sum(line.startswith(":") for line in lines) >= 4
-
-
-async def test_the_app_ends_its_answers_before_it_closes_the_store(
-    store_url: str, tmp_path: Path
-) -> None:
-    """A stop of the server is a stop of its answers: what was said is there afterwards."""
-    settings = settings_for(store_url, tmp_path, shutdown_seconds=0)
-    async with serving(settings, Words(5000)) as served:
-        callers = [served.caller() for _ in range(5)]
-        store = served.app.state.store
-        tails = [asyncio.create_task(read_some(caller, None, words=400)) for caller in callers]
-        await until(lambda: len(served.app.state.server.turns) == 5)
-        await asyncio.sleep(0.2)
-        kept: list[bool] = []
-        close = served.app.state.server.turns.close
-
-        async def close_and_look(grace: float) -> None:
-            await close(grace)
-            async for owner in store.owners():
-                page = await store.load_threads(10, None, "asc", context_for(owner))
-                items = await store.load_thread_items(
-                    page.data[0].id, None, 10, "asc", context_for(owner)
-                )
-                kinds = [item.type for item in items.data]
-                kept.append(kinds == ["user_message", "assistant_message", "sdk_hidden_context"])
-
-        served.app.state.server.turns.close = close_and_look
-    assert kept == [True] * 5
-    await asyncio.gather(*tails, return_exceptions=True)
-    for caller in callers:
-        await caller.aclose()

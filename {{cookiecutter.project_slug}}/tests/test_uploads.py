@@ -3,6 +3,7 @@
 import asyncio
 import struct
 import zlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -58,6 +59,31 @@ async def test_two_phase_upload_takes_the_bytes_once(store_url: str, tmp_path: P
         assert await caller.say("look", attachments=[announced["id"]])
 
 
+async def test_a_try_that_ends_late_takes_nothing_from_the_one_that_came(
+    store_url: str, tmp_path: Path
+) -> None:
+    """A client tried again; the file was sent in a message before the first try had ended."""
+    second = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"hel"
+        await second.wait()
+        yield b"xx"
+
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        params = {"name": "a.txt", "size": 5, "mime_type": "text/plain"}
+        announced = (await caller.op("attachments.create", **params)).json()
+        url = path_of(announced["upload_descriptor"]["url"])
+        async with httpx2.AsyncClient(base_url=caller.base_url, verify=False) as other:
+            first = asyncio.create_task(other.put(url, content=slowly()))
+            await asyncio.sleep(0.1)
+            assert (await caller.put(url, content=b"hello")).status_code == 200
+            await caller.say("read", attachments=[announced["id"]])
+            second.set()
+            assert (await first).status_code in (409, 413)
+        assert (await caller.get(await address(caller, announced["id"]))).content == b"hello"
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -98,6 +124,8 @@ async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) 
         assert (await caller.post("/files", content=b"x", headers=headers)).status_code == 400
     async with app_for(store_url, tmp_path, max_attachments=0) as (_, caller, _):
         assert (await send(caller, b"x", "a.txt")).status_code == 501
+        params = {"name": "a.txt", "size": 1, "mime_type": "text/plain"}
+        assert (await caller.op("attachments.create", **params)).status_code == 501
 
 
 async def test_a_header_of_5_gb_is_refused_at_once(store_url: str, tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""All that an owner can have, in store and files."""
+
+import io
+
+from app.attachments import Files
+from app.context import context_for
+from app.store import ChatStore as Store
+
+from .values import ITEMS, STATUSES, file, thread
+
+
+async def fill(store: Store, files: Files, owner: str, threads: int = 3) -> None:
+    """Give an owner threads with every kind of item, feedback, and files in and out of them."""
+    context = context_for(owner)
+    for number in range(threads):
+        known = thread(f"t{number}").model_copy(
+            update={"status": STATUSES[number % len(STATUSES)], "metadata": {"n": number}}
+        )
+        await store.save_thread(known, context)
+        for item in ITEMS:
+            await store.add_thread_item(known.id, item, context)
+        await store.save_feedback(known.id, [ITEMS[0].id], "positive", context)
+        inside = file(f"f{number}", known.id).model_copy(update={"metadata": {"size": 4}})
+        await files.write(inside, io.BytesIO(b"\0\xff%d" % number), context)
+        await files.write(inside, io.BytesIO(b"small"), context, ".preview")
+        await store.save_attachment(inside, context)
+    outside = file("f-alone")
+    await files.write(outside, io.BytesIO(b"alone"), context)
+    await store.save_attachment(outside, context)
+    await store.save_attachment(file("f-announced"), context)

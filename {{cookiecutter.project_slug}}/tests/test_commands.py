@@ -1,0 +1,125 @@
+"""The commands that look after users' data, as they are typed."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.attachments import Files
+from app.data import main
+from app.settings import Settings
+from app.store import open_store
+
+from .engine import SHARED
+from .filling import fill
+from .serving import settings_for
+from .terminal import terminal
+from .values import ITEMS, thread
+
+
+async def prepare(settings: Settings, threads: int) -> None:
+    """Give two users data, for the commands."""
+    async with open_store(settings) as store, Files.open(settings, store) as files:
+        for owner in ("a", "b"):
+            await fill(store, files, owner, threads)
+
+
+def test_an_import_shows_a_bar_on_a_terminal(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file's bytes; a pipe's have no end yet, so they are counted. The last line stays."""
+    settings, saved = settings_for(store_url, tmp_path), tmp_path / "export.jsonl"
+    line = json.dumps({"owner": "a", "thread": thread("t").model_dump(mode="json")}) + "\n"
+    saved.write_text(line * 10)
+    with terminal() as lines:
+        assert main(["import", str(saved)], settings) == 0
+    assert re.fullmatch(r"import: 100%\|█+\| (\S+k)/\1 \[\d\d:\d\d<00:00, .+B/s\]", lines[0])
+    assert lines[1:] == ["import: 10 threads"]
+    reader, writer = os.pipe()
+    os.write(writer, line.encode() + b"x")
+    os.close(writer)
+    with os.fdopen(reader) as given, terminal() as lines:
+        monkeypatch.setattr(sys, "stdin", given)
+        assert main(["import"], settings) == 2
+    assert re.fullmatch(r"import: \d+B \[\d\d:\d\d, .+B/s\]", lines[0])
+    assert lines[1:] == ["Line 2 is no line of an export."]
+
+
+if SHARED:  # other data ends with its process, before a command could read it
+
+    def test_the_commands_work_from_a_shell(
+        store_url: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Export all, forget one, import from a file and from the standard input, purge, sweep."""
+        settings = settings_for(store_url, tmp_path)
+        asyncio.run(prepare(settings, threads=3))
+        assert main(["export", "--all"], settings) == 0
+        everything, said = capsys.readouterr()
+        assert said == f"export: 6 threads, 10 files, {6 * len(ITEMS)} items\n"
+        assert main(["forget", "a"], settings) == 0
+        assert capsys.readouterr().err == "forget: 3 threads, 5 files, 12 bytes\n"
+        assert main(["export", "a"], settings) == 1, "nothing is left"
+        saved = tmp_path / "export.jsonl"
+        saved.write_text(everything)
+        assert main(["import", str(saved)], settings) == 0
+        with saved.open() as given:
+            monkeypatch.setattr(sys, "stdin", given)
+            assert main(["import"], settings) == 0
+        capsys.readouterr()
+        assert main(["export", "--all"], settings) == 0
+        assert sorted(capsys.readouterr().out.splitlines()) == sorted(everything.splitlines())
+        assert main(["purge", "--older-than", "99999w"], settings) == 0
+        assert main(["sweep"], settings) == 0
+
+    def test_bars_are_shown_on_a_terminal_and_the_export_elsewhere(
+        store_url: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Users have an end; lines of one and threads to delete are counted."""
+        settings = settings_for(store_url, tmp_path)
+        asyncio.run(prepare(settings, threads=1))
+        for command, bar in (
+            (["export", "--all"], r"export: 100%\|█+\| 2/2 \[.+ users/s\]"),
+            (["export", "b"], r"\d+ lines \[\d\d:\d\d, .+ lines/s\]"),
+            (["purge", "--older-than", "99999w"], r"purge: 100%\|█+\| 2/2 \[.+ users/s\]"),
+            (["forget", "a"], r"forget: 1 threads \[\d\d:\d\d, .+ threads/s\]"),
+        ):
+            with terminal() as lines:
+                assert main(command, settings) == 0
+            assert any(map(re.compile(bar).fullmatch, lines)), lines
+            assert lines[-1].startswith(f"{command[0]}: ")
+        written = capsys.readouterr().out.splitlines()
+        assert {json.loads(line)["owner"] for line in written} == {"a", "b"}
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        with terminal() as lines:
+            assert main(["export", "b"], settings) == 0
+        assert len(lines) == 1, "no bar among the lines"
+
+
+def test_a_wrong_command_says_what_is_expected(
+    store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence and an exit status."""
+    settings = settings_for(store_url, tmp_path)
+    for wrong in (["export"], ["purge", "--older-than", "soon"], ["what"]):
+        with pytest.raises(SystemExit) as raised:
+            main(wrong, settings)
+        assert raised.value.code == 2
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("no json\n")
+    capsys.readouterr()
+    assert main(["import", str(bad)], settings) == 2
+    assert capsys.readouterr().err == "Line 1 is no line of an export.\n"
+    assert main(["import", str(tmp_path / "none")], settings) == 2
+    assert "No such file" in capsys.readouterr().err
+    assert main(["forget", "nobody"], settings) == 1
+    assert capsys.readouterr().err == "forget: nothing\n"

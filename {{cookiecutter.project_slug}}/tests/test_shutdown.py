@@ -1,0 +1,59 @@
+"""The end of the app over real HTTP: its answers end first, in the time that they have."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from app.context import context_for
+
+from .serving import Words, read_some, serving, settings_for, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_shutdown_waits_once_for_answers_that_would_finish(
+    store_url: str, tmp_path: Path
+) -> None:
+    """First the server waits, then the app would: together they outlasted a container's grace."""
+    settings = settings_for(store_url, tmp_path, shutdown_seconds=1, on_disconnect="finish")
+    async with serving(settings, Words(5000)) as served:
+        caller = served.caller()
+        reader = asyncio.create_task(read_some(caller, None, words=5000))
+        await until(lambda: len(served.app.state.server.turns) == 1)
+        start = time.monotonic()
+    assert time.monotonic() - start < 1.8
+    await asyncio.gather(reader, return_exceptions=True)
+    await caller.aclose()
+
+
+async def test_the_app_ends_its_answers_before_it_closes_the_store(
+    store_url: str, tmp_path: Path
+) -> None:
+    """A stop of the server is a stop of its answers: what was said is there afterwards."""
+    settings = settings_for(store_url, tmp_path, shutdown_seconds=0)
+    async with serving(settings, Words(5000)) as served:
+        callers = [served.caller() for _ in range(5)]
+        store = served.app.state.store
+        tails = [asyncio.create_task(read_some(caller, None, words=400)) for caller in callers]
+        await until(lambda: len(served.app.state.server.turns) == 5)
+        await asyncio.sleep(0.2)
+        kept: list[bool] = []
+        close = served.app.state.server.turns.close
+
+        async def close_and_look(grace: float) -> None:
+            await close(grace)
+            async for owner in store.owners():
+                page = await store.load_threads(10, None, "asc", context_for(owner))
+                items = await store.load_thread_items(
+                    page.data[0].id, None, 10, "asc", context_for(owner)
+                )
+                kinds = [item.type for item in items.data]
+                kept.append(kinds == ["user_message", "assistant_message", "sdk_hidden_context"])
+
+        served.app.state.server.turns.close = close_and_look
+    assert kept == [True] * 5
+    await asyncio.gather(*tails, return_exceptions=True)
+    for caller in callers:
+        await caller.aclose()
