@@ -1,5 +1,6 @@
 """The app: its routes and its lifespan, and no logic."""
 
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from .settings import Settings
 from .store import open_store
 from .streaming import EventStream
 
+log = logging.getLogger("app.main")
 router = APIRouter()
 Caller = Annotated[RequestContext, Depends(context_of)]
 
@@ -101,13 +103,14 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Say whether the store answers: 503 when not, with the reason in development."""
+    """Say whether the store answers: 503 when not, with the reason in development and the log."""
     try:
         await request.app.state.store.ping()
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is the reason
-        answer = {"status": "unavailable"}
+        answer, reason = {"status": "unavailable"}, f"{type(error).__name__}: {error}"
+        log.warning("not ready", extra={"reason": reason})
         if request.app.state.settings.development:
-            answer["reason"] = f"{type(error).__name__}: {error}"
+            answer["reason"] = reason
         return JSONResponse(answer, 503)
     return JSONResponse({"status": "ok"})
 
