@@ -252,16 +252,12 @@ class Files(AttachmentStore[RequestContext]):
             for attachment in await self._store.load_attachments(None, context):
                 created = (attachment.metadata or {}).get("created", before)
                 if attachment.thread_id is None and created < before:
-                    records += await self._delete_unsent(attachment.id, context)
+                    with suppress(NotFoundError):  # it may have been sent since it was listed
+                        found = await self._store.load_attachment(attachment.id, context)
+                        if found.thread_id is None:
+                            await self.delete_attachment(attachment.id, context)
+                            records += 1
         return records, await self._sweep_objects(before)
-
-    async def _delete_unsent(self, attachment_id: str, context: RequestContext) -> bool:
-        """Delete a file unless it has come into a thread since it was listed."""
-        with suppress(NotFoundError):
-            if (await self._store.load_attachment(attachment_id, context)).thread_id is None:
-                await self.delete_attachment(attachment_id, context)
-                return True
-        return False
 
     @asynccontextmanager
     async def sweeping(self) -> AsyncIterator[None]:

@@ -13,7 +13,7 @@ from agents import (
 )
 from chatkit.agents import AgentContext
 from chatkit.errors import CustomStreamError
-from chatkit.types import NoticeEvent
+from chatkit.types import ErrorEvent, NoticeEvent
 
 from .context import RequestContext, request_id_of
 
@@ -66,6 +66,11 @@ def explain(error: Exception, request_id: str, thread_id: str) -> CustomStreamEr
         case openai.BadRequestError(code="context_length_exceeded"):
             text = "This is more than the model can read. Start a new conversation."
     return CustomStreamError(text + _request(request_id), allow_retry=RETRY in text)
+
+
+def unavailable(request_id: str) -> ErrorEvent:
+    """Return the sentence for a fault of ours; the log has the cause under the request's id."""
+    return ErrorEvent(message=FAULTS[Exception] + _request(request_id), allow_retry=True)
 
 
 def _request(request_id: str) -> str:

@@ -24,7 +24,7 @@ from .checks import check
 from .context import RequestContext, context_for, owner_of, request_id_of
 from .errors import ApiError
 from .events import has_content, keep
-from .failures import ActionRefusedError, explain
+from .failures import ActionRefusedError, explain, unavailable
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
 from .run import run
@@ -124,7 +124,7 @@ class AppServer(ChatKitServer[RequestContext]):
                     if not await self._exists(turn.thread_id, context):
                         return  # deleted meanwhile: there is nobody to tell
                     known = event.code != ErrorCode.STREAM_ERROR
-                    frame = self._frame(event if known else unavailable(context))
+                    frame = self._frame(event if known else unavailable(request_id_of(context)))
                 else:
                     frame = self._files.links.sign(self._frame(event), context)
                 yield created + frame
@@ -134,7 +134,7 @@ class AppServer(ChatKitServer[RequestContext]):
             raise
         except Exception:
             if turn.events:  # else the answer has a status of its own
-                yield self._frame(unavailable(context))
+                yield self._frame(unavailable(request_id_of(context)))
             raise
         finally:
             if turn.thread_id:
@@ -292,9 +292,3 @@ def renamed(thread: t.ThreadMetadata, title: str) -> t.ThreadUpdatedEvent:
     """Return the event that shows a title; `thread` itself stays as it is (the SDK would save)."""
     fields = thread.model_dump(include=set(t.ThreadMetadata.model_fields)) | {"title": title}
     return t.ThreadUpdatedEvent(thread=t.Thread(**fields, items=t.Page()))
-
-
-def unavailable(context: RequestContext) -> t.ErrorEvent:
-    """Return the sentence for a fault of ours; the log has the cause under the request's id."""
-    text = "Something went wrong on our side. Try again in a moment."
-    return t.ErrorEvent(message=f"{text} (request {request_id_of(context)})", allow_retry=True)
