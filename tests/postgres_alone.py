@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -41,6 +42,23 @@ async def test_an_old_server_is_refused_by_name(
     monkeypatch.setattr(asyncpg.Connection, "get_server_version", lambda _: old)
     with pytest.raises(StoreError, match="this is PostgreSQL 12, the app needs 13"):
         async with Store.open(store_url):
+            pass
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:
+    async with Store.open(store_url) as store:
+        await store._run("INSERT INTO chatkit.migration VALUES (99)")
+        with pytest.raises(StoreError, match="is at 99, newer than the app: update the app"):
+            async with Store.open(store_url):
+                pass
+        (newest,) = (await store._run("SELECT max(version) FROM chatkit.migration"))[0]
+        assert newest == 99
+
+
+async def test_a_wrong_database_ends_the_start_in_one_line(private_engine: PrivateEngine) -> None:
+    wrong = urlsplit(private_engine.url)._replace(path="/none").geturl()
+    with pytest.raises(StoreError, match=r'^STORE_URL=[^\n]*: database "none" does not exist$'):
+        async with Store.open(wrong):
             pass
 
 
