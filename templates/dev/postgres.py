@@ -172,7 +172,8 @@ def _lock(data: Path) -> Iterator[dict[str, Any]]:
                     break
                 except OSError:
                     if time.monotonic() > deadline:
-                        raise RuntimeError(f"{data} is in use by another PostgreSQL") from None
+                        text = f"{data} is in use by another PostgreSQL: end it first"
+                        raise RuntimeError(text) from None
                     time.sleep(0.05)
             yield {"pass_fds": (file.fileno(),)}
 

@@ -23,16 +23,18 @@ DATA_COMMANDS = ("export", "forget", "import", "purge", "sweep")
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status: 2 for what the caller can mend."""
     if arguments and arguments[0] not in DATA_COMMANDS:
-        return _refuse(f"unknown command {arguments[0]!r}: none to serve, or {DATA_COMMANDS}")
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        return _refuse(*(_fault(dict(fault)) for fault in error.errors(include_url=False)))
+        known = ", ".join(DATA_COMMANDS)
+        return _refuse(f"unknown command {arguments[0]!r}: give none to serve, or one of {known}")
+    settings = _settings()
     set_up_logging(settings.log_level)
     signal.signal(signal.SIGTERM, _exit)
     stack = ExitStack()
     with stack:
         if not settings.store_url:
+            try:
+                settings.data_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                sys.exit(_refuse(f"DATA_DIR={settings.data_dir}: {error.strerror}"))
             # jinja: if cookiecutter.storage_type in ["redis", "postgres"]
             import dev  # noqa: PLC0415 - it is no part of a production image
 
@@ -42,7 +44,6 @@ def main(arguments: list[str]) -> int:
             except RuntimeError as error:  # one line: no wheel, or the folder is in use
                 sys.exit(_refuse(str(error)))
             # jinja: elif cookiecutter.storage_type == "sqlite"
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
             os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
             # jinja: else
             os.environ["STORE_URL"] = "memory://"
@@ -61,6 +62,16 @@ def main(arguments: list[str]) -> int:
             return _refuse(str(error))
         except KeyboardInterrupt:
             return 0
+
+
+def _settings() -> Settings:
+    """Read the settings; what is wrong with them ends the program, a line each."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        sys.exit(_refuse(*(_fault(dict(fault)) for fault in error.errors(include_url=False))))
+    except UnicodeDecodeError:
+        sys.exit(_refuse(".env is not UTF-8: save it so"))
 
 
 def serve(settings: Settings) -> int:

@@ -63,6 +63,6 @@ def make_agent(settings: Settings, model: Model) -> Agent[Chat]:
     """Return the agent that answers."""
 
     def instructions(ctx: RunContextWrapper[Chat], agent: Agent[Chat]) -> str:
-        return INSTRUCTIONS.format(locale=locale_of(ctx.context.request_context))
+        return INSTRUCTIONS.replace("{locale}", locale_of(ctx.context.request_context))
 
     return Agent("Assistant", instructions=instructions, model=model, tools=TOOLS)

@@ -4,6 +4,7 @@ A team with a login of its own replaces `Authenticator.user_of`, as the README s
 request and returns the user's id, or raises `ApiError(401, ...)`.
 """
 
+import logging
 import re
 import secrets
 from contextlib import suppress
@@ -20,6 +21,7 @@ from .context import RequestContext
 from .errors import ApiError
 from .settings import Settings
 
+log = logging.getLogger("app.auth")
 COOKIE = "chat_user"
 COOKIE_SECONDS = 365 * 86_400
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
@@ -68,9 +70,11 @@ class Authenticator:
         try:
             claims = await anyio.to_thread.run_sync(self._verify, token)
         except jwt.PyJWKClientConnectionError as error:
+            log.error("no keys to check tokens with", extra={"reason": str(error)})  # noqa: TRY400
             text = "The sign-in service does not answer. Try again in a moment."
             raise ApiError(503, "login_unavailable", text) from error
         except jwt.PyJWTError as error:
+            log.warning("token refused", extra={"reason": f"{type(error).__name__}: {error}"})
             challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             raise ApiError(401, "login", "Please sign in again.", challenge) from error
         return f"{claims['iss']}|{claims['sub']}"

@@ -1,4 +1,4 @@
-"""The example's widget: a clock that streams in, and its two buttons. Delete it with its tool."""
+"""The example's widget: a clock that streams in, and two buttons. Delete it with tool and tests."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime

@@ -4,6 +4,7 @@ import logging
 
 from chatkit.store import NotFoundError
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -37,6 +38,8 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
         case HTTPException():
             headers = dict(error.headers or {})
             answer = ApiError(error.status_code, "http", str(error.detail), headers)
+        case RequestValidationError():
+            answer = ApiError(400, "invalid_request", "A parameter of the address is missing.")
         case ValueError():
             answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
         case _:
@@ -71,6 +74,6 @@ def add_error_handlers(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
         return error_response(error, getattr(request.state, "request_id", ""))
 
-    for kind in (ApiError, NotFoundError, NotImplementedError, HTTPException, ValueError):
+    for kind in (RequestValidationError, HTTPException):  # of these the framework has handlers
         app.add_exception_handler(kind, handle)
     app.add_middleware(Faults)

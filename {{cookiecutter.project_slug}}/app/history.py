@@ -73,10 +73,11 @@ def _pending(item: t.ThreadItem) -> bool:
 
 def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
     """Return what a hidden item keeps of a server tool's call."""
-    text = str(output)
-    if len(text) > REMEMBERED_CHARS:
-        text = f"{text[:REMEMBERED_CHARS]}… (cut)"
-    return {"type": "tool_call", "name": name, "arguments": arguments, "output": text}
+    return {"type": "tool_call", "name": name, "arguments": arguments, "output": _cut(str(output))}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= REMEMBERED_CHARS else f"{text[:REMEMBERED_CHARS]}… (cut)"
 
 
 class Converter(ThreadItemConverter):
@@ -115,7 +116,8 @@ class Converter(ThreadItemConverter):
         """Replay a call of the page's; one without a result is left out."""
         if _pending(item):
             return None
-        return _call(item.id, item.name, json.dumps(item.arguments), json.dumps(item.output))
+        output = _cut(json.dumps(item.output))
+        return _call(item.id, item.name, json.dumps(item.arguments), output)
 
     async def hidden_context_to_input(
         self, item: t.HiddenContextItem

@@ -42,6 +42,8 @@ def make_model(settings: Settings) -> Model:
     """Return the model that answers; the offline one when nothing else is set."""
     client = make_client(settings)
     if client is None:
+        if not settings.development:
+            log.warning("the offline model answers: set OPENAI_API_KEY or OPENAI_BASE_URL")
         return OfflineModel()
     if traced(settings):
         set_tracing_export_api_key(client.api_key)

@@ -1,5 +1,6 @@
 """The page: `/`, what its script must know (`/config.json`) and its files (`/static`)."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
+from .errors import ApiError
 from .filetypes import EXTENSIONS
 from .settings import Settings
 
@@ -64,7 +66,8 @@ async def config(request: Request, response: Response) -> dict[str, Any]:
     """Return what the page must know, all of it public."""
     settings: Settings = request.app.state.settings
     if not settings.oidc_issuer:  # the cookie comes before requests that run side by side
-        await request.app.state.auth.user_of(request)
+        with suppress(ApiError):  # of a login of your own: the page itself is for everybody
+            await request.app.state.auth.user_of(request)
     response.headers["Cache-Control"] = "no-store"
     plain = settings.development if settings.plain_client is None else settings.plain_client
     return {

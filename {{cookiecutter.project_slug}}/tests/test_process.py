@@ -37,7 +37,9 @@ def refusal(
     def refused(*arguments: str, **settings: str) -> str:
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        assert main(list(arguments)) == 2
+        with pytest.raises(SystemExit) as ended:
+            sys.exit(main(list(arguments)))
+        assert ended.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
@@ -79,6 +81,7 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
         ({"ALLOWED_ORIGINS": "https://a.example/"}, "ALLOWED_ORIGINS=https://a.example/"),
         ({"ALLOWED_HOSTS": "a.example:8000"}, "ALLOWED_HOSTS=a.example:8000"),
         ({"PUBLIC_URL": "a.example"}, "PUBLIC_URL=a.example"),
+        ({"DATA_DIR": "/dev/null", "STORE_URL": ""}, "DATA_DIR=/dev/null"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(
