@@ -80,7 +80,8 @@ class Server:
     def url(self) -> str:
         """Return where the server listens, with the user and the password."""
         password = _beside(self.data, ".password").read_text()
-        return f"postgresql://postgres:{password}@127.0.0.1:{self._port}/postgres"
+        # without a question about TLS, which a cancelled connect would leave open
+        return f"postgresql://postgres:{password}@127.0.0.1:{self._port}/postgres?sslmode=disable"
 
     def start(self) -> None:
         """Start the server and wait until it answers; without a data folder, make one."""

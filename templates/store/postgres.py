@@ -191,7 +191,7 @@ class PostgresStore(Store[RequestContext]):
         try:
             if (server := connection.get_server_version()) < (13,):
                 raise StoreError(f"this is PostgreSQL {server.major}, the app needs 13 or newer")
-            level, reads = await connection.fetchrow(
+            ((level, reads),) = await connection.fetch(
                 "SELECT current_setting('transaction_isolation'),"
                 " current_setting('transaction_read_only')"
             )
