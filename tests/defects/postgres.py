@@ -88,12 +88,6 @@ DEFECTS = [
         AT_ONCE + "one_id_added_many_times_at_once_is_one_item",
     ),
     Defect(
-        "no lock while attaching",
-        "FOR KEY SHARE\n            ), saved AS (",
-        "), saved AS (",
-        AT_ONCE + "adds_that_race_a_delete_leave_no_orphan",
-    ),
-    Defect(
         "back from the cursor is forward",
         '.replace(" > ", " < ")',
         "",

@@ -92,4 +92,10 @@ DEFECTS = [
         "return",
         AT_ONCE + "feedback_that_races_a_delete_leaves_no_orphan",
     ),
+    Defect(
+        "a file comes into a thread that is gone",
+        "if home ~= '' and call('HEXISTS', threads, thread) == 0 then return false end\n",
+        "",
+        AT_ONCE + "adds_that_race_a_delete_leave_no_orphan",
+    ),
 ]

@@ -65,6 +65,7 @@ async def test_a_login_of_ones_own_names_the_user(
             await ada.say("hello")
             assert [owner async for owner in served.app.state.store.owners()] == ["ada"]
             assert (await nobody.op("threads.list")).status_code == 401
+            assert (await nobody.get("/config.json")).status_code == 200, "the page is for all"
             foreign = {"Origin": "https://evil.example"}
             answer = await ada.post("/chatkit", json={"type": "threads.list"}, headers=foreign)
             assert answer.status_code == 403
