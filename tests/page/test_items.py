@@ -6,12 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route, expect
 
-from page.browsing import (
-    PNG,
-    Visitor,
-    change_config,
-    one_store,
-)
+from page.browsing import PNG, Visitor, change_config, one_store
 
 pytestmark = pytest.mark.product
 

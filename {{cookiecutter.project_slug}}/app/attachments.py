@@ -106,9 +106,10 @@ class Files(AttachmentStore[RequestContext]):
                     await self.write(attachment, BytesIO(preview), context, ".preview")
                 await self._store.save_attachment(attachment, context)
             except BaseException:
-                with anyio.CancelScope(shield=True), suppress(ApiError, NotFoundError):
+                with anyio.CancelScope(shield=True), suppress(ApiError):
                     if announced:  # another worker may have had the bytes from a second try
-                        await self.announced(attachment_id, context)
+                        with suppress(NotFoundError):
+                            await self.announced(attachment_id, context)
                     await self._delete_bytes(attachment_id, context)
                 raise
         return attachment
@@ -245,8 +246,7 @@ class Files(AttachmentStore[RequestContext]):
         A record that never came into a thread is an upload that was not sent. An object without
         a record is what a crash left.
         """
-        before = time.time() - age
-        records = 0
+        before, records = time.time() - age, 0
         async for owner in self._store.owners():
             context = context_for(owner)
             for attachment in await self._store.load_attachments(None, context):

@@ -70,7 +70,7 @@ class Authenticator:
         try:
             claims = await anyio.to_thread.run_sync(self._verify, token)
         except jwt.PyJWKClientConnectionError as error:
-            log.error("no keys to check tokens with", extra={"reason": str(error)})  # noqa: TRY400
+            log.warning("no keys to check tokens with", extra={"reason": str(error)})
             text = "The sign-in service does not answer. Try again in a moment."
             raise ApiError(503, "login_unavailable", text) from error
         except jwt.PyJWTError as error:

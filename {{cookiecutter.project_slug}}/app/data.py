@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -267,14 +268,22 @@ async def purge(age: float, store: ChatStore, files: Files, counts: Counter[str]
         context, after, more = context_for(owner), None, True
         while more:
             page = await store.load_threads(PAGE, after, "asc", context)
-            # The SDK's times are naive: this machine's, but sorted as if they were UTC.
+            # Naive times are sorted as if they were UTC: a day apart at the most.
             more = page.has_more and sort_time(page.data[-1].created_at) / 1e6 < before + DAY
             for thread in page.data:
                 newest = await store.load_thread_items(thread.id, None, 1, "desc", context)
-                if max(each.created_at.timestamp() for each in [thread, *newest.data]) < before:
+                if max(_written(each.created_at) for each in [thread, *newest.data]) < before:
                     await _delete(thread.id, files, context, counts)
                 else:
                     after = thread.id
+
+
+def _written(moment: datetime) -> float:
+    """Return Unix seconds; a naive time is this machine's, as the SDK writes them."""
+    try:
+        return moment.timestamp()
+    except (OverflowError, ValueError):  # in the year 1 there is no time zone
+        return sort_time(moment) / 1e6
 
 
 async def _delete(

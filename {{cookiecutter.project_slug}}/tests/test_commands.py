@@ -98,11 +98,13 @@ if SHARED:  # other data ends with its process, before a command could read it
             assert any(map(re.compile(bar).fullmatch, lines)), lines
             assert lines[-1].startswith(f"{command[0]}: ")
         written = capsys.readouterr().out.splitlines()
-        assert {json.loads(line)["owner"] for line in written} == {"a", "b"}
+        each = len(ITEMS) + 5  # the thread, its file and feedback, two files in no thread
+        owners = [json.loads(line)["owner"] for line in written]
+        assert owners == ["a"] * each + ["b"] * 2 * each
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         with terminal() as lines:
             assert main(["export", "b"], settings) == 0
-        assert len(lines) == 1, "no bar among the lines"
+        assert lines == [f"export: 1 threads, 3 files, {len(ITEMS)} items"], "no bar among them"
 
 
 def test_a_wrong_command_says_what_is_expected(

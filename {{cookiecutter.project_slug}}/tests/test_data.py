@@ -180,8 +180,10 @@ async def test_purge_reads_naive_times_as_this_machine_s(
         time.tzset()
         written = datetime.now()  # noqa: DTZ005 - as the SDK does
         await store.save_thread(thread("new", written), context_for("a"))
+        await store.save_thread(thread("first", datetime.min), context_for("a"))  # noqa: DTZ901
         await purge(3 * 3600, store, files, Counter())
-        assert (await store.load_threads(1, None, "asc", context_for("a"))).data
+        left = (await store.load_threads(9, None, "asc", context_for("a"))).data
+        assert [each.id for each in left] == ["new"]
         await store.save_thread(thread("new", written - timedelta(hours=4)), context_for("a"))
         await purge(3 * 3600, store, files, Counter())
         assert not (await store.load_threads(1, None, "asc", context_for("a"))).data
