@@ -37,7 +37,7 @@ async def load_history(
     newest: list[t.ThreadItem] = []
     turns, size, more = 0, 0, page.has_more
     for item in page.data:
-        size += _size(item)
+        size += size_of(item)
         if size > settings.history_chars and turns:
             more = True
             break
@@ -55,7 +55,7 @@ async def load_history(
     return given
 
 
-def _size(item: t.ThreadItem) -> int:
+def size_of(item: t.ThreadItem) -> int:
     """Return about how many characters the model reads of an item."""
     match item:
         case t.UserMessageItem():

@@ -28,7 +28,7 @@ from .attachments import Files
 from .context import RequestContext, request_id_of
 from .events import OwnIds, has_content, keep
 from .failures import TurnTimeoutError, explain, tool_failed, tool_hangs
-from .history import REFUSED, Converter, load_history, tool_memory
+from .history import REFUSED, Converter, load_history, size_of, tool_memory
 from .model import named, traced
 from .settings import Settings
 
@@ -59,8 +59,8 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     try:
         history = await load_history(store, thread, context, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
-        given = await converter.convert(history)
-        result, complete = _start(agent, given, chat, message, settings), False
+        result = _start(agent, await converter.convert(history), chat, message, settings)
+        complete = False
         try:
             async for event in _events(chat, result, settings.turn_seconds):
                 for own in ids.own(event):
@@ -72,8 +72,7 @@ async def run(  # noqa: PLR0917 - what a turn is made of
         finally:
             tokens = result.context_wrapper.usage.total_tokens
             if not complete:  # of the call that was stopped no count has come: about 4 letters each
-                said = sum(len(item.model_dump_json()) for item in unfinished.values())
-                tokens += (len(str(given)) + said) // 4
+                tokens += sum(map(size_of, [*history, *unfinished.values()])) // 4
             spend(tokens)
     except (NotFoundError, BaseStreamError):
         raise
