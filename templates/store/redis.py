@@ -551,11 +551,7 @@ class _Single(Redis):
     """A client of one connection, without the driver's meters: they cost a tenth of the trip."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Ask, and once more, at once, when the connection turns out to be dead.
-
-        The server was restarted. Every script sets and none adds, so one whose answer was lost
-        may run again.
-        """
+        """Ask, and once more, at once, when the connection is dead: every script may run twice."""
         if not self.connection:
             await self.initialize()
         connection: Any = self.connection
@@ -587,18 +583,16 @@ async def _connect(url: str) -> tuple[Client, str]:
     address, prefix, shown = _parse(url)
     # The deadline is `_ask`'s; encoded so, any id may be asked for.
     options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": SECONDS}
-    options |= {"protocol": 2, "encoding_errors": "surrogatepass"}
-    once = Retry(NoBackoff(), 0)
+    options |= {"protocol": 2, "encoding_errors": "surrogatepass", "retry": Retry(NoBackoff(), 0)}
     client: Client | None = None
     try:
-        client = _Single.from_url(address, single_connection_client=True, retry=once, **options)
+        client = _Single.from_url(address, single_connection_client=True, **options)
         async with asyncio.timeout(SECONDS):
             info = await client.info()
             if info.get("cluster_enabled"):
                 await client.aclose()
-                client = _Cluster.from_url(
-                    address, retry=Retry(NoBackoff(), 3), require_full_coverage=False, **options
-                )
+                options["retry"] = Retry(NoBackoff(), 3)
+                client = _Cluster.from_url(address, require_full_coverage=False, **options)
                 await client.initialize()
             elif info.get("role") == "slave":
                 raise ValueError("it is a replica, which takes no writes")  # noqa: TRY301
