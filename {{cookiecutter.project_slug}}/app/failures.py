@@ -27,6 +27,10 @@ class TurnTimeoutError(Exception):
     """The whole answer took longer than TURN_SECONDS."""
 
 
+class NoAnswerError(Exception):
+    """The model ended its answer without a word."""
+
+
 class ActionRefusedError(Exception):
     """A button sent what its handler cannot take."""
 
@@ -35,6 +39,7 @@ LIMITS: dict[type[Exception], str] = {
     InputGuardrailTripwireTriggered: "That cannot be answered here.",
     OutputGuardrailTripwireTriggered: "That cannot be answered here.",
     MaxTurnsExceeded: "The answer took too many steps. Ask for less at once.",
+    NoAnswerError: f"The model gave no answer. {RETRY}",
     TurnTimeoutError: "The answer took too long and was stopped. Ask for less at once.",
     ActionRefusedError: "That button cannot do this. Reload the page and try again.",
 }

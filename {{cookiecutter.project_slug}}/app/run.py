@@ -27,7 +27,7 @@ from chatkit.store import NotFoundError, Store
 from .attachments import Files
 from .context import RequestContext, request_id_of
 from .events import OwnIds, has_content, keep
-from .failures import TurnTimeoutError, explain, tool_failed, tool_hangs
+from .failures import NoAnswerError, TurnTimeoutError, explain, tool_failed, tool_hangs
 from .history import REFUSED, Converter, load_history, size_of, tool_memory
 from .model import named, traced
 from .settings import Settings
@@ -60,14 +60,17 @@ async def run(  # noqa: PLR0917 - what a turn is made of
         history = await load_history(store, thread, context, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
         result = _start(agent, await converter.convert(history), chat, message, settings)
-        complete = False
+        complete = said = False
         try:
             async for event in _events(chat, result, settings.turn_seconds):
                 for own in ids.own(event):
                     keep(unfinished, own)
                     if isinstance(own, t.ThreadItemDoneEvent):
                         del unfinished[own.item.id]
+                        said |= has_content(own.item)
                     yield own
+            if not said:
+                raise NoAnswerError
             complete = True
         finally:
             tokens = result.context_wrapper.usage.total_tokens

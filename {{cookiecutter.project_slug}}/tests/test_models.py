@@ -88,6 +88,8 @@ FAULTS: list[tuple[str, dict[str, Any], list[Any], str]] = [
     ("no server", {"openai_base_url": "http://127.0.0.1:9/v1"}, [], "cannot be reached"),
     ("a long text", {}, [Fault(400, "context_length_exceeded")], "Start a new conversation"),
     ("silence", {"turn_seconds": 0.3}, [Pause("first words", 3)], "took too long"),
+    ("nothing by the one API", {}, [""], "gave no answer"),
+    ("nothing by the other", {}, [""], "gave no answer"),
     ("endless calls", {"max_turns": 2}, [ASK_TIME] * 9, "too many steps"),
 ]
 
