@@ -136,9 +136,8 @@ async def _events(
                 queue.put_nowait(event.model_copy(deep=True) if added else event)
         finally:
             queue.put_nowait(None)
-            await chat.stream(
-                t.ProgressUpdateEvent(text="")
-            )  # frees a reader the SDK leaves behind
+            # frees a reader that the SDK leaves behind
+            await chat.stream(t.ProgressUpdateEvent(text=""))
 
     def stop(_: object) -> None:
         result.cancel()
