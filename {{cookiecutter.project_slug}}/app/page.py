@@ -54,6 +54,7 @@ def csp(settings: Settings) -> str:
 
 
 @router.get("/")
+@router.head("/", include_in_schema=False)
 async def index(request: Request) -> FileResponse:
     """Return the page; it holds no data, so it asks for no login."""
     policy = csp(request.app.state.settings)

@@ -224,6 +224,14 @@ async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
         assert "made" not in answer.text  # every name that is counted takes memory for good
 
 
+async def test_watchers_may_ask_for_the_head_alone(store_url: str, tmp_path: Path) -> None:
+    """Many of those that look whether a site is up send HEAD."""
+    async with serving(settings_for(store_url, tmp_path)) as served, served.caller() as caller:
+        for path in ("/", "/healthz", "/readyz"):
+            answer = await caller.head(path)
+            assert (answer.status_code, answer.text) == (200, "")
+
+
 async def test_every_answer_has_safe_headers(store_url: str, tmp_path: Path) -> None:
     """Also an error has them; a foreign host gets nothing else."""
     async with serving(settings_for(store_url, tmp_path)) as served, served.caller() as caller:
