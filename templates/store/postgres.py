@@ -102,7 +102,7 @@ ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 ANSWER_SECONDS = 5
 MIGRATION_SECONDS = 60
 IDLE_SECONDS = 300
-FORM = "postgresql://user:password@host:5432/database"
+FORM = "postgresql://user:password@host:5432/database (in a password, / is %2F, # %23 and ? %3F)"
 MIGRATIONS = (
     """
     CREATE TABLE chatkit.migration (version integer PRIMARY KEY, taken timestamptz DEFAULT now());
