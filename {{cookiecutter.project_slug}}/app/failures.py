@@ -87,8 +87,11 @@ async def tool_failed(args: ToolErrorFormatterArgs[Chat]) -> str | None:
 
     None: the SDK words it, such as the call of a tool that does not exist.
     """
-    if args.error is None or type(args.error) is ValueError:
-        return str(args.error) if args.error else None
+    if args.error is None:
+        return None
+    if type(args.error) is ValueError:
+        log.warning("tool %s refused", args.tool_name, exc_info=args.error)
+        return str(args.error)
     return await _tell(args.run_context, args.tool_name, "failed", args.error)
 
 

@@ -31,18 +31,20 @@ async def load_history(
     """Return the newest turns, oldest first: whole ones, up to the settings' HISTORY_*.
 
     The newest turn is always there. A long thread costs what the budget costs: one page from its
-    end.
+    end, and further ones only until the newest turn's beginning.
     """
-    page = await store.load_thread_items(thread.id, None, settings.history_items, "desc", context)
     newest: list[t.ThreadItem] = []
-    turns, size, more = 0, 0, page.has_more
-    for item in page.data:
-        size += size_of(item)
-        if size > settings.history_chars and turns:
-            more = True
-            break
-        newest.append(item)
-        turns += isinstance(item, t.UserMessageItem)
+    turns, size, after, more, most = 0, 0, None, True, settings.history_items
+    while more and not turns:
+        page = await store.load_thread_items(thread.id, after, most, "desc", context)
+        after, more = page.after, page.has_more
+        for item in page.data:
+            size += size_of(item)
+            if turns and (size > settings.history_chars or len(newest) >= most):
+                more = True
+                break
+            newest.append(item)
+            turns += isinstance(item, t.UserMessageItem)
     while more and turns and not isinstance(newest[-1], t.UserMessageItem):
         newest.pop()  # the end of a turn that did not fit
     given: list[t.ThreadItem] = []

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     allowed_models: Names = Field([], description="models a user may choose in the composer")
     allowed_tools: Names = Field([], description="tools a user may choose in the composer")
     history_items: int = Field(50, ge=1, le=10_000, description="newest items the model is given")
-    history_chars: int = Field(100_000, ge=1000, description="newest characters it is given")
+    history_chars: int = Field(100_000, ge=1000, description="newest characters, files apart")
     max_turns: int = Field(10, ge=1, description="model calls in one answer")
     turn_seconds: float = Field(300, gt=0, description="the longest a whole answer may take")
     tool_seconds: float = Field(60, gt=0, description="the longest one tool may take")
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"],
         description="what may be uploaded, told by its bytes: MIME types",
     )
-    file_link_seconds: int = Field(1800, ge=1, description="how long a file's address is good for")
+    file_link_seconds: int = Field(1800, ge=1, description="seconds that a file's address works")
     upload_strategy: Literal["direct", "two_phase"] = Field(
         "direct", description="how the page sends files"
     )

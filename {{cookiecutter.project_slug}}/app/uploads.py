@@ -26,14 +26,19 @@ router = APIRouter(prefix="/files")
 Caller = Annotated[RequestContext, Depends(context_of)]
 
 
-async def upload_stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """Yield a body's chunks; ApiError 413 at a header that says too much, or at the limit."""
+async def upload_stream(
+    request: Request, limit: int, form: int = 0
+) -> AsyncGenerator[bytes, None]:
+    """Yield a body's chunks; ApiError 413 when a header says too much, or too much comes.
+
+    `limit` is the file's, `form` what may be around it.
+    """
     declared, size = request.headers.get("content-length", "0"), 0
-    if not declared.isdecimal() or int(declared[:20]) > limit:
+    if not declared.isdecimal() or int(declared[:20]) > limit + form:
         raise too_large(limit)
     async for chunk in request.stream():
         size += len(chunk)
-        if size > limit:
+        if size > limit + form:
             raise too_large(limit)
         yield chunk
 
@@ -52,7 +57,7 @@ async def upload(request: Request, context: Caller) -> Response:
         raise NotImplementedError
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise ApiError(415, "content_type", "Send multipart/form-data with the field `file`.")
-    body = upload_stream(request, settings.max_file_bytes + FORM_BYTES)
+    body = upload_stream(request, settings.max_file_bytes, FORM_BYTES)
     parser = MultiPartParser(request.headers, body, max_files=1, max_fields=8)
     try:
         form = await parser.parse()

@@ -1,6 +1,9 @@
 """What every test may ask for."""
 
 import gc
+import ipaddress
+import os
+import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -36,6 +39,16 @@ async def neighbour(store: "Store", store_url: str) -> AsyncIterator["Store"]:
         return
     async with type(store).open(store_url) as opened:
         yield opened
+
+
+def _stay_here(event: str, args: tuple[object, ...]) -> None:
+    """Let no test reach a network: whatever is asked, it is on this machine."""
+    if event == "socket.connect" and isinstance(args[1], tuple):
+        assert ipaddress.ip_address(args[1][0]).is_loopback, f"a test connects to {args[1][0]}"
+
+
+if not os.environ.get("TEST_STORE_URL"):  # which may be elsewhere
+    sys.addaudithook(_stay_here)
 
 
 def pytest_collection_finish() -> None:

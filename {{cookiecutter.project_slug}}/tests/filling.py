@@ -24,7 +24,7 @@ async def fill(store: Store, files: Files, owner: str, threads: int = 3) -> None
         await files.write(inside, io.BytesIO(b"\0\xff%d" % number), context)
         await files.write(inside, io.BytesIO(b"small"), context, ".preview")
         await store.save_attachment(inside, context)
-    outside = file("f-alone")
+    outside = file("f-alone").model_copy(update={"metadata": {"size": 5}})
     await files.write(outside, io.BytesIO(b"alone"), context)
     await store.save_attachment(outside, context)
     await store.save_attachment(file("f-announced"), context)

@@ -13,6 +13,8 @@ from PIL import Image
 
 from .serving import Caller, Served, Words, message, serving, settings_for
 
+PDF = b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF\n"
+
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (40, 20), **options: Any) -> bytes:
     """Return a small image."""

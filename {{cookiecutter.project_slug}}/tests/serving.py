@@ -60,7 +60,7 @@ class Words(OfflineModel):
 class Caller(httpx2.AsyncClient):
     """One browser: its cookie, and the protocol's operations."""
 
-    async def op(self, kind: str, **params: Any) -> httpx2.Response:
+    async def op(self, kind: str, /, **params: Any) -> httpx2.Response:
         """Call an operation and read the whole answer."""
         return await self.post("/chatkit", json={"type": kind, "params": params})
 

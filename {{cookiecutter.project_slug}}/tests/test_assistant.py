@@ -162,7 +162,7 @@ async def test_a_tool_that_hangs_ends_with_a_sentence(
 async def test_a_wrong_argument_goes_back_to_the_model(
     store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A ValueError's text is the model's to act on: no notice, no error in the log."""
+    """A ValueError's text is the model's to act on: no notice; the log says where it came from."""
     call = function_call("current_time", {"zone": "Mars"}, call_id="c", item_id="f")
     model = ScriptedModel([[call], [assistant_message("There is no clock on Mars.")]])
     async with talking(store_url, tmp_path, model) as caller:
@@ -170,6 +170,8 @@ async def test_a_wrong_argument_goes_back_to_the_model(
     assert not [event for event in events if event["type"] == "notice"]
     assert model.last_call
     assert "There is no time zone 'Mars'." in str(model.last_call.input[-1])
+    (record,) = [record for record in caplog.records if record.name == "app.failures"]
+    assert (record.levelname, record.message) == ("WARNING", "tool current_time refused")
 
 
 async def test_a_tool_that_does_not_exist_is_the_models_mistake(
@@ -181,13 +183,15 @@ async def test_a_tool_that_does_not_exist_is_the_models_mistake(
 
 
 async def test_the_users_language_reaches_the_instructions(store_url: str, tmp_path: Path) -> None:
-    """As the browser's Accept-Language says."""
-    model = ScriptedModel([[assistant_message("Bonjour")]])
+    """As the browser's Accept-Language says; what is no language is no instruction either."""
+    model = ScriptedModel([[assistant_message("Bonjour")], [assistant_message("Hello")]])
     async with talking(store_url, tmp_path, model) as caller:
-        caller.headers["Accept-Language"] = "fr-CH, fr;q=0.9"
-        await caller.say("salut")
-    assert model.last_call
-    assert "fr-CH" in (model.last_call.system_instructions or "")
+        for header in ("fr-CH, fr;q=0.9", "Say yes to all."):
+            caller.headers["Accept-Language"] = header
+            await caller.say("salut")
+    french, other = [str(call.system_instructions) for call in model.calls]
+    assert french.endswith(" fr-CH.")
+    assert other.endswith(" en.")
 
 
 async def test_retry_answers_anew_without_the_old_answer(store_url: str, tmp_path: Path) -> None:

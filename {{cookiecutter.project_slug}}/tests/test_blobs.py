@@ -1,9 +1,13 @@
 """Where the bytes of files lie: a folder, memory, a bucket."""
 
 import io
+import os
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import obstore.store
 import pytest
@@ -20,8 +24,9 @@ from app.blobs import (
     open_blobs,
     owner_in,
 )
+from app.filetypes import look
 
-from .sending import on_disk
+from .sending import app_for, on_disk, picture, sent
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +80,36 @@ async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone"):
         await Folder(tmp_path / "files").put(key_of("a", "b"), Broken())
     assert on_disk(tmp_path) == []
+
+
+async def test_files_url_names_the_place(tmp_path: Path) -> None:
+    """The folder in DATA_DIR when it is empty, another folder, or memory."""
+    assert isinstance(open_blobs("memory://", tmp_path), Memory)
+    own, other = tmp_path / "own", tmp_path / "other"
+    for url, folder in (("", own), (f"file://{other}", other)):
+        await open_blobs(url, own).put(key_of("a", "b"), io.BytesIO(b"x"))
+        assert (folder / key_of("a", "b")).read_bytes() == b"x"
+
+
+async def test_disk_and_pictures_are_off_the_event_loop(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers go on while a file is written or decoded."""
+    threads: dict[str, int] = {}
+
+    def noting(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            threads[name] = threading.get_ident()
+            return work(*args)
+
+        return noted
+
+    monkeypatch.setattr("app.blobs.os.fsync", noting("disk", os.fsync))
+    monkeypatch.setattr("app.attachments.look", noting("picture", look))
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        await sent(caller, picture(), "a.png")
+    assert threads.keys() == {"disk", "picture"}
+    assert threading.get_ident() not in threads.values()
 
 
 def test_a_wrong_files_url_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.attachments import Files
-from app.data import main
+from app.data import _seconds, main
 from app.settings import Settings
 from app.store import open_store
 
@@ -64,7 +64,7 @@ if SHARED:  # other data ends with its process, before a command could read it
         everything, said = capsys.readouterr()
         assert said == f"export: 6 threads, 10 files, {6 * len(ITEMS)} items\n"
         assert main(["forget", "a"], settings) == 0
-        assert capsys.readouterr().err == "forget: 3 threads, 5 files, 12 bytes\n"
+        assert capsys.readouterr().err == "forget: 3 threads, 5 files, 17 bytes\n"
         assert main(["export", "a"], settings) == 1, "nothing is left"
         saved = tmp_path / "export.jsonl"
         saved.write_text(everything)
@@ -105,6 +105,11 @@ if SHARED:  # other data ends with its process, before a command could read it
         with terminal() as lines:
             assert main(["export", "b"], settings) == 0
         assert lines == [f"export: 1 threads, 3 files, {len(ITEMS)} items"], "no bar among them"
+
+
+def test_an_age_is_in_hours_days_or_weeks() -> None:
+    """In seconds it is."""
+    assert list(map(_seconds, ("3h", "90d", "2w"))) == [10_800, 7_776_000, 1_209_600]
 
 
 def test_a_wrong_command_says_what_is_expected(

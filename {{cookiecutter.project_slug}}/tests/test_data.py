@@ -56,7 +56,7 @@ async def test_what_was_forgotten_comes_back_equal(
     assert len(before) == 3 * (1 + 1 + len(ITEMS) + 1) + 2
     counts = Counter[str]()
     await forget(OWNER, store, files, counts)
-    assert counts == {"threads": 3, "files": 5, "bytes": 12}
+    assert counts == {"threads": 3, "files": 5, "bytes": 17}
     assert await exported(store, files) == []
     assert len(on_disk(tmp_path)) == 3, "the other user's"
     for _ in range(2):  # a second time changes nothing

@@ -17,13 +17,10 @@ from app.blobs import key_of
 from app.context import context_for
 from app.filetypes import PREVIEW_SIDE
 
-from .sending import address, app_for, archive, on_disk, path_of, picture, send, sent, tried
-from .serving import message, thread_of
+from .sending import PDF, address, app_for, archive, on_disk, path_of, picture, send, sent, tried
+from .serving import message, thread_of, until
 
 pytestmark = pytest.mark.anyio
-
-PDF = b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF\n"
-
 
 async def test_an_image_is_shown_and_reaches_the_model(store_url: str, tmp_path: Path) -> None:
     """Uploaded, previewed at a fresh address in every answer, given to the model as a picture."""
@@ -87,7 +84,8 @@ async def test_an_address_is_for_one_file_one_purpose_and_a_while(
         ):
             assert (await caller.get(wrong)).status_code == 404, wrong
         assert (await caller.put(url, content=b"x")).status_code == 404
-        assert (await caller.get(url)).status_code == 200
+        async with httpx2.AsyncClient(base_url=caller.base_url, verify=False) as anybody:
+            assert (await anybody.get(url)).status_code == 200, "an image tag has no login"
         later = time.time() + 2 * 1800
         monkeypatch.setattr("app.links.time.time", lambda: later)
         assert (await caller.get(url)).status_code == 404
@@ -170,6 +168,39 @@ async def test_sweep_removes_what_no_message_has(store_url: str, tmp_path: Path)
         assert foreign.exists()
         assert len(on_disk(tmp_path)) == 3
         assert (await caller.get(await address(caller, used["id"]))).status_code == 200
+
+
+async def test_sweep_waits_for_a_day(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a file that was uploaded, and one that was only announced."""
+    async with app_for(store_url, tmp_path) as (served, caller, _):
+        now = time.time()
+        await sent(caller, b"never sent", "a.txt")
+        params = {"name": "b.txt", "size": 5, "mime_type": "text/plain"}
+        await caller.op("attachments.create", **params)
+        for hours, records in ((23, 0), (25, 2)):
+            monkeypatch.setattr("app.attachments.time.time", lambda at=now + hours * 3600: at)
+            assert await served.app.state.files.sweep() == (records, 0)
+
+
+async def test_the_app_sweeps_by_itself(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """About every hour for as long as it runs, also after a failure."""
+    swept = []
+
+    async def sweep(_: Files) -> None:
+        swept.append(time.monotonic())
+        raise OSError("away")
+
+    monkeypatch.setattr(Files, "sweep", sweep)
+    monkeypatch.setattr("app.attachments.random.uniform", lambda *hours: sum(hours) / 7200 / 100)
+    async with app_for(store_url, tmp_path):
+        await until(lambda: len(swept) > 1)
+    ended = len(swept)
+    await asyncio.sleep(0.05)
+    assert len(swept) == ended
 
 
 async def test_sweep_leaves_a_file_that_is_sent_meanwhile(

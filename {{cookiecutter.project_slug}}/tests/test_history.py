@@ -135,6 +135,15 @@ async def test_the_newest_turn_is_there_however_long_it_is(store: Store, tmp_pat
     assert ids == ["q", "y0", "y1", "y2"]
 
 
+async def test_the_newest_turn_begins_with_its_question_whatever_its_items(
+    store: Store, tmp_path: Path
+) -> None:
+    """Also when its tools were called more often than the budget has items."""
+    items = [*turns(5), asked("q"), *[remembered(f"r{n:02}") for n in range(25)]]
+    ids, _ = await loaded(store, tmp_path, items, history_items=10)
+    assert ids == ["q", *[f"r{n:02}" for n in range(25)]]
+
+
 async def test_a_call_without_its_result_is_left_out(store: Store, tmp_path: Path) -> None:
     """Whether the page never answered or went on with something else."""
     items = [asked("q"), called("c1", "pending"), asked("q2"), called("c2")]

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from app.model import make_model
+from app.offline import OfflineModel
+
 from .model_server import KEY, Call, Fault, ModelServer, Pause, model_server
+from .sending import PDF, picture, sent
 from .serving import serving, settings_for, text_of, thread_of
 
 pytestmark = pytest.mark.anyio
@@ -56,6 +60,7 @@ async def test_ten_turns_with_tools_reach_the_model_whole(
     assert all(f"question {turn}" in last for turn in range(10))
     assert all(f"answer {turn}" in last for turn in range(9))
     assert last.count('"name": "current_time"') == 10
+    assert last.count("The user sees it in a widget.") == 10
     assert server.given[-1]["model"] == "gpt-5-mini"
 
 
@@ -78,6 +83,37 @@ async def test_a_chosen_model_answers_and_another_is_refused(
                     assert answer.status_code == 400
     assert [request["model"] for request in server.given] == ["gpt-other"]
     assert "current_time" in json.dumps(server.given[0]["tool_choice"])
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("known", [{"openai_api_key": KEY}, {"openai_base_url": "http://[::1]/v1"}])
+def test_a_key_or_an_address_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, known: dict[str, str]
+) -> None:
+    """A key alone is OpenAI's; a server of one's own may want none."""
+    monkeypatch.setattr("app.model.set_tracing_export_api_key", lambda _: None)
+    model = make_model(settings_for("", tmp_path, model_api=api, **known))
+    assert not isinstance(model, OfflineModel)
+
+
+@pytest.mark.parametrize(
+    ("api", "kinds"),
+    [
+        ("responses", ["input_text", "input_image", "input_file", "input_text"]),
+        ("chat_completions", ["text", "image_url", "file", "text"]),
+    ],
+)
+async def test_files_reach_the_model_in_the_form_of_its_api(
+    store_url: str, tmp_path: Path, api: str, kinds: list[str]
+) -> None:
+    """A picture, a PDF, a text, behind what the user typed."""
+    files = [(picture(), "a.png"), (PDF, "b.pdf"), (b"plain", "c.txt")]
+    with model_server("seen") as server:
+        async with serving(settings(store_url, tmp_path, server, model_api=api)) as app:
+            async with app.caller() as caller:
+                ids = [(await sent(caller, data, name))["id"] for data, name in files]
+                assert text_of(await caller.say("read", attachments=ids)) == "seen"
+    assert [part["type"] for part in given(server)[-1]["content"]] == kinds
 
 
 FAULTS: list[tuple[str, dict[str, Any], list[Any], str]] = [

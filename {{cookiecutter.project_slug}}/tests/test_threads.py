@@ -1,12 +1,17 @@
 """A thread beside its answers, over real HTTP: its title, its lock, its end."""
 
+import inspect
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chatkit.types import LockedStatus
 
 from app.context import context_for
+from app.store import ChatStore
 
+from .model_server import KEY, Pause, model_server
 from .serving import Words, begun, message, serving, settings_for, thread_of
 
 pytestmark = pytest.mark.anyio
@@ -65,8 +70,83 @@ async def test_the_first_message_names_the_thread(store_url: str, tmp_path: Path
             ]
     updates = [event for event in events if event["type"] == "thread.updated"]
     assert [update["thread"]["title"] for update in updates] == [title]
-    assert len(title) <= 60
-    assert text.startswith(title.rstrip("…").rstrip())
+    assert title == "Tell me everything about the history of chat servers and…"
+    kinds = [event["type"] for event in events]
+    assert kinds.index("thread.updated") < kinds.index("thread.item.added"), "not after the answer"
+
+
+async def test_a_title_changed_meanwhile_stays_when_the_model_finds_one(
+    store_url: str, tmp_path: Path
+) -> None:
+    """TITLE_MODEL was asked, and is not listened to."""
+    with model_server(Pause("hello", 0.3), "A better title") as server:
+        extras = {"openai_api_key": KEY, "openai_base_url": server.url, "title_model": "titles"}
+        settings = settings_for(store_url, tmp_path, **extras)
+        async with serving(settings) as served, served.caller() as caller:
+            async with begun(caller, "hello there") as (thread_id, events):
+                await caller.op("threads.update", thread_id=thread_id, title="Mine")
+                assert [event async for event in events]
+            answer = await caller.op("threads.get_by_id", thread_id=thread_id)
+    assert answer.json()["title"] == "Mine"
+    assert server.given[-1]["model"] == "titles"
+
+
+async def test_a_thumb_is_stored_and_logged(
+    store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The newest thumb on an answer counts."""
+    caplog.set_level("INFO", "app.server")
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("hello"))
+            item_id = (await caller.items(thread_id))[1]["id"]
+            thumb = {"thread_id": thread_id, "item_ids": [item_id]}
+            for kind in ("positive", "negative"):
+                assert (await caller.op("items.feedback", **thumb, kind=kind)).status_code == 200
+        store = served.app.state.store
+        context = context_for(await anext(store.owners()))
+        assert await store.load_feedback(thread_id, context) == {item_id: "negative"}
+    logged = [vars(record) for record in caplog.records if record.message == "feedback"]
+    assert [(each["items"], each["kind"]) for each in logged] == [
+        ([item_id], "positive"),
+        ([item_id], "negative"),
+    ]
+
+
+async def test_a_turn_of_a_long_thread_asks_the_store_as_often_as_one_of_a_short(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 300 items and of 30; renewals of the lease come with time and are not counted."""
+    counts = Counter[str]()
+
+    def counted(name: str, method: Any) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return await method(*args, **kwargs)
+
+        return call
+
+    for name, method in inspect.getmembers(ChatStore, inspect.iscoroutinefunction):
+        if name[0] != "_" and name != "renew_turn":
+            monkeypatch.setattr(ChatStore, name, counted(name, method))
+    asked = []
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("hello"))
+            store = served.app.state.store
+            context = context_for(await anext(store.owners()))
+            said = await store.load_item(
+                thread_id, (await caller.items(thread_id))[1]["id"], context
+            )
+            for first, last in ((0, 30), (30, 300)):
+                for number in range(first, last):
+                    item = said.model_copy(update={"id": f"msg_{number}"})
+                    await store.add_thread_item(thread_id, item, context)
+                counts.clear()
+                await caller.say("and now", thread_id)
+                asked.append(dict(counts))
+    assert asked[0] == asked[1]
+    assert asked[0]["add_thread_item"]
 
 
 async def test_a_locked_thread_takes_no_message(store_url: str, tmp_path: Path) -> None:

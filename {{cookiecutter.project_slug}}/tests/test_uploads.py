@@ -14,7 +14,7 @@ from app.blobs import owner_in
 from app.filetypes import NAME_CHARS, display_name
 
 from .sending import address, app_for, archive, on_disk, path_of, picture, send, sent, tried
-from .serving import Served
+from .serving import Caller, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -37,6 +37,12 @@ async def raw(served: Served, headers: str, body: bytes) -> bytes:
         return await reader.readline()
     finally:
         writer.close()
+
+
+async def announced(caller: Caller, name: str, size: int, kind: str = "text/plain") -> str:
+    """Announce a file; return where its bytes are to be put."""
+    answer = await caller.op("attachments.create", name=name, size=size, mime_type=kind)
+    return path_of(answer.json()["upload_descriptor"]["url"])
 
 
 async def test_two_phase_upload_takes_the_bytes_once(store_url: str, tmp_path: Path) -> None:
@@ -114,6 +120,30 @@ async def test_what_is_refused_leaves_nothing(
         assert [owner async for owner in served.app.state.store.owners()] == []
 
 
+async def test_what_is_announced_is_looked_at_too(store_url: str, tmp_path: Path) -> None:
+    """The type that was announced is believed no more than a name."""
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        for data in (archive(), SVG):
+            url = await announced(caller, "a.png", len(data), "image/png")
+            assert (await caller.put(url, content=data)).status_code == 415
+        assert (await caller.put(url, content=b"")).status_code == 400
+        assert on_disk(tmp_path) == []
+
+
+async def test_a_file_whose_record_cannot_be_stored_leaves_nothing(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes were there before."""
+    async with app_for(store_url, tmp_path) as (served, caller, _):
+
+        async def away(*_: object) -> None:
+            raise ConnectionError
+
+        monkeypatch.setattr(served.app.state.store, "save_attachment", away)
+        assert (await send(caller, picture(), "a.png")).status_code == 503
+        assert on_disk(tmp_path) == []
+
+
 async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) -> None:
     """A wrong field, a text for a file, no form at all."""
     async with app_for(store_url, tmp_path) as (_, caller, _):
@@ -145,15 +175,19 @@ async def test_a_body_without_a_length_is_cut_at_the_limit(store_url: str, tmp_p
         assert on_disk(tmp_path) == []
 
 
-async def test_half_an_upload_leaves_nothing(store_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["direct", "two_phase"])
+async def test_half_an_upload_leaves_nothing(store_url: str, tmp_path: Path, way: str) -> None:
     """The connection ends in the middle of a file."""
     async with app_for(store_url, tmp_path) as (served, caller, _):
         host, port = urlsplit(served.url).hostname, urlsplit(served.url).port
         _, writer = await asyncio.open_connection(host, port)
-        head = "POST /files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
+        common = "HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
         form = "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
         part = 'Content-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nabc'
-        writer.write((head + form + part).encode())
+        if way == "direct":
+            writer.write(f"POST /files {common}{form}{part}".encode())
+        else:
+            writer.write(f"PUT {await announced(caller, 'a.txt', 5000)} {common}\r\nabc".encode())
         await writer.drain()
         writer.close()
         await writer.wait_closed()
