@@ -135,6 +135,16 @@ def test_a_call_that_the_page_never_answers(kitchen: Kitchen) -> None:
         assert "get_selection" not in given(model)
 
 
+def test_something_that_happens_on_the_page(kitchen: Kitchen) -> None:
+    """The page is told what to do; the thread knows nothing of it."""
+    call = Call("name_window", '{"title": "Chapter one"}')
+    with kitchen.cook("Something that happens on the page", call, "Done.") as (user, _):
+        thread, events = ask(user, "name it")
+        (effect,) = [event for event in events if event["type"] == "client_effect"]
+        assert (effect["name"], effect["data"]) == ("name_window", {"title": "Chapter one"})
+        assert [item["type"] for item in items(user, thread)[1:]] == ["assistant_message"]
+
+
 def test_progress_as_a_workflow(kitchen: Kitchen) -> None:
     """The steps appear one by one and are stored once each."""
     script = (Call("research", '{"question": "why?"}'), "It is 42.")

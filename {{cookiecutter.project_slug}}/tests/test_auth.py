@@ -219,10 +219,23 @@ def test_production_refuses_to_start_half_set_up(
         production(**base | changes)
 
 
-def test_a_development_app_is_not_shown_to_the_network(tmp_path: Path) -> None:
-    """Its login is a cookie that anybody gets."""
-    with pytest.raises(ValidationError, match=r"HOST=0\.0\.0\.0"):
-        settings_for("memory://", tmp_path, host="0.0.0.0")  # noqa: S104 - refused
+async def test_production_keeps_the_reason_of_a_red_readyz_to_its_log(
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may name machines; anybody may ask."""
+
+    async def away() -> None:
+        raise ConnectionRefusedError("db.internal")
+
+    async with serving(production(store_url, tmp_path, allow_anonymous=True)) as served:
+        monkeypatch.setattr(served.app.state.store, "ping", away)
+        async with served.caller() as caller:
+            answer = await caller.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
+    assert "db.internal" in str([vars(record) for record in caplog.records])
 
 
 async def test_an_anonymous_user_counts_by_address_too(store_url: str, tmp_path: Path) -> None:

@@ -171,6 +171,14 @@ async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Pa
     assert {"role": "assistant", "content": "first words"} in given(server)
 
 
+async def test_dictation_without_a_models_server_is_refused(store_url: str, tmp_path: Path) -> None:
+    """TRANSCRIBE_MODEL names a model that nobody serves."""
+    async with serving(settings_for(store_url, tmp_path, transcribe_model="ears")) as app:
+        async with app.caller() as caller:
+            audio = {"audio_base64": "AAAA", "mime_type": "audio/webm"}
+            assert (await caller.op("input.transcribe", **audio)).status_code == 501
+
+
 async def test_dictation_and_titles_go_through_the_same_server(
     store_url: str, tmp_path: Path
 ) -> None:
