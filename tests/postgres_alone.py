@@ -1,18 +1,25 @@
 """What the PostgreSQL store promises besides the contract: for `test_pgbouncer.py`."""
 
 import asyncio
+import os
+import random
+import signal
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from chatkit.store import NotFoundError
+from chatkit.types import ThreadMetadata
 
 from app import store as module
 from app.store import ChatStore as Store
 from app.store import StoreError
 
 from .engine import PrivateEngine
-from .values import ALICE, thread
+from .serving import settings_for
+from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio
 
@@ -46,13 +53,22 @@ async def test_an_old_server_is_refused_by_name(
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:
+    async def tables() -> list[list[asyncpg.Record]]:
+        names = ("migration", "thread", "item", "attachment", "lease")
+        return [await store._run(f"TABLE chatkit.{name}") for name in names]
+
     async with Store.open(store_url) as store:
+        await store.save_thread(thread(), ALICE)
+        await store.add_thread_item("t", message("a"), ALICE)
+        await store.save_attachment(file("f", "t"), ALICE)
+        await store.claim_turn("t", "turn", ALICE)
         await store._run("INSERT INTO chatkit.migration VALUES (99)")
+        before = await tables()
+        assert all(before)
         with pytest.raises(StoreError, match="is at 99, newer than the app: update the app"):
             async with Store.open(store_url):
                 pass
-        (newest,) = (await store._run("SELECT max(version) FROM chatkit.migration"))[0]
-        assert newest == 99
+        assert await tables() == before
 
 
 async def test_a_wrong_database_ends_the_start_in_one_line(private_engine: PrivateEngine) -> None:
@@ -74,6 +90,94 @@ async def test_who_waits_for_a_connection_waits_no_longer_than_for_an_answer(
         assert all(isinstance(each, Exception) for each in answers)
         assert time.monotonic() - begun < 2
         await store.ping()
+
+
+async def test_a_hanging_server_costs_the_seconds_of_an_answer_and_no_restart(
+    private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waited for a place has no second such time to connect."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 2)
+    async with Store.open(private_engine.url) as store:
+        await store.save_thread(thread(), ALICE)
+        backends = await store._run("SELECT pid FROM pg_stat_activity")
+        pids = [private_engine._processes[0].pid, *(pid for (pid,) in backends)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        calls = [store.load_thread("t", ALICE) for _ in range(60)]  # more than connections
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        seconds = time.monotonic() - begun
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        assert not any(isinstance(each, NotFoundError | ThreadMetadata) for each in answers)
+        assert seconds < 3
+        assert await store.load_thread("t", ALICE) == thread()
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(b"current_setting", 1), (b"advisory", 3)])
+async def test_a_server_that_goes_silent_ends_the_start(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, asked: bytes, seconds: int
+) -> None:
+    """In the seconds of an answer; the minute is for the lock and the steps."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(module, "MIGRATION_SECONDS", 3)
+    address = urlsplit(store_url)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, engine = await asyncio.open_connection(address.hostname, address.port)
+
+        async def answer() -> None:
+            while text := await answers.read(65_536):
+                writer.write(text)
+
+        answering = asyncio.create_task(answer())
+        while text := await reader.read(65_536):
+            if asked in text:
+                answering.cancel()
+            engine.write(text)
+        for each in (engine, writer):
+            each.close()
+            await each.wait_closed()
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relays.append(asyncio.create_task(relay(reader, writer)))
+
+    begun = time.monotonic()
+    relays: list[asyncio.Task[None]] = []
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StoreError, match="no answer in time"):
+            async with Store.open(store_url.replace(f":{address.port}/", f":{port}/")):
+                pass
+        await asyncio.gather(*relays)
+    assert seconds - 0.1 < time.monotonic() - begun < seconds + 1
+
+
+async def test_claims_that_race_a_delete_are_granted_or_find_no_thread(store_url: str) -> None:
+    """Without the lock on the thread's row, the foreign key is who refuses."""
+    async with Store.open(store_url) as store:
+        for n in range(100):
+            await store.save_thread(thread(f"t{n}"), ALICE)
+            claims = [store.claim_turn(f"t{n}", f"turn{k}", ALICE) for k in range(9)]
+            calls = (*claims[:3], store.delete_thread(f"t{n}", ALICE), *claims[3:])
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            failed = {type(each) for each in answers if isinstance(each, Exception)}
+            assert failed <= {NotFoundError}
+
+
+async def test_feedback_on_many_items_at_once_never_deadlocks(store_url: str) -> None:
+    """By a plan, rows are found in the order of their ids, by another in that of their places."""
+    ids, dice = [f"i{n:02}" for n in range(60)], random.Random(7)
+    async with Store.open(store_url) as store:
+        for n in range(6):
+            await store.save_thread(thread(f"t{n}"), ALICE)
+            for item_id in dice.sample(ids, 60):
+                await store.add_thread_item(f"t{n}", message(item_id), ALICE)
+        await store._run("ANALYZE")
+        for n in range(20):
+            some = [dice.sample(ids, 40) for _ in range(8)]
+            thumbs = (store.save_feedback(f"t{n % 6}", each, "positive", ALICE) for each in some)
+            await asyncio.gather(*thumbs)
 
 
 async def test_an_upgrade_elsewhere_is_waited_for_but_not_for_good(
@@ -102,3 +206,19 @@ async def test_tombstones_of_all_end_after_a_day(
             monkeypatch.setattr(module, "TOMBSTONE_SECONDS", seconds)
             assert [owner async for owner in store.owners()] == []
             assert len(await store._run("SELECT FROM chatkit.thread")) == left
+
+
+@pytest.mark.parametrize(("size", "cached"), [(2, 0), (3, 5)])
+async def test_the_settings_reach_the_connections(
+    store_url: str, tmp_path: Path, size: int, cached: int
+) -> None:
+    """The server is asked how many there are, and how many statements one of them keeps."""
+    changes = {"store_pool_size": size, "store_statement_cache_size": cached}
+    async with module.open_store(settings_for(store_url, tmp_path, **changes)) as store:
+        sleep = "SELECT pg_backend_pid() AS pid FROM pg_sleep(0.2)"
+        answers = await asyncio.gather(*(store._run(sleep) for _ in range(9)))
+        assert len({rows[0]["pid"] for rows in answers}) == size
+        for n in range(9 * size):
+            await store._run(f"SELECT {n}")
+        kept = await store._run("SELECT FROM pg_prepared_statements")
+        assert len(kept) == cached

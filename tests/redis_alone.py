@@ -9,7 +9,7 @@ import time
 import pytest
 import uvloop
 from redis import exceptions
-from redis.asyncio import Connection
+from redis.asyncio import Connection, Redis
 
 from app.context import RequestContext
 from app.store import SHARDS, StoreError, new_id
@@ -175,9 +175,18 @@ async def test_thousands_of_documents_fit_an_answer(store: Store) -> None:
     assert sorted(reading.ids(page)) == ids
 
 
-async def test_settings_in_force_are_the_durable_ones(private_engine: PrivateEngine) -> None:
+async def test_a_closed_store_has_answered_all_and_takes_no_more(
+    private_engine: PrivateEngine,
+) -> None:
     async with Store.open(private_engine.url) as store:
-        assert await store.durability() == {"appendonly": "yes", "appendfsync": "always"}
+        await store.save_thread(thread(), ALICE)
+        calls = [asyncio.create_task(store.load_thread("t", ALICE)) for _ in range(80)]
+        await asyncio.sleep(0)  # now some are under way and the others wait
+    assert [await call for call in calls] == [thread()] * 80
+    with pytest.raises(exceptions.ConnectionError, match="closed"):
+        await store.ping()
+    async with Redis.from_url(private_engine.url) as client:
+        assert len(await client.client_list()) == 1  # who asks
 
 
 async def test_a_hanging_server_costs_five_seconds_and_no_restart(
@@ -219,6 +228,7 @@ async def test_where_one_connection_is_silent_all_are_made_anew(
     [
         ("appendonly", "no", "appendonly yes"),
         ("maxmemory-policy", "allkeys-lru", "maxmemory-policy noeviction"),
+        ("maxmemory-policy", "volatile-lru", "maxmemory-policy noeviction"),
     ],
 )
 async def test_a_server_that_may_lose_data_is_warned_of(

@@ -1,4 +1,4 @@
-"""Nothing that was acknowledged is lost when a process or an engine is killed."""
+"""Nothing acknowledged is lost, and nothing half deleted, when a process or an engine is killed."""
 
 import shutil
 from collections.abc import Callable
@@ -19,9 +19,13 @@ CRASHES = Path(__file__).with_name("crashes.py")
         for name in ("sqlite", "redis", "postgres")
     ],
 )
-def test_twenty_crashes_lose_nothing(bake: Callable[..., BakedProject], storage: str) -> None:
-    """Twenty rounds of each kind of kill, and ten seconds without the engine under load."""
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(20, id="few"), pytest.param(100, id="many", marks=pytest.mark.full)]
+)
+def test_crashes_lose_nothing(bake: Callable[..., BakedProject], storage: str, rounds: int) -> None:
+    """So many rounds of each kind of kill, and ten seconds without the engine under load."""
     project = bake(storage_type=storage, context_type="dict")
     shutil.copy(CRASHES, project.path / "tests" / "test_store_crashes.py")
     others = "not engine" if storage == "sqlite" else "not file"  # there the process is the engine
-    project.check("uv", "run", "pytest", "tests/test_store_crashes.py", "-k", others, timeout=600)
+    command = ("uv", "run", "pytest", "tests/test_store_crashes.py", "-k", others)
+    project.check(*command, timeout=600, ROUNDS=str(rounds))

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from baked import STORAGES, BakedProject, Session, free_port
 
@@ -68,6 +69,34 @@ def test_the_images_steps_make_an_app_that_starts(
         with image.serve(python, "-m", "app", **more) as session:
             port = session.url.rpartition(":")[2]
             image.check(python, *json.loads(check)[1:], PORT=port)
+
+
+@pytest.mark.parametrize(
+    ("storage", "url", "folder", "asks"),
+    [
+        ("sqlite", "sqlite:////data/chat.db", "/data", ""),
+        ("redis", "redis://redis:6379", "/data", "valkey-cli ping"),
+        ("postgres", "@postgres/app", "/var/lib/postgresql", "pg_isready -U app"),
+    ],
+)
+def test_compose_keeps_what_is_stored(
+    bake: Callable[..., BakedProject], storage: str, url: str, folder: str, asks: str
+) -> None:
+    """On volumes; the app waits for a healthy engine, and Valkey writes its append-only file."""
+    path = bake(storage_type=storage).path
+    compose = yaml.safe_load((path / "compose.yaml").read_text(encoding="utf-8"))
+    services = compose["services"]
+    engine = services.get(storage, services["app"])
+    assert services["app"]["environment"]["STORE_URL"].endswith(url)
+    for service, target in ((services["app"], "/data"), (engine, folder)):
+        ((volume, mounted),) = (each.split(":") for each in service["volumes"])
+        assert mounted == target
+        assert volume in compose["volumes"]
+    if asks:
+        assert " ".join(engine["healthcheck"]["test"]) == f"CMD {asks}"
+        assert services["app"]["depends_on"] == {storage: {"condition": "service_healthy"}}
+    if storage == "redis":
+        assert "--appendonly yes --appendfsync always" in " ".join(engine["command"])
 
 
 @pytest.fixture

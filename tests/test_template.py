@@ -202,6 +202,19 @@ def test_public_functions_say_what_they_do() -> None:
     )
 
 
+def test_commits_are_checked_by_local_hooks_alone() -> None:
+    """Nothing is cloned: pre-commit and what its hooks run come from the group `dev`."""
+    for root in (TEMPLATE, APP):
+        tools = {"pre-commit"}
+        for repository in yaml.safe_load((root / ".pre-commit-config.yaml").read_text())["repos"]:
+            assert repository["repo"] == "local"
+            for hook in repository["hooks"]:
+                assert hook["entry"].startswith(("uv run ", "make ")), hook
+                tools |= set(re.findall(r"^uv run ([\w-]+)", hook["entry"]))
+        groups = tomllib.loads((root / "pyproject.toml").read_text())["dependency-groups"]
+        assert tools <= {str(each).partition(">=")[0] for each in groups["dev"]}
+
+
 def test_the_workshop_has_what_the_apps_need() -> None:
     """The group `apps` is every app's dependencies and engines: the benchmarks run in our .venv."""
     ours = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["dependency-groups"]

@@ -30,8 +30,8 @@ SECONDS = 30
 FASTER = ("fsync=off", "full_page_writes=off")
 """For data that is thrown away: a power cut may take it, a kill may not."""
 USE_A_SERVER = (
-    "start one with `docker compose up -d postgres` and set STORE_URL "
-    "(tests: TEST_STORE_URL) to postgresql://user:password@host:5432/database"
+    "start one with `docker compose run -d -p 127.0.0.1:5432:5432 postgres` and set "
+    "STORE_URL=postgresql://app:POSTGRES_PASSWORD@127.0.0.1:5432/app (tests: TEST_STORE_URL)"
 )
 # Where the kernel does not end a child with its parent, this waits for the parent's end of a pipe.
 WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 2)"

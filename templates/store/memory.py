@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
 from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import from_json
 
 from .context import RequestContext, owner_of
 
@@ -64,6 +65,11 @@ def dump(model: BaseModel) -> str:
     # Pydantic refuses a lone surrogate in a value, but in a key it writes U+FFFD for it.
     if "\ufffd" in text and (field := _unstorable(model.model_dump(), "")):
         raise ValueError(f"{field} cannot be stored")
+    if len(text) > 4000 or text.count("[") + text.count("{") > 190:
+        try:  # what Pydantic writes it may not read: nested too deep, or too long a number
+            from_json(f"[{text}]")
+        except ValueError as error:
+            raise ValueError(f"{type(model).__name__} cannot be stored: {error}") from error
     return text
 
 
@@ -300,6 +306,7 @@ class MemoryStore(Store[RequestContext]):
         self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
     ) -> None:
         """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
+        require_storable(thread_id=thread_id, item_ids="".join(item_ids))
         conversation = self._find(thread_id, context)
         if not all(map(conversation.items.get, item_ids)):
             raise NotFoundError("There is no such item")
@@ -358,6 +365,7 @@ class MemoryStore(Store[RequestContext]):
 
         It is a promise, not a lock: a worker that was paused past its lease may still write.
         """
+        require_storable(thread_id=thread_id, turn_id=turn_id)
         conversation = self._find(thread_id, context)
         holder = conversation.holder()
         if holder not in (None, turn_id):

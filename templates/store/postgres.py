@@ -20,6 +20,7 @@ import asyncpg
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
 from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import from_json
 
 from .context import RequestContext, owner_of
 
@@ -67,6 +68,11 @@ def dump(model: BaseModel) -> str:
     # Pydantic refuses a lone surrogate in a value, but in a key it writes U+FFFD for it.
     if "\ufffd" in text and (field := _unstorable(model.model_dump(), "")):
         raise ValueError(f"{field} cannot be stored")
+    if len(text) > 4000 or text.count("[") + text.count("{") > 190:
+        try:  # what Pydantic writes it may not read: nested too deep, or too long a number
+            from_json(f"[{text}]")
+        except ValueError as error:
+            raise ValueError(f"{type(model).__name__} cannot be stored: {error}") from error
     return text
 
 
@@ -102,7 +108,7 @@ ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 ANSWER_SECONDS = 5
 MIGRATION_SECONDS = 60
 IDLE_SECONDS = 300
-FORM = "postgresql://user:password@host:5432/database (in a password, / is %2F, # %23 and ? %3F)"
+FORM = "postgresql://user:password@host:5432/database (in a password @ is %40, / %2F, # %23, ? %3F)"
 MIGRATIONS = (
     """
     CREATE TABLE chatkit.migration (version integer PRIMARY KEY, taken timestamptz DEFAULT now());
@@ -140,7 +146,7 @@ plans made while a table is small are kept.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 Slot: TypeAlias = "tuple[int, float, Connection | None]"
-Connect: TypeAlias = Callable[[], Awaitable[Connection]]
+Connect: TypeAlias = Callable[..., Awaitable[Connection]]
 
 
 class PostgresStore(Store[RequestContext]):
@@ -167,15 +173,15 @@ class PostgresStore(Store[RequestContext]):
         app; for another that upgrades the schema it waits a minute.
         """
         dsn, schema, shown = _split(url)
-        options = {"timeout": ANSWER_SECONDS, "statement_cache_size": statement_cache_size}
-        store = cls(partial(asyncpg.connect, dsn, **options), schema, pool_size)
+        connect = partial(asyncpg.connect, dsn, statement_cache_size=statement_cache_size)
+        store = cls(connect, schema, pool_size)
         try:
-            async with asyncio.timeout(MIGRATION_SECONDS):
-                await store._migrate()
+            async with asyncio.timeout(ANSWER_SECONDS) as limit:
+                await store._migrate(limit)
         except (StoreError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             reason = " ".join(str(error).split()) or "no answer in time"
             raise StoreError(f"STORE_URL={shown}: {reason}") from None
-        except ValueError:  # its text may quote a part of the password
+        except (ValueError, OverflowError):  # of a port; its text may quote the password
             raise StoreError(f"STORE_URL cannot be read, expected {FORM}") from None
         watch = asyncio.create_task(store._watch())
         try:
@@ -185,7 +191,7 @@ class PostgresStore(Store[RequestContext]):
             store._closed = True
             store._disconnect()
 
-    async def _migrate(self) -> None:
+    async def _migrate(self, limit: asyncio.Timeout) -> None:
         """Take the missing steps, all or none; replicas that start meanwhile wait for it."""
         connection = await self._connect()
         try:
@@ -200,21 +206,22 @@ class PostgresStore(Store[RequestContext]):
                     f"transactions are {level}, read-only {reads}: the app needs a primary with "
                     "default_transaction_isolation 'read committed'"
                 )
-            async with connection.transaction():
-                lock = "SELECT pg_advisory_xact_lock(hashtext($1))"
-                await connection.execute(lock, self._schema)
-                if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", self._schema):
-                    await connection.execute(f'CREATE SCHEMA "{self._schema}"')
-                table, version = f"{self._schema}.migration", 0
-                if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
-                    newest = _sql(self._schema, "SELECT max(version) FROM chatkit.migration")
-                    version = await connection.fetchval(newest)
-                if version > len(MIGRATIONS):
-                    raise StoreError(f"{table} is at {version}, newer than the app: update the app")
-                record = _sql(self._schema, "INSERT INTO chatkit.migration VALUES ($1)")
-                for number, step in enumerate(MIGRATIONS[version:], version + 1):
-                    await connection.execute(_sql(self._schema, step))
-                    await connection.execute(record, number)
+            await connection.execute("BEGIN")  # what fails ends with the connection
+            limit.reschedule(asyncio.get_running_loop().time() + MIGRATION_SECONDS)
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", self._schema)
+            if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", self._schema):
+                await connection.execute(f'CREATE SCHEMA "{self._schema}"')
+            table, version = f"{self._schema}.migration", 0
+            if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
+                newest = _sql(self._schema, "SELECT max(version) FROM chatkit.migration")
+                version = await connection.fetchval(newest)
+            if version > len(MIGRATIONS):
+                raise StoreError(f"{table} is at {version}, newer than the app: update the app")
+            record = _sql(self._schema, "INSERT INTO chatkit.migration VALUES ($1)")
+            for number, step in enumerate(MIGRATIONS[version:], version + 1):
+                await connection.execute(_sql(self._schema, step))
+                await connection.execute(record, number)
+            await connection.execute("COMMIT")
         finally:
             connection.terminate()
 
@@ -226,20 +233,20 @@ class PostgresStore(Store[RequestContext]):
         """
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")
-        started, fresh = time.monotonic(), False
+        end, fresh = time.monotonic() + ANSWER_SECONDS, False
         number, rested, connection = await self._slot()
         try:
-            if connection and started - rested > IDLE_SECONDS:
+            if connection and time.monotonic() - rested > IDLE_SECONDS:
                 connection.terminate()  # what lies between may have forgotten it
             while True:
                 if connection is None or connection.is_closed():
-                    connection, fresh = await self._connect(), True
-                self._busy[connection] = started
+                    connection, fresh = await self._connect(timeout=end - time.monotonic()), True
+                self._busy[connection] = end
                 try:
                     return await connection.fetch(_sql(self._schema, statement), *values)
                 except LOST:
                     self._disconnect()  # where one is dead, all are
-                    if fresh or time.monotonic() - started > ANSWER_SECONDS:
+                    if fresh or time.monotonic() > end:
                         raise
                     connection.terminate()
                 finally:
@@ -271,20 +278,13 @@ class PostgresStore(Store[RequestContext]):
         """Cut off what gets no answer; asyncpg itself would wait as long again."""
         while True:
             await asyncio.sleep(0.2)
-            late = time.monotonic() - ANSWER_SECONDS
-            for connection in [each for each, started in self._busy.items() if started < late]:
+            for connection in [each for each, end in self._busy.items() if end < time.monotonic()]:
                 connection.terminate()
-
-    async def _write(
-        self, statement: str, context: RequestContext, *values: object
-    ) -> list[asyncpg.Record]:
-        """Return the rows of a statement whose $1 is the owner."""
-        return await self._run(statement, _owner(context), *values)
 
     async def _find(
         self, statement: str, context: RequestContext, *values: str | int | None
     ) -> list[asyncpg.Record]:
-        """Do the same with ids that a stranger may have made up: what cannot be, is not there."""
+        """Run a statement for its owner ($1); an id that cannot be stored is not there."""
         ids = (value for value in values if isinstance(value, str))
         possible = all(map(storable, ids))
         return await self._run(statement, _owner(context), *values) if possible else []
@@ -347,11 +347,12 @@ class PostgresStore(Store[RequestContext]):
         doc = dump(metadata_of(thread))
         statement = """
             INSERT INTO chatkit.thread AS old (owner, id, created, doc) VALUES ($1, $2, $3, $4)
-            ON CONFLICT (owner, id) DO UPDATE SET created = $3, doc = $4, deleted = NULL
+            ON CONFLICT (owner, id) DO UPDATE SET created = $3, doc = $4, deleted = NULL,
+                seq = CASE WHEN old.deleted IS NULL THEN old.seq ELSE excluded.seq END
             WHERE old.deleted IS NULL OR old.deleted < now() - $5 * interval '1 second'
             RETURNING true"""
         values = (thread.id, sort_time(thread.created_at), doc, TOMBSTONE_SECONDS)
-        if not await self._write(statement, context, *values):
+        if not await self._run(statement, _owner(context), *values):
             raise NotFoundError(f"The thread {thread.id!a} was deleted")
 
     async def load_threads(
@@ -386,6 +387,8 @@ class PostgresStore(Store[RequestContext]):
         self, thread_id: str, old: str | None, new: str, context: RequestContext
     ) -> bool:
         """Set a title unless it has changed from `old`; False when it has or the thread is gone."""
+        if _unstorable(old, "title"):
+            return False
         statement = """UPDATE chatkit.thread SET doc = $4 || substr(doc, length($3::text) + 1)
             WHERE owner = $1 AND id = $2 AND deleted IS NULL AND starts_with(doc, $3)
             RETURNING true"""
@@ -424,7 +427,7 @@ class PostgresStore(Store[RequestContext]):
                 FOR NO KEY UPDATE)
             INSERT INTO chatkit.item (owner, thread_id, id, doc) SELECT $1, $2, $3, $4 FROM locked
             ON CONFLICT (owner, thread_id, id) DO UPDATE SET doc = $4 RETURNING true"""
-        if not await self._write(statement, context, thread_id, item.id, doc):
+        if not await self._run(statement, _owner(context), thread_id, item.id, doc):
             raise NotFoundError(f"There is no thread {thread_id!a}")
 
     async def save_item(self, thread_id: str, item: ThreadItem, context: RequestContext) -> None:
@@ -450,20 +453,20 @@ class PostgresStore(Store[RequestContext]):
     ) -> None:
         """Note what the user thinks of items; NotFoundError unless all of them are there."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids), kind=kind)
+        # The thread's lock, since rows of several items are locked in no order of their own.
         statement = """
             WITH locked AS (
                 SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
                 FOR NO KEY UPDATE
             ), found AS (
-                SELECT item.id FROM locked, chatkit.item
-                WHERE owner = $1 AND thread_id = $2 AND id = ANY($3) FOR NO KEY UPDATE OF item
+                SELECT FROM locked WHERE cardinality($3::text[]) = (
+                    SELECT count(*) FROM chatkit.item
+                    WHERE owner = $1 AND thread_id = $2 AND id = ANY($3))
             ), noted AS (
-                UPDATE chatkit.item SET feedback = $4
-                WHERE owner = $1 AND thread_id = $2 AND id = ANY($3)
-                    AND cardinality($3) = (SELECT count(*) FROM found))
-            SELECT cardinality($3) = count(*) AS complete FROM found"""
-        rows = await self._write(statement, context, thread_id, list(set(item_ids)), kind)
-        if not rows[0]["complete"]:
+                UPDATE chatkit.item SET feedback = $4 FROM found
+                WHERE owner = $1 AND thread_id = $2 AND id = ANY($3))
+            SELECT true FROM found"""
+        if not await self._run(statement, _owner(context), thread_id, list(set(item_ids)), kind):
             raise NotFoundError(f"Not all items are there: {item_ids!a}")
 
     async def load_feedback(
@@ -495,7 +498,7 @@ class PostgresStore(Store[RequestContext]):
             SELECT $3 IS NULL OR EXISTS (SELECT FROM locked) AS found,
                 EXISTS (SELECT FROM saved) AS saved"""
         values = (attachment.id, attachment.thread_id, dump(attachment))
-        row = (await self._write(statement, context, *values))[0]
+        row = (await self._run(statement, _owner(context), *values))[0]
         if not row["found"]:
             raise NotFoundError(f"There is no thread {attachment.thread_id!a}")
         if not row["saved"]:
@@ -531,7 +534,7 @@ class PostgresStore(Store[RequestContext]):
         It keeps two turns apart, not two writes: a worker that was paused past its lease may
         still write. NotFoundError when the owner has no such thread.
         """
-        require_storable(turn_id=turn_id)
+        require_storable(thread_id=thread_id, turn_id=turn_id)
         statement = """
             WITH locked AS (
                 SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
@@ -540,7 +543,7 @@ class PostgresStore(Store[RequestContext]):
                 INSERT INTO chatkit.lease AS old (owner, thread_id, turn_id, until)
                 SELECT $1, $2, $3, clock_timestamp() + $4 * interval '1 second' FROM locked
                 ON CONFLICT (owner, thread_id) DO UPDATE SET turn_id = $3, until = excluded.until,
-                    stopping = old.stopping AND old.turn_id = $3
+                    stopping = old.stopping AND old.turn_id = $3 AND old.until > clock_timestamp()
                 WHERE old.turn_id = $3 OR old.until < clock_timestamp() RETURNING true)
             SELECT EXISTS (SELECT FROM taken) AS taken FROM locked"""
         rows = await self._find(statement, context, thread_id, turn_id, LEASE_SECONDS)
@@ -594,19 +597,17 @@ def _directed(statement: str, cursor: str, desc: bool) -> str:
 
 
 def _split(url: str) -> tuple[str, str, str]:
-    """Return the URL for the driver, the name of our schema, and the URL without its password."""
-    shown = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", url).partition("?")[0]
-    try:
+    """Return the URL for the driver, the name of our schema, and the URL without its secrets."""
+    with suppress(ValueError):  # its text may quote a part of the password
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         schema = query.pop("schema", "chatkit")
-    except ValueError:
-        raise StoreError(f"STORE_URL cannot be read, expected {FORM}") from None
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise StoreError(f"STORE_URL begins with {parts.scheme!a}, expected {FORM}")
-    if not re.fullmatch("[a-z_][a-z0-9_]{0,62}", schema):
-        raise StoreError(f"STORE_URL={shown}: its schema has to be a lower-case name")
-    return parts._replace(query=urlencode(query)).geturl(), schema, shown
+        if re.fullmatch("postgres(ql)?://([^/?#@]*@)?[^@]*", url):  # the password is in its place
+            if not re.fullmatch("[a-z_][a-z0-9_]{0,62}", schema):
+                raise StoreError("STORE_URL: its schema has to be a lower-case name")
+            shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+            return parts._replace(query=urlencode(query)).geturl(), schema, shown
+    raise StoreError(f"STORE_URL cannot be read, expected {FORM}")
 
 
 ChatStore = PostgresStore

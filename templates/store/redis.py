@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
 from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import from_json
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
@@ -76,6 +77,11 @@ def dump(model: BaseModel) -> str:
     # Pydantic refuses a lone surrogate in a value, but in a key it writes U+FFFD for it.
     if "\ufffd" in text and (field := _unstorable(model.model_dump(), "")):
         raise ValueError(f"{field} cannot be stored")
+    if len(text) > 4000 or text.count("[") + text.count("{") > 190:
+        try:  # what Pydantic writes it may not read: nested too deep, or too long a number
+            from_json(f"[{text}]")
+        except ValueError as error:
+            raise ValueError(f"{type(model).__name__} cannot be stored: {error}") from error
     return text
 
 
@@ -162,9 +168,8 @@ local function listed(token)
 end
 local function delist(token, count, threads, files)
   if call('EXISTS', threads, files) > 0 then return '' end
-  local old = call('GET', token)
-  call('DEL', token, count)
-  return old
+  call('DEL', count)
+  return call('GETDEL', token)
 end
 === load_threads: order threads places
 return page(order, threads, places)
@@ -248,6 +253,7 @@ class RedisStore(Store[RequestContext]):
         """Use a client that answers in bytes; all keys begin with `prefix`."""
         self._client: Any = client  # the driver says of every answer that it may be str or bytes
         self._prefix = prefix
+        self._closed = False
         self._free = asyncio.Semaphore(CONNECTIONS)
         self._idle: list[Any] = []  # clients of one connection each: the one last used is on top
         self._scripts: dict[str, tuple[list[str], str, str]] = {}
@@ -266,22 +272,19 @@ class RedisStore(Store[RequestContext]):
 
         Any node of a cluster will do: its mode is recognised. StoreError comes within 5 s.
         """
-        client, prefix = await _connect(url)
-        store = cls(client, prefix)
+        store = cls(*await _connect(url))
         try:
             yield store
         finally:
-            for each in [*store._idle, client]:
+            store._closed = True
+            for _ in range(CONNECTIONS):  # all of them are free when the last call has its answer
+                await store._free.acquire()
+            for each in [*store._idle, store._client]:
                 await each.aclose()
 
     async def ping(self) -> None:
-        """Raise the driver's error when the server, or a primary of the cluster, is away."""
+        """Raise the driver's error when the server is away; of a cluster, any node may answer."""
         await self._ask("ping")
-
-    async def durability(self) -> dict[str, str]:
-        """Return the server's settings `appendonly` and `appendfsync`."""
-        found = await self._ask("config_get", "append*")
-        return {name: found[name] for name in ("appendonly", "appendfsync")}
 
     # --- threads ---
 
@@ -361,14 +364,14 @@ class RedisStore(Store[RequestContext]):
         self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
     ) -> None:
         """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
+        require_storable(thread_id=thread_id, item_ids="".join(item_ids))
         await self._run("save_feedback", context, thread_id, kind, *item_ids)
 
     async def load_feedback(
         self, thread_id: str, context: RequestContext
     ) -> dict[str, FeedbackKind]:
         """Return the thumbs of a thread by item."""
-        key = f"{self._base(owner_of(context))}feedback:{thread_id}"
-        found = await self._ask("hgetall", key)
+        found = await self._ask("hgetall", f"{self._base(owner_of(context))}feedback:{thread_id}")
         return {item.decode(): kind.decode() for item, kind in found.items()}
 
     # --- attachments ---
@@ -448,6 +451,8 @@ class RedisStore(Store[RequestContext]):
         One deadline for all there is to wait for, and a connection that stays with its client:
         the driver's own deadlines would cost a sixth of the trip, its pool a tenth.
         """
+        if self._closed:
+            raise exceptions.ConnectionError("The store is closed")
         try:
             async with asyncio.timeout(SECONDS), self._free:
                 client = self._idle.pop() if self._idle else self._client.client()
@@ -492,8 +497,7 @@ class RedisStore(Store[RequestContext]):
             token = new_id("thread")
             await self._ask("sadd", *self._entry(context, token))
             answer = await self._run(name, context, thread_id, token, *args)
-            key = self._base(owner_of(context)) + "token"
-            current = await self._ask("get", key)
+            current = await self._ask("get", self._base(owner_of(context)) + "token")
             if current != token.encode():  # another was faster
                 await self._ask("srem", *self._entry(context, token))
         return answer
@@ -514,10 +518,9 @@ class RedisStore(Store[RequestContext]):
         self, adapter: TypeAdapter[T], context: RequestContext, key: str, field: str
     ) -> T:
         """Return a document, or raise NotFoundError."""
-        doc = await self._ask("hget", self._base(owner_of(context)) + key, field)
-        if doc is None:
-            raise NotFoundError(f"There is no {field!a}")
-        return adapter.validate_json(doc)
+        if doc := await self._ask("hget", self._base(owner_of(context)) + key, field):
+            return adapter.validate_json(doc)
+        raise NotFoundError(f"There is no {field!a}")
 
 
 ChatStore = RedisStore
@@ -543,8 +546,7 @@ def _page(adapter: TypeAdapter[list[T]], answer: list[Any]) -> Page[T]:
 
 def _title(title: str | None) -> str:
     """Return how the document of a thread with this title begins: it is the SDK's first field."""
-    thread = ThreadMetadata(id="", title=title, created_at=YEAR_ONE)
-    return dump(thread).partition(',"id":')[0]
+    return dump(ThreadMetadata(id="", title=title, created_at=YEAR_ONE)).partition(',"id":')[0]
 
 
 class _Single(Redis):
@@ -567,11 +569,7 @@ class _Single(Redis):
 class _Cluster(RedisCluster):
     """A cluster's client that asks again while a slot has no primary, but not after a timeout."""
 
-    ERRORS_ALLOW_RETRY = (  # type: ignore[assignment] # other errors
-        *DEAD,
-        exceptions.ClusterDownError,
-        exceptions.SlotNotCoveredError,
-    )
+    ERRORS_ALLOW_RETRY: Any = (*DEAD, exceptions.ClusterDownError, exceptions.SlotNotCoveredError)
 
     def client(self) -> Self:
         """Return this client: it keeps the connections to all nodes itself."""
@@ -607,7 +605,7 @@ async def _connect(url: str) -> tuple[Client, str]:
     log = logging.getLogger(__name__)
     if not info.get("aof_enabled"):
         log.warning("%s keeps no log of writes, a crash loses them: set `appendonly yes`", shown)
-    if str(info.get("maxmemory_policy")).startswith("allkeys"):
+    if info.get("maxmemory_policy", "noeviction") != "noeviction":
         log.warning("%s drops data when full: set `maxmemory-policy noeviction`", shown)
     return client, prefix
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
 from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import from_json
 
 from .context import RequestContext, owner_of
 
@@ -66,6 +67,11 @@ def dump(model: BaseModel) -> str:
     # Pydantic refuses a lone surrogate in a value, but in a key it writes U+FFFD for it.
     if "\ufffd" in text and (field := _unstorable(model.model_dump(), "")):
         raise ValueError(f"{field} cannot be stored")
+    if len(text) > 4000 or text.count("[") + text.count("{") > 190:
+        try:  # what Pydantic writes it may not read: nested too deep, or too long a number
+            from_json(f"[{text}]")
+        except ValueError as error:
+            raise ValueError(f"{type(model).__name__} cannot be stored: {error}") from error
     return text
 
 
@@ -288,6 +294,8 @@ class SQLiteStore(Store[RequestContext]):
         require_storable(thread_id=thread_id, item_ids="".join(item_ids))
         sql = f"""UPDATE items SET feedback = ?3
             WHERE thread = {THREAD} AND id IN (SELECT value FROM json_each(?4))"""
+        if not item_ids:
+            await self.load_thread(thread_id, context)
         least = len(set(item_ids))
         await self._change(sql, context, thread_id, kind, json.dumps(item_ids), least=least)
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from chatkit.store import NotFoundError
 
+from app.settings import Settings
 from app.store import ChatStore as Store
 from app.store import StoreError
 
@@ -27,12 +28,14 @@ async def test_the_store_works_again_as_soon_as_its_engine_does(
             answers = await asyncio.gather(
                 *(store.load_item("t", "a", ALICE) for _ in range(5)),
                 *(store.add_thread_item("t", message("b"), ALICE) for _ in range(5)),
+                store.ping(),
                 return_exceptions=True,
             )
         assert all(isinstance(each, Exception) for each in answers)
         assert not any(isinstance(each, NotFoundError | ValueError) for each in answers)
         private_engine.start()
         await store.add_thread_item("t", message("b"), ALICE)
+        await store.ping()
         assert await reading.items(store, ALICE) == ["a", "b"]
 
 
@@ -51,7 +54,16 @@ async def test_a_restart_that_nobody_saw_fails_no_call(
 
 
 @pytest.mark.parametrize(
-    "url", ["", "mongodb://:hunter2@host", "{scheme}://u:hunter2@127.0.0.1:1/x"]
+    "url",
+    [
+        "",
+        "mongodb://:hunter2@host",
+        "{scheme}://u:hunter2@127.0.0.1:1/x",
+        "{scheme}://u:hunter2@127.0.0.1:99999/x",
+        "{scheme}://a/b:hunter2@127.0.0.1:1/x",
+        "{scheme}:/u:hunter2@127.0.0.1:1/x",
+        "{scheme}:u:hunter2@127.0.0.1:1/x",
+    ],
 )
 async def test_a_start_without_the_engine_ends_with_the_setting_and_no_password(
     engine_url: str, url: str
@@ -72,3 +84,13 @@ async def test_a_wrong_password_ends_the_start_and_is_not_shown(
         async with Store.open(private_engine.url.replace(secret, "hunter2")):
             pass
     assert "hunter2" not in str(refusal.value)
+
+
+def test_a_hosting_platforms_variable_names_the_store_unless_ours_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("STORE_URL", raising=False)
+    monkeypatch.setenv({"redis": "REDIS_URL"}.get(engine.ENGINE, "DATABASE_URL"), "theirs")
+    assert Settings(_env_file=None).store_url == "theirs"
+    monkeypatch.setenv("STORE_URL", "ours")
+    assert Settings(_env_file=None).store_url == "ours"

@@ -10,6 +10,9 @@ SHUTDOWN = "tests/test_shutdown.py::test_"
 THREAD = "tests/test_threads.py::test_"
 ASSISTANT = "tests/test_assistant.py::test_"
 USERS = "tests/test_users.py::test_"
+MODELS = "tests/test_models.py::test_"
+HISTORY = "tests/test_history.py::test_"
+UPLOADS = "tests/test_uploads.py::test_"
 
 DEFECTS = [
     Defect(
@@ -178,6 +181,41 @@ DEFECTS = [
         "if contradicts(kind, claimed, name):",
         "if kind is None:",
         "tests/test_uploads.py::test_what_is_refused_leaves_nothing",
+        "app/attachments.py",
+    ),
+    Defect(
+        "what a tool answered is forgotten",
+        "return _call(item.id, name, args, str(output))",
+        'return _call(item.id, name, args, "")',
+        MODELS + "ten_turns_with_tools_reach_the_model_whole",
+        "app/history.py",
+    ),
+    Defect(
+        "a long turn loses its question",
+        "while more and not turns:",
+        "for _ in range(1):",
+        HISTORY + "the_newest_turn_begins_with_its_question_whatever_its_items",
+        "app/history.py",
+    ),
+    Defect(
+        "a thumb is thrown away",
+        "await self._store.save_feedback(thread_id, item_ids, feedback, context)",
+        "await self._store.load_thread(thread_id, context)",
+        THREAD + "a_thumb_is_stored_and_logged",
+        "app/server.py",
+    ),
+    Defect(
+        "nobody sweeps",
+        "            files.sweeping(),\n",
+        "",
+        FILE + "the_app_sweeps_by_itself",
+        "app/main.py",
+    ),
+    Defect(
+        "bytes of a file without a record stay",
+        "await self._delete_bytes(attachment_id, context)\n                raise",
+        "pass\n                raise",
+        UPLOADS + "a_file_whose_record_cannot_be_stored_leaves_nothing",
         "app/attachments.py",
     ),
 ]

@@ -22,6 +22,12 @@ DEFECTS = [
         VALUE + "a_lone_surrogate_in_a_thread_is_refused_by_name",
     ),
     Defect(
+        "what is stored cannot be read",
+        "if len(text) > 4000 or text.count",
+        "if not text and text.count",
+        VALUE + "what_is_stored_can_be_read_again",
+    ),
+    Defect(
         "an id may hold a NUL",
         'return not any(c == "\\0" or',
         "return not any(",

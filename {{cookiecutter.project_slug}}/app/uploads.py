@@ -26,13 +26,8 @@ router = APIRouter(prefix="/files")
 Caller = Annotated[RequestContext, Depends(context_of)]
 
 
-async def upload_stream(
-    request: Request, limit: int, form: int = 0
-) -> AsyncGenerator[bytes, None]:
-    """Yield a body's chunks; ApiError 413 when a header says too much, or too much comes.
-
-    `limit` is the file's, `form` what may be around it.
-    """
+async def upload_stream(request: Request, limit: int, form: int = 0) -> AsyncGenerator[bytes, None]:
+    """Yield a body's chunks; ApiError 413 past the file's `limit` and what `form` there may be."""
     declared, size = request.headers.get("content-length", "0"), 0
     if not declared.isdecimal() or int(declared[:20]) > limit + form:
         raise too_large(limit)

@@ -22,6 +22,7 @@ from .serving import message, thread_of, until
 
 pytestmark = pytest.mark.anyio
 
+
 async def test_an_image_is_shown_and_reaches_the_model(store_url: str, tmp_path: Path) -> None:
     """Uploaded, previewed at a fresh address in every answer, given to the model as a picture."""
     async with app_for(store_url, tmp_path) as (_, caller, model):

@@ -74,7 +74,6 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
     [
         ({"PORT": "eighty"}, "PORT=eighty"),
         ({"MAX_TURNS": "0"}, "MAX_TURNS=0"),
-        ({"HOST": "0.0.0.0"}, "HOST=0.0.0.0"),  # noqa: S104 - refused
         ({"ENVIRONMENT": "production"}, "STORE_URL"),
         ({"ON_DISCONNECT": "panic"}, "ON_DISCONNECT=panic"),
         ({"ALLOWED_ORIGINS": "https://a.example,*"}, "ALLOWED_ORIGINS=*"),
@@ -91,6 +90,22 @@ def test_a_wrong_setting_is_named_in_one_line(
     assert name in refusal(**settings)
 
 
+def test_a_wrong_line_of_the_env_file_is_named(refusal: Callable[..., str], tmp_path: Path) -> None:
+    """With what is wrong about its value."""
+    (tmp_path / ".env").write_text("MAX_TURNS=zero\n")
+    line = refusal()
+    assert line.startswith("MAX_TURNS=zero: ")
+    assert "valid integer" in line
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])  # noqa: S104
+def test_a_development_app_stays_on_this_machine(refusal: Callable[..., str], host: str) -> None:
+    """The line says why, and what to set."""
+    line = refusal(HOST=host)
+    assert f"HOST={host} would show a development app to the network" in line
+    assert "ENVIRONMENT=production" in line
+
+
 def test_a_wrong_store_is_named_in_one_line(refusal: Callable[..., str]) -> None:
     """The setting to change is STORE_URL."""
     line = refusal(STORE_URL="mongodb://user:hidden@127.0.0.1/chat")
@@ -103,8 +118,8 @@ def test_a_port_in_use_is_named_in_one_line(refusal: Callable[..., str], store_u
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = refusal(PORT=port, STORE_URL=store_url)
-    assert port in line
-    assert "PORT" in line
+    assert f"127.0.0.1:{port}" in line
+    assert "set another HOST or PORT" in line
 
 
 def test_an_unknown_command_names_the_known_ones(refusal: Callable[..., str]) -> None:

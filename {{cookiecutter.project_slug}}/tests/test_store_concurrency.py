@@ -271,7 +271,7 @@ async def test_several_stores_may_open_at_once(store_url: str) -> None:
             await store.ping()
             await store.save_thread(thread(), ALICE)
 
-    await asyncio.gather(*(start() for _ in range(5)))
+    await asyncio.gather(*(start() for _ in range(10)))
 
 
 async def test_the_answer_of_a_cancelled_call_reaches_nobody_else(store: Store) -> None:

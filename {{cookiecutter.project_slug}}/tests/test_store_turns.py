@@ -6,6 +6,7 @@ import pytest
 from chatkit.store import NotFoundError
 
 from app.context import RequestContext
+from app.store import LEASE_SECONDS, TOMBSTONE_SECONDS
 from app.store import ChatStore as Store
 
 from . import reading
@@ -25,6 +26,10 @@ async def conversation(store: Store) -> None:
 
 async def test_ping_answers(store: Store) -> None:
     await store.ping()
+
+
+async def test_a_lease_lasts_15_seconds_and_a_tombstone_a_day() -> None:
+    assert (LEASE_SECONDS, TOMBSTONE_SECONDS) == (15, 24 * 60 * 60)
 
 
 # --- deleted stays deleted ---
@@ -64,9 +69,11 @@ async def test_a_tombstone_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -
     await store.delete_thread("t", ALICE)
     with pytest.raises(NotFoundError):
         await store.save_thread(thread(), ALICE)
+    await store.save_thread(thread("u"), ALICE)
     await asyncio.sleep(1.1)
     await store.save_thread(thread(), ALICE)
     assert await reading.items(store, ALICE) == []
+    assert await reading.threads(store, ALICE) == ["u", "t"]  # as they were saved
 
 
 # --- titles ---
@@ -126,7 +133,7 @@ async def test_feedback_is_stored_beside_the_items(store: Store) -> None:
 
 async def test_feedback_on_a_missing_item_stores_none_of_it(store: Store) -> None:
     await store.save_feedback("t", ["a"], "negative", ALICE)
-    for thread_id, item_ids in (("t", ["a", "none"]), ("t", ["none"]), ("none", ["a"])):
+    for thread_id, item_ids in (("t", ["a", "none"]), ("t", ["none"]), ("none", [])):
         with pytest.raises(NotFoundError):
             await store.save_feedback(thread_id, item_ids, "positive", ALICE)
     assert await store.load_feedback("t", ALICE) == {"a": "negative"}

@@ -110,6 +110,24 @@ async def test_a_megabyte_comes_back_equal(store: Store) -> None:
     assert await store.load_attachment("f", ALICE) == file("f", name=big)
 
 
+def nested(depth: int) -> ThreadMetadata:
+    """Return a thread whose JSON is so many levels deep."""
+    inner: object = 1
+    for _ in range(depth - 2):
+        inner = [inner]
+    return ThreadMetadata(id="t", created_at=NOON, metadata={"deep": inner})
+
+
+async def test_what_is_stored_can_be_read_again(store: Store) -> None:
+    """Pydantic writes deeper nesting and longer numbers than it reads."""
+    await store.save_thread(nested(199), ALICE)
+    long = ThreadMetadata(id="t", created_at=NOON, metadata={"long": 10**4500})
+    for refused in (nested(200), nested(240), long):
+        with pytest.raises(ValueError, match="cannot be stored"):
+            await store.save_thread(refused, ALICE)
+    assert (await store.load_threads(9, None, "asc", ALICE)).data == [nested(199)]
+
+
 # --- copies ---
 
 
