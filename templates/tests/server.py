@@ -11,7 +11,8 @@ from app.store import ChatStore as Store
 from app.store import StoreError
 
 from . import engine, reading
-from .values import ALICE, message, thread
+from .test_store_isolation import READS, WRITES, answer, fill
+from .values import ALICE, BOB, message, thread
 
 pytestmark = pytest.mark.anyio
 
@@ -37,6 +38,27 @@ async def test_the_store_works_again_as_soon_as_its_engine_does(
         await store.add_thread_item("t", message("b"), ALICE)
         await store.ping()
         assert await reading.items(store, ALICE) == ["a", "b"]
+
+
+async def test_each_operation_is_one_round_trip(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Owner and cursor are looked up on the way; Redis takes more for who begins or ends."""
+    ask, trips = "_ask" if hasattr(Store, "_ask") else "_run", []
+    asking = getattr(store, ask)
+
+    async def counted(*args: object) -> object:
+        trips.append(args)
+        return await asking(*args)
+
+    monkeypatch.setattr(store, ask, counted)
+    for context in (BOB, ALICE):  # the first brings the scripts to the server
+        await fill(store, context, "text")
+        await store.save_thread(thread("other"), context)
+        for name, call in (READS | WRITES).items():
+            trips.clear()
+            await answer(call, store, context)
+            assert len(trips) == 1 or context == BOB, name
 
 
 async def test_a_restart_that_nobody_saw_fails_no_call(
