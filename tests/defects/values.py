@@ -23,8 +23,8 @@ DEFECTS = [
     ),
     Defect(
         "what is stored cannot be read",
-        "if len(text) > 4000 or text.count",
-        "if not text and text.count",
+        'if getattr(model, "type", "") != "assistant_message":',
+        "if not text:",
         VALUE + "what_is_stored_can_be_read_again",
     ),
     Defect(
