@@ -141,8 +141,8 @@ def main() -> None:
     options = parser.parse_args()
     plan = Plan(
         rows=options.rows or (100_000 if options.full else 10_000),
-        rounds=options.rounds or (200 if options.full else 60),
-        deletes=25 if options.full else 9,
+        rounds=options.rounds or (200 if options.full else 150),
+        deletes=25,
     )
     begun, found = time.monotonic(), machine()
     print(", ".join(f"{name}: {value}" for name, value in found.items()), end="\n\n")
