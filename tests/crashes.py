@@ -241,7 +241,7 @@ async def test_settings_of_a_development_engine_are_durable(
     """What a power cut would ask for, as the engine itself says it."""
     if ENGINE == "redis":
         async with Store.open(private_engine.url) as store:
-            found = await store._ask("config_get", "append*")
+            found = await store._ask("CONFIG GET", "append*")
         assert found.items() >= {"appendonly": "yes", "appendfsync": "always"}.items()
     else:
         names = ("fsync", "synchronous_commit", "full_page_writes")

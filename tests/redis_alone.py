@@ -59,10 +59,14 @@ async def test_an_owner_who_cannot_be_listed_gets_nothing_stored(
 ) -> None:
     """Listed first: whatever fails in between, nobody who has something is missing."""
 
-    async def fail(*_: object) -> None:
-        raise exceptions.ConnectionError
+    ask = store._ask
 
-    monkeypatch.setattr(type(store._client), "sadd", fail)
+    async def list_nobody(*command: str | int) -> object:
+        if command[0] == "SADD":
+            raise exceptions.ConnectionError
+        return await ask(*command)
+
+    monkeypatch.setattr(store, "_ask", list_nobody)
     for save in (store.save_thread(thread(), ALICE), store.save_attachment(file("f"), ALICE)):
         with pytest.raises(exceptions.ConnectionError):
             await save
@@ -148,11 +152,11 @@ async def test_a_primary_that_became_a_replica_is_looked_for_again(
     """After a failover its name may lead to the new primary: a new connection finds it."""
     async with Store.open(private_engine.url) as store:
         await store.ping()
-        before = await store._ask("client_id")
+        before = await store._ask("CLIENT", "ID")
         await store._client.execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(exceptions.ReadOnlyError):
             await store.save_thread(thread(), ALICE)
-        assert await store._ask("client_id") > before
+        assert await store._ask("CLIENT", "ID") > before
         await store._client.execute_command("REPLICAOF", "NO", "ONE")
         await store.save_thread(thread(), ALICE)
 

@@ -234,7 +234,7 @@ class PostgresStore(Store[RequestContext]):
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")
         end, fresh = time.monotonic() + ANSWER_SECONDS, False
-        number, rested, connection = await self._slot()
+        number, rested, connection = await self._slot(end)
         try:
             if connection and time.monotonic() - rested > IDLE_SECONDS:
                 connection.terminate()  # what lies between may have forgotten it
@@ -260,12 +260,13 @@ class PostgresStore(Store[RequestContext]):
             if self._closed:
                 self._disconnect()
 
-    async def _slot(self) -> Slot:
-        """Wait for a free connection, no longer than for an answer."""
-        with suppress(asyncio.QueueEmpty):
-            return self._slots.get_nowait()
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await self._slots.get()
+    async def _slot(self, end: float) -> Slot:
+        """Wait for a free connection; whoever holds one gives it back at its own `end`."""
+        slot = await self._slots.get()
+        if time.monotonic() > end:
+            self._slots.put_nowait(slot)
+            raise TimeoutError("no connection was free in time")
+        return slot
 
     def _disconnect(self) -> None:
         """End the connections that rest; their slots stay."""

@@ -75,7 +75,7 @@ DEFECTS = [
     ),
     Defect(
         "an owner is not listed",
-        'await self._ask("sadd", *self._entry(context, token))',
+        'await self._ask("SADD", *self._entry(context, token))',
         "pass",
         OWNER + "owners_names_each_owner_once",
     ),
