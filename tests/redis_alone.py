@@ -58,7 +58,6 @@ async def test_an_owner_who_cannot_be_listed_gets_nothing_stored(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Listed first: whatever fails in between, nobody who has something is missing."""
-
     ask = store._ask
 
     async def list_nobody(*command: str | int) -> object:

@@ -10,6 +10,7 @@ The list of owners is in other slots, so a step of its own: see `_save`.
 """
 
 import asyncio
+import json
 import logging
 import re
 import secrets
@@ -19,6 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha1
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -69,27 +71,25 @@ def require_storable(**ids: str | None) -> None:
 
 
 def dump(model: BaseModel) -> str:
-    """Return the JSON of a record; ValueError names the field that holds a lone surrogate."""
+    """Return the JSON of a record; ValueError names the field that would not come back equal."""
     try:
         text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
-    except ValueError as error:
+        if getattr(model, "type", "") != "assistant_message":  # which has no value of any kind
+            from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
+            plain = model.model_dump()  # for NaN it writes null, for half an emoji in a key U+FFFD
+            json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
+    except (TypeError, ValueError) as error:
         field = _unstorable(model.model_dump(), "") or type(model).__name__
-        raise ValueError(f"{field} cannot be stored") from error
-    # Pydantic refuses a lone surrogate in a value, but in a key it writes U+FFFD for it.
-    if "\ufffd" in text and (field := _unstorable(model.model_dump(), "")):
-        raise ValueError(f"{field} cannot be stored")
-    if getattr(model, "type", "") != "assistant_message":  # which has nothing that could nest
-        try:  # what Pydantic writes it may not read: nested too deep, or too long a number
-            from_json(f"[{text}]")
-        except ValueError as error:
-            raise ValueError(f"{type(model).__name__} cannot be stored: {error}") from error
+        raise ValueError(f"{field} cannot be stored: {error}") from error
     return text
 
 
 def _unstorable(value: object, path: str) -> str:
-    """Return the path of the first string below `value` that is no valid UTF-8, or ''."""
+    """Return the path of the first lone surrogate or endless number below `value`, or ''."""
     if isinstance(value, str):
         return path if any("\ud800" <= c <= "\udfff" for c in value) else ""
+    if isinstance(value, float):
+        return "" if isfinite(value) else path
     pairs = value.items() if isinstance(value, dict) else ()
     for key, inner in enumerate(value) if isinstance(value, list | tuple) else pairs:
         here = f"{path}.{key!a}" if path else str(key)

@@ -17,15 +17,21 @@ DEFECTS = [
     ),
     Defect(
         "half an emoji in a key is taken",
-        'if "\\ufffd" in text and',
-        'if "" in () and',
+        "default=str).encode()",
+        "default=str)",
         VALUE + "a_lone_surrogate_in_a_thread_is_refused_by_name",
     ),
     Defect(
         "what is stored cannot be read",
-        'if getattr(model, "type", "") != "assistant_message":',
-        "if not text:",
+        'from_json(f"[{text}]")',
+        "pass",
         VALUE + "what_is_stored_can_be_read_again",
+    ),
+    Defect(
+        "NaN is stored as null",
+        "allow_nan=False",
+        "allow_nan=True",
+        VALUE + "a_number_that_is_not_finite_is_refused_by_name",
     ),
     Defect(
         "an id may hold a NUL",

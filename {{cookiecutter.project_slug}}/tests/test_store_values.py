@@ -1,5 +1,6 @@
 """The Store's contract: what is stored comes back as it was, or is refused by name."""
 
+import math
 from typing import get_args
 
 import pytest
@@ -126,6 +127,21 @@ async def test_what_is_stored_can_be_read_again(store: Store) -> None:
         with pytest.raises(ValueError, match="cannot be stored"):
             await store.save_thread(refused, ALICE)
     assert (await store.load_threads(9, None, "asc", ALICE)).data == [nested(199)]
+
+
+@pytest.mark.parametrize("endless", [math.nan, math.inf, -math.inf])
+async def test_a_number_that_is_not_finite_is_refused_by_name(store: Store, endless: float) -> None:
+    """Pydantic would store null for it."""
+    await store.save_thread(thread(), ALICE)
+    before = await reading.export(store, ALICE)
+    refused = thread()
+    refused.metadata = {"a": [1.5, {"deep": endless}]}
+    with pytest.raises(ValueError, match=r"metadata.*deep"):
+        await store.save_thread(refused, ALICE)
+    hidden = HiddenContextItem(id="a", **BASE, content={"score": endless})
+    with pytest.raises(ValueError, match=r"content.*score"):
+        await store.add_thread_item("t", hidden, ALICE)
+    assert await reading.export(store, ALICE) == before
 
 
 # --- copies ---
