@@ -209,6 +209,9 @@ class SQLiteStore(Store[RequestContext]):
         key, now = (_owner(context), thread_id), time.time()
 
         def delete(db: sqlite3.Connection) -> None:
+            # As one range, which is faster than the foreign key's way, row by row.
+            its_keys = f"key > {THREAD} << 32 AND key < {THREAD} + 1 << 32"
+            db.execute(f"DELETE FROM items WHERE {its_keys}", key)
             if db.execute(f"DELETE FROM threads WHERE {MINE}", key).rowcount:
                 db.execute("DELETE FROM tombstones WHERE until <= ?", (now,))
                 tombstone = (*key, now + TOMBSTONE_SECONDS)
