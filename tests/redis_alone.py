@@ -29,9 +29,21 @@ async def entries(store: Store) -> list[bytes]:
 
 
 async def keys(store: Store) -> set[str]:
-    """Return the names of all keys, without the prefix."""
+    """Return the names of all keys but the schema's, without the prefix."""
     found = [key.decode() async for key in store._client.scan_iter(f"{store._prefix}:*")]
-    return {key.partition(":")[2] for key in found}
+    return {key.partition(":")[2] for key in found} - {"schema"}
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:
+    async with Store.open(store_url) as store:
+        await store.save_thread(thread(), ALICE)
+        await store._client.set(f"{store._prefix}:schema", 99)
+        before = await keys(store)
+        with pytest.raises(StoreError, match="is at 99, newer than the app: update the app"):
+            async with Store.open(store_url):
+                pass
+        assert await keys(store) == before
+        assert await store._client.get(f"{store._prefix}:schema") == b"99"
 
 
 async def test_an_owner_who_comes_and_goes_on_two_stores_is_listed_when_he_has_something(

@@ -6,7 +6,7 @@ All keys of one owner share a hash tag, so that the same code runs on a cluster:
     feedback:T, lease:T, gone:T    thumbs; the turn under way; the tombstone of a deleted thread
     files, homes                   attachments; when each came and to which thread it belongs
     token, count                   the owner's entry in the list of owners; what numbers arrivals
-The list of owners is in other slots, so a step of its own: see `_save`.
+The list of owners (see `_save`) and the number of the schema are in other slots.
 """
 
 import asyncio
@@ -119,6 +119,7 @@ THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 EARLIEST = sort_time(YEAR_ONE) - 86_400_000_000  # in the east the year 1 began a day before
+SCHEMA = 1  # of keys and documents: a step that older apps cannot read adds one
 SHARDS = 16
 CONNECTIONS = 50  # in use at once, of each process
 SECONDS = 4.5  # the longest wait for an answer
@@ -601,6 +602,10 @@ async def _connect(url: str) -> tuple[Client, str]:
         version = str(info.get("redis_version", "0"))
         if [int(number) for number in version.split(".")[:2]] < [6, 2]:
             raise ValueError(f"it is Redis {version}, and 6.2 is needed")  # noqa: TRY301
+        if not (found := await client.get(f"{prefix}:schema")):
+            await client.set(f"{prefix}:schema", SCHEMA, nx=True)
+        elif int(found) > SCHEMA:
+            raise ValueError(f"its data is at {int(found)}, newer than the app: update the app")  # noqa: TRY301
     except (*UNFIT, OSError, TypeError, ValueError) as error:
         if client:
             await client.aclose()
