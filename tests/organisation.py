@@ -63,4 +63,3 @@ async def test_an_organisation_shares_what_another_does_not_see(
                 await bob.op("threads.delete", thread_id=each)
             assert await threads(ada) == []
             assert on_disk(tmp_path) == []
-        assert served.app.state.server._kept == {}  # kept for the owner, and gone

@@ -94,7 +94,7 @@ DEFECTS = [
     ),
     Defect(
         "the error of a deleted thread is shown",
-        "if not await self._exists(turn.thread_id, context):",
+        "if not await self._store.renew_turn(turn.thread_id, turn.id, context):",
         "if False:",
         THREAD + "a_thread_that_another_worker_deletes_ends_its_answer_quietly",
         "app/server.py",
@@ -108,14 +108,21 @@ DEFECTS = [
     ),
     Defect(
         "a second stop cuts the first one's clean-up",
-        " and not self.task.cancelling():",
-        ":",
+        "(self.over or self.task.cancelling())",
+        "self.over",
         ANSWER + "a_second_stop_does_not_cut_the_clean_up_of_the_first",
         "app/streaming.py",
     ),
     Defect(
+        "a stop in the last instant keeps the lease",
+        "turn.over = True",
+        "pass",
+        ANSWER + "who_leaves_with_the_last_event_leaves_no_lease",
+        "app/server.py",
+    ),
+    Defect(
         "answers outlive the store",
-        "await asyncio.wait(late)",
+        "await asyncio.gather(*tasks, return_exceptions=True)",
         "pass",
         SHUTDOWN + "the_app_ends_its_answers_before_it_closes_the_store",
         "app/streaming.py",

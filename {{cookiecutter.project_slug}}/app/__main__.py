@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from uvicorn.supervisors import Multiprocess
 
-from . import NAME
 from .logs import set_up_logging, set_up_tracing
 from .settings import Settings
 
@@ -100,7 +99,7 @@ def serve(settings: Settings) -> int:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = listener.getsockname()[1]
     os.environ["PORT"] = str(port)  # workers read it, too: files are named by whole addresses
-    print(NAME, f"http://{host}:{port}", flush=True)
+    print(f"http://{host}:{port}", flush=True)
     config = uvicorn.Config(
         "app.__main__:app",
         factory=True,

@@ -49,6 +49,11 @@ async def check(
             raise ApiError(400, "feedback", text)
         case t.InputTranscribeReq():
             _check_audio(request.params.audio_base64, settings)
+        case t.ThreadsAddStructuredInputReq() if (
+            len(request.params.input.model_dump_json()) > settings.max_text_chars
+        ):
+            text = f"An answer has {settings.max_text_chars:,} characters at most."
+            raise ApiError(413, "message_too_long", text)
         case t.ThreadsCreateReq():
             await _check_message(request.params.input, None, context, files, settings)
         case _ if isinstance(request, InThread):

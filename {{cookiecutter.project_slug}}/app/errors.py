@@ -6,6 +6,7 @@ from chatkit.store import NotFoundError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -40,10 +41,12 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
             answer = ApiError(error.status_code, "http", str(error.detail), headers)
         case RequestValidationError():
             answer = ApiError(400, "invalid_request", "A parameter of the address is missing.")
-        case ValueError():
+        case ValueError() if not isinstance(error, ValidationError):  # of what is stored
             answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
         case _:
-            log.error("unavailable", exc_info=error, extra={"request_id": request_id})
+            facts = {"request_id": request_id, "cause": type(error).__name__}
+            quotes = isinstance(error, ValidationError)  # what the user said
+            log.error("unavailable", exc_info=None if quotes else error, extra=facts)
             answer = ApiError(
                 503, "unavailable", "The service is not available just now. Try again in a moment."
             )

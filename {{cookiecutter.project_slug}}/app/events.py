@@ -31,10 +31,8 @@ def _update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one cas
             item.content[update.content_index] = update.content.model_copy(deep=True)
         case t.AssistantMessageItem(), t.AssistantMessageContentPartDone():
             _part(item, update.content_index).text = update.content.text  # it has no annotations
-        case t.WorkflowItem(), t.WorkflowTaskAdded():
-            item.workflow.tasks.append(update.task)
-        case t.WorkflowItem(), t.WorkflowTaskUpdated():
-            item.workflow.tasks[update.task_index] = update.task
+        case t.WorkflowItem(), t.WorkflowTaskAdded() | t.WorkflowTaskUpdated():
+            item.workflow.tasks[update.task_index : update.task_index + 1] = [update.task]
         case t.WidgetItem(), t.WidgetRootUpdated():
             item.widget = update.widget.model_copy(deep=True)
         case t.WidgetItem(), t.WidgetStreamingTextValueDelta():

@@ -6,10 +6,13 @@ import openai
 from agents import (
     InputGuardrailTripwireTriggered,
     MaxTurnsExceeded,
+    ModelBehaviorError,
     ModelRefusalError,
     OutputGuardrailTripwireTriggered,
     RunContextWrapper,
     ToolErrorFormatterArgs,
+    ToolInputGuardrailTripwireTriggered,
+    ToolOutputGuardrailTripwireTriggered,
 )
 from chatkit.agents import AgentContext
 from chatkit.errors import CustomStreamError
@@ -38,7 +41,10 @@ class ActionRefusedError(Exception):
 LIMITS: dict[type[Exception], str] = {
     InputGuardrailTripwireTriggered: "That cannot be answered here.",
     OutputGuardrailTripwireTriggered: "That cannot be answered here.",
+    ToolInputGuardrailTripwireTriggered: "That cannot be done here.",
+    ToolOutputGuardrailTripwireTriggered: "That cannot be done here.",
     MaxTurnsExceeded: "The answer took too many steps. Ask for less at once.",
+    ModelRefusalError: "The model refused to answer. Ask in another way.",
     NoAnswerError: f"The model gave no answer. {RETRY}",
     TurnTimeoutError: "The answer took too long and was stopped. Ask for less at once.",
     ActionRefusedError: "That button cannot do this. Reload the page and try again.",
@@ -52,7 +58,7 @@ FAULTS: dict[type[Exception], str] = {
     openai.BadRequestError: f"The model's server refused the request. {OPERATOR}",
     openai.APIConnectionError: f"The model's server cannot be reached. {RETRY}",
     openai.APIError: f"The model's server has trouble. {RETRY}",
-    ModelRefusalError: "The model refused to answer. Ask in another way.",
+    ModelBehaviorError: f"The model broke its answer off. {RETRY}",
     Exception: f"Something went wrong on our side. {RETRY}",
 }
 """The first that fits is what the user reads."""
@@ -89,7 +95,7 @@ async def tool_failed(args: ToolErrorFormatterArgs[Chat]) -> str | None:
     """
     if args.error is None:
         return None
-    if type(args.error) is ValueError:
+    if type(args.error) in (ValueError, ModelBehaviorError):
         log.warning("tool %s refused", args.tool_name, exc_info=args.error)
         return str(args.error)
     return await _tell(args.run_context, args.tool_name, "failed", args.error)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agents import TResponseInputItem
+from agents import ToolOutputFileContent, ToolOutputImage, TResponseInputItem
 from chatkit import types as t
 from chatkit.agents import ThreadItemConverter
 from chatkit.store import Store
@@ -64,6 +64,8 @@ def size_of(item: t.ThreadItem) -> int:
             return sum(len(part.text) for part in item.content) + len(item.quoted_text or "")
         case t.AssistantMessageItem():
             return sum(len(part.text) for part in item.content)
+        case t.GeneratedImageItem():
+            return 0  # the model is told of it in one sentence
         case _:
             return len(item.model_dump_json())
 
@@ -75,7 +77,9 @@ def _pending(item: t.ThreadItem) -> bool:
 
 def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
     """Return what a hidden item keeps of a server tool's call."""
-    return {"type": "tool_call", "name": name, "arguments": arguments, "output": _cut(str(output))}
+    media = isinstance(output, ToolOutputImage | ToolOutputFileContent)
+    text = "(a file, shown to you at that time)" if media else _cut(str(output))
+    return {"type": "tool_call", "name": name, "arguments": arguments, "output": text}
 
 
 def _cut(text: str) -> str:
@@ -96,7 +100,7 @@ class Converter(ThreadItemConverter):
         """Return the model's input for these items, oldest first."""
         users = (item for item in items if isinstance(item, t.UserMessageItem))
         ids = [attachment.id for item in users for attachment in item.attachments]
-        self._sent = set(ids[-self._files :])
+        self._sent = set(ids[::-1][: self._files])
         return [_plain(item) for item in await self.to_agent_input(items)]
 
     async def user_message_to_input(

@@ -22,7 +22,7 @@ from .streaming import Turn, Turns
 
 log = logging.getLogger("app.request")
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
-PROBES = ("/healthz", "/readyz")
+PROBES = ("/healthz", "/readyz", "/metrics")
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -95,7 +95,8 @@ class Metrics:
 
     def _turn_ended(self, turn: Turn) -> None:
         self.turns.labels(turn.outcome).inc()
-        self.first_event.observe(turn.first_event_seconds or 0.0)
+        if turn.first_event_seconds is not None:  # what was refused has none
+            self.first_event.observe(turn.first_event_seconds)
 
 
 class Requests:
@@ -160,5 +161,5 @@ class Requests:
         if "app" in scope and (metrics := getattr(scope["app"].state, "metrics", None)):
             name = path.split("/")[1] if "endpoint" in scope else ""  # each name takes memory
             metrics.requests.labels(op or name, status).inc()
-        quiet = path in (*PROBES, "/metrics")
+        quiet = path in PROBES
         log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)

@@ -51,7 +51,8 @@ class OfflineModel(Model):
     ) -> Iterator[dict[str, Any]]:
         """Say what a model's server says: an item begins, grows and ends, then the response."""
         said = [_text(item) for item in items if item.get("role") == "user"] or [""]
-        calls = [c for word, c in DEMO.items() if word in said[-1].lower() or choice == c[0]]
+        words = re.findall(r"\w+", said[-1].lower())
+        calls = [call for word, call in DEMO.items() if word in words or choice == call[0]]
         item: dict[str, Any] = {"id": f"msg_{uuid.uuid4().hex}", "status": "completed"}
         if items[-1].get("type") != "function_call_output" and calls and calls[0][0] in tools:
             item |= {"type": "function_call", "call_id": item["id"]}

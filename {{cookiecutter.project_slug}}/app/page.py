@@ -81,7 +81,7 @@ async def config(request: Request, response: Response) -> dict[str, Any]:
         "maxFiles": settings.max_attachments,
         "maxFileBytes": settings.max_file_bytes,
         "accept": {kind: EXTENSIONS.get(kind, []) for kind in settings.file_types},
-        "models": settings.allowed_models,
+        "models": sorted(settings.allowed_models, key=lambda name: name != settings.model),
         "tools": settings.allowed_tools,
         "dictation": bool(settings.transcribe_model),
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from copy import copy
 from datetime import UTC, datetime
 
@@ -80,8 +81,9 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
-        for item in filter(has_content, unfinished.values()):
-            yield t.ThreadItemDoneEvent(item=item)
+        for item in unfinished.values():
+            empty = t.ThreadItemRemovedEvent(item_id=item.id)
+            yield t.ThreadItemDoneEvent(item=item) if has_content(item) else empty
         if isinstance(error, InputGuardrailTripwireTriggered):
             yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
         raise explain(error, request_id_of(context), thread.id) from error
@@ -173,10 +175,13 @@ class ToolMemory(RunHooks[Chat]):
     ) -> None:
         """Store a call and its output where it happened in the thread."""
         chat = context.context
-        if chat.client_tool_call or not isinstance(context, ToolContext):
+        page = chat.client_tool_call
+        if not isinstance(context, ToolContext) or (page and page.name == context.tool_name):
             return  # the page's own call is an item of its own
         memory = tool_memory(context.tool_name, context.tool_arguments, result)
-        await chat.stream(t.ThreadItemDoneEvent(item=_hidden(chat, memory)))
+        item, caller = _hidden(chat, memory), chat.request_context
+        with suppress(NotFoundError):  # the thread was deleted meanwhile
+            await chat.store.add_thread_item(chat.thread.id, item, caller)
 
 
 def _hidden(chat: Chat, content: dict[str, str]) -> t.HiddenContextItem:

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -48,6 +50,10 @@ class Kept:
     """Whether the stop has been written down."""
 
 
+KEPT: ContextVar[Kept] = ContextVar("kept")
+"""Each turn is a task of its own, and so has its own."""
+
+
 class AppServer(ChatKitServer[RequestContext]):
     """Checks a request, runs its turn under the thread's lease, and loses nothing of it."""
 
@@ -63,7 +69,6 @@ class AppServer(ChatKitServer[RequestContext]):
         super().__init__(store, files)
         self._store, self._files, self._agent, self._settings = store, files, agent, settings
         self._limits = limits
-        self._kept: dict[tuple[str, str], Kept] = {}
         self.turns = Turns(
             lambda turn: store.renew_turn(turn.thread_id, turn.id, context_for(turn.user)),
             on_disconnect=settings.on_disconnect,
@@ -111,6 +116,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self, request: StreamingRequest, context: RequestContext, turn: Turn
     ) -> AsyncGenerator[bytes, None]:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
+        KEPT.set(Kept())
         try:
             if not isinstance(request, t.ThreadsCreateReq):
                 await self._claim(turn, request.params.thread_id, context)
@@ -121,7 +127,7 @@ class AppServer(ChatKitServer[RequestContext]):
                     created = self._frame(event)  # goes out when its first message is stored
                     continue
                 if isinstance(event, t.ErrorEvent):
-                    if not await self._exists(turn.thread_id, context):
+                    if not await self._store.renew_turn(turn.thread_id, turn.id, context):
                         return  # deleted meanwhile: there is nobody to tell
                     known = event.code != ErrorCode.STREAM_ERROR
                     frame = self._frame(event if known else unavailable(request_id_of(context)))
@@ -138,13 +144,12 @@ class AppServer(ChatKitServer[RequestContext]):
             raise
         finally:
             if turn.thread_id:
-                self._kept.pop((turn.user, turn.thread_id), None)
+                turn.over = True  # a stop would only keep the lease
                 await self._store.release_turn(turn.thread_id, turn.id, context)
 
     async def _mark_stopped(self, turn: Turn, context: RequestContext) -> None:
         """Write a stop down that came before the SDK began to watch for it."""
-        kept = self._kept.get((turn.user, turn.thread_id))
-        if kept and not kept.marked:
+        if turn.thread_id and not KEPT.get().marked:
             thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
             await self.handle_stream_cancelled(thread, [], context)
 
@@ -161,16 +166,6 @@ class AppServer(ChatKitServer[RequestContext]):
             await self._store.release_turn(thread_id, turn.id, context)
             raise
         turn.thread_id = thread_id
-        self._kept[turn.user, thread_id] = Kept()
-
-    async def _exists(self, thread_id: str, context: RequestContext) -> bool:
-        try:
-            await self._store.load_thread(thread_id, context)
-        except NotFoundError:
-            return False
-        except Exception:
-            log.exception("store unavailable")
-        return True
 
     def _frame(self, event: t.ThreadStreamEvent) -> bytes:
         return b"data: " + self._serialize(event) + b"\n\n"
@@ -188,7 +183,6 @@ class AppServer(ChatKitServer[RequestContext]):
             if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
                 yield renamed(thread, title)
         owner = owner_of(context)
-        kept = self._kept.setdefault((owner, thread.id), Kept())
         async for event in run(
             self._agent,
             self._store,
@@ -199,7 +193,7 @@ class AppServer(ChatKitServer[RequestContext]):
             self._files,
             lambda tokens: self._limits.spend_tokens(owner, tokens),
         ):
-            keep(kept.items, event)
+            keep(KEPT.get().items, event)
             yield event
         if title and input_user_message and self._settings.title_model:
             better = await title_by_model(self._agent, input_user_message, self._settings)
@@ -216,18 +210,13 @@ class AppServer(ChatKitServer[RequestContext]):
         The SDK would drop widgets and workflows, and would put a partial text over a full one
         whose write had just begun: an item that was done is stored again as it was.
         """
-        kept = self._kept.setdefault((owner_of(context), thread.id), Kept())
+        kept = KEPT.get()
         kept.marked = True
         pending = {item.id: kept.items.get(item.id, item) for item in pending_items}
-        for item in filter(has_content, pending.values()):
-            try:
+        with suppress(NotFoundError):  # the thread was deleted meanwhile
+            for item in filter(has_content, pending.values()):
                 await self._store.add_thread_item(thread.id, item, context)
-            except NotFoundError:
-                return  # the thread was deleted meanwhile
-        try:
             await super().handle_stream_cancelled(thread, [], context)
-        except NotFoundError:
-            return
 
     # --- what else the protocol offers ---
 
@@ -239,10 +228,9 @@ class AppServer(ChatKitServer[RequestContext]):
         context: RequestContext,
     ) -> AsyncIterator[t.ThreadStreamEvent]:
         """Run the handler that `assistant.ACTIONS` names for the action's type."""
-        kept = self._kept.setdefault((owner_of(context), thread.id), Kept())
         try:
             async for event in ACTIONS[action.type](thread, action, sender, context):
-                keep(kept.items, event)
+                keep(KEPT.get().items, event)
                 yield event
         except ValueError as error:  # the page sent what the handler cannot take
             refused = ActionRefusedError(action.type)
@@ -281,7 +269,7 @@ def parse(body: bytes) -> t.ChatKitReq:
         return REQUEST.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        if first["type"] == "union_tag_invalid":
+        if first["type"] == "union_tag_invalid" and not first["loc"]:
             raise ApiError(404, "unknown_operation", "There is no such operation.") from error
         place = ".".join(map(str, first["loc"][1:]))
         text = f"The request is not valid: {place or 'body'}: {first['msg']}."

@@ -37,7 +37,7 @@ class Turn:
         self._ready: list[bytes] = []  # unbounded: a turn's size is its bound
         self._error: Exception | None = None
         self._news = asyncio.Event()
-        self._left = False
+        self._left = self.over = False
         self.task: asyncio.Task[None] | None = None
 
     async def drive(self, answer: AsyncGenerator[bytes, None]) -> None:
@@ -67,7 +67,7 @@ class Turn:
 
     def stop(self) -> None:
         """Cancel the answer, once: a second cancel would cut its clean-up short."""
-        if self.task is not None and self.running and not self.task.cancelling():
+        if self.task and self.running and not (self.over or self.task.cancelling()):
             self.outcome = "stopped"
             self.task.cancel()
 
@@ -82,11 +82,13 @@ class Turn:
 
         Raises:
             Exception: what the answer raised before its first event.
-            ApiError: 404 when it ended without any event.
+            ApiError: 409 when it was stopped before its first event, 404 when it has none.
         """
         await self._news.wait()
         if self._error is not None:
             raise self._error
+        if not self._ready and self.outcome == "stopped":
+            raise ApiError(409, "stopped", "The answer was stopped before it began.")
         if not self._ready:
             raise ApiError(404, "not_found", "There is no such thread, message or file.")
 
@@ -188,11 +190,10 @@ class Turns:
         """Let the answers end, `grace` seconds at the most, then stop them and wait for that."""
         self._closing = True
         if tasks := [turn.task for turn in self._running.values() if turn.task]:
-            _, late = await asyncio.wait(tasks, timeout=0 if self.grace_over else grace)
+            await asyncio.wait(tasks, timeout=0 if self.grace_over else grace)
             for turn in list(self._running.values()):
                 turn.stop()
-            if late:
-                await asyncio.wait(late)
+            await asyncio.gather(*tasks, return_exceptions=True)
         if self._renewer is not None:
             self._renewer.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -38,13 +38,20 @@ class Pause:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A step of the script: the first words of a response, which is then broken off."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Raw:
     """A step of the script: an item of a response, as it is."""
 
     item: dict[str, Any]
 
 
-Step = str | Call | Fault | Pause | Raw
+Step = str | Call | Cut | Fault | Pause | Raw
 
 
 @dataclass
@@ -147,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
             return  # the app stopped reading
 
 
-def words(step: str | Pause) -> Iterator[str]:
+def words(step: str | Cut | Pause) -> Iterator[str]:
     """Yield a text word by word."""
     text = step if isinstance(step, str) else step.text
     for index, word in enumerate(text.split(" ")):
@@ -214,7 +221,7 @@ def response_events(step: Step, call_id: str) -> Iterator[dict[str, Any]]:
         yield event("output_item.added", output_index=0, item=item)
         yield event("content_part.added", part=part, **place)
         text = ""
-        for word in words(step if isinstance(step, str | Pause) else ""):
+        for word in words(step if isinstance(step, str | Cut | Pause) else ""):
             text += word
             yield event("output_text.delta", delta=word, logprobs=[], **place)
         yield event("output_text.done", text=text, logprobs=[], **place)
@@ -224,7 +231,9 @@ def response_events(step: Step, call_id: str) -> Iterator[dict[str, Any]]:
     usage |= {"input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}}
     usage |= {"output_tokens_details": {"reasoning_tokens": 0}}
     done = {**head, "status": "completed", "output": [item], "usage": usage}
-    yield event("completed", response=done)
+    if isinstance(step, Cut):
+        done |= {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    yield event("incomplete" if isinstance(step, Cut) else "completed", response=done)
 
 
 def wrong_chat(messages: list[dict[str, Any]]) -> str | None:

@@ -1,49 +1,21 @@
-"""The assistant over HTTP: its tool, its widget, its actions, and what it does when they fail."""
+"""The assistant over HTTP: its tool, its widget, its actions, and what is kept of them."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import RunContextWrapper, function_tool
-from agents.models.interface import Model
-from agents.testing import ScriptedModel, assistant_message, function_call
-from chatkit.agents import AgentContext
+from agents import function_tool
+from agents.testing import ScriptedModel, assistant_message
 from chatkit.types import CustomTask, Workflow
 
-from app import assistant
 from app.clock import clock
-from app.context import RequestContext
-from app.offline import OfflineModel
 
-from .serving import Caller, message, serving, settings_for, text_of, thread_of
+from .serving import Caller, message, text_of, thread_of
+from .talking import Chat, calls, talking, tools
 
 pytestmark = pytest.mark.anyio
-Chat = RunContextWrapper[AgentContext[RequestContext]]
-
-
-@asynccontextmanager
-async def talking(
-    store_url: str, folder: Path, model: Model | None = None, **changes: Any
-) -> AsyncIterator[Caller]:
-    """Serve the app and return a browser."""
-    settings = settings_for(store_url, folder, **changes)
-    async with serving(settings, model or OfflineModel(0)) as app, app.caller() as caller:
-        yield caller
-
-
-def tools(monkeypatch: pytest.MonkeyPatch, *these: Any) -> None:
-    """Give the assistant other tools."""
-    monkeypatch.setattr(assistant, "TOOLS", list(these))
-
-
-def calls(name: str, *texts: str) -> ScriptedModel:
-    """Return a model that calls a tool, then says each text in a turn of its own."""
-    call = function_call(name, {}, call_id="call_1", item_id="fc_1")
-    return ScriptedModel([[call], *[[assistant_message(text)] for text in texts]])
 
 
 async def test_the_offline_model_proves_what_it_was_given(store_url: str, tmp_path: Path) -> None:
@@ -109,79 +81,6 @@ async def test_an_unknown_action_is_refused(store_url: str, tmp_path: Path, kind
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_action")
 
 
-async def test_a_tool_that_raises_ends_with_a_sentence(
-    store_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """The user reads that it failed and the request's id, never the cause; the log has it."""
-
-    @function_tool
-    async def broken(ctx: Chat) -> str:
-        """Fail."""
-        raise RuntimeError("password=hunter2")
-
-    tools(monkeypatch, broken)
-    model = calls("broken", "Sorry.", "Yes?")
-    async with talking(store_url, tmp_path, model) as caller:
-        events = await caller.say("go")
-        assert text_of(await caller.say("on", thread_of(events))) == "Yes?"
-    notice = next(event for event in events if event["type"] == "notice")
-    assert notice["message"].startswith("The tool broken failed. (request ")
-    assert text_of(events) == "Sorry."
-    assert "hunter2" not in str(events) + str([call.input for call in model.calls])
-    assert "hunter2" in caplog.text
-
-
-@pytest.mark.parametrize("kind", ["async", "thread"])
-async def test_a_tool_that_hangs_ends_with_a_sentence(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """After TOOL_SECONDS the model goes on without it, whichever way the tool is written."""
-    release = asyncio.Event()
-
-    @function_tool(name_override="slow")
-    async def slow_async(ctx: Chat) -> None:
-        """Hang."""
-        await release.wait()
-
-    @function_tool(name_override="slow")
-    def slow_thread(ctx: Chat) -> None:
-        """Hang."""
-        time.sleep(0.4)
-
-    tools(monkeypatch, slow_async if kind == "async" else slow_thread)
-    async with talking(store_url, tmp_path, calls("slow", "Sorry."), tool_seconds=0.1) as caller:
-        events = await caller.say("go")
-    notice = next(event for event in events if event["type"] == "notice")
-    assert notice["message"].startswith("The tool slow took too long.")
-    assert text_of(events) == "Sorry."
-
-
-async def test_a_wrong_argument_goes_back_to_the_model(
-    store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A ValueError's text is the model's to act on: no notice; the log says where it came from."""
-    call = function_call("current_time", {"zone": "Mars"}, call_id="c", item_id="f")
-    model = ScriptedModel([[call], [assistant_message("There is no clock on Mars.")]])
-    async with talking(store_url, tmp_path, model) as caller:
-        events = await caller.say("go")
-    assert not [event for event in events if event["type"] == "notice"]
-    assert model.last_call
-    assert "There is no time zone 'Mars'." in str(model.last_call.input[-1])
-    (record,) = [record for record in caplog.records if record.name == "app.failures"]
-    assert (record.levelname, record.message) == ("WARNING", "tool current_time refused")
-
-
-async def test_a_tool_that_does_not_exist_is_the_models_mistake(
-    store_url: str, tmp_path: Path
-) -> None:
-    """The model is told, and answers."""
-    async with talking(store_url, tmp_path, calls("imagined", "I cannot.")) as caller:
-        assert text_of(await caller.say("go")) == "I cannot."
-
-
 async def test_the_users_language_reaches_the_instructions(store_url: str, tmp_path: Path) -> None:
     """As the browser's Accept-Language says; what is no language is no instruction either."""
     model = ScriptedModel([[assistant_message("Bonjour")], [assistant_message("Hello")]])
@@ -223,14 +122,14 @@ async def test_a_quote_reaches_the_model_also_in_later_turns(
     assert [str(call.input).count("the mitochondrion") for call in model.calls] == [1, 1]
 
 
-async def stopped_at(caller: Caller, kind: str) -> list[dict[str, Any]]:
-    """Press Stop when an update of this kind was seen; return what is stored then."""
+async def stopped_at(caller: Caller, kind: str, text: str = "") -> list[dict[str, Any]]:
+    """Press Stop when an update of this kind, with this text, was seen; return what is stored."""
     operation, params = message("go")
     async with caller.events(operation, **params) as events:
         async for event in events:
             if event["type"] == "thread.created":
                 thread = event["thread"]["id"]
-            if event.get("update", {}).get("type") == kind:
+            if event.get("update", {}).get("type") == kind and text in str(event):
                 break
     for _ in range(100):
         items = await caller.items(thread)
@@ -270,14 +169,15 @@ async def test_a_workflow_is_kept_with_the_steps_it_had_when_the_user_stopped(
 
     @function_tool
     async def working(ctx: Chat) -> None:
-        """Do two steps, then hang."""
+        """Do three steps, then hang."""
         await ctx.context.start_workflow(Workflow(type="custom", tasks=[CustomTask(title="one")]))
+        await ctx.context.add_workflow_task(CustomTask(title="two"))  # before the first is read
         await asyncio.sleep(0.05)
-        await ctx.context.add_workflow_task(CustomTask(title="two"))
+        await ctx.context.add_workflow_task(CustomTask(title="three"))
         await asyncio.Event().wait()
 
     tools(monkeypatch, working)
     async with talking(store_url, tmp_path, calls("working")) as caller:
-        items = await stopped_at(caller, "workflow.task.added")
+        items = await stopped_at(caller, "workflow.task.added", "three")
     assert [item["type"] for item in items] == ["user_message", "workflow"]
-    assert [task["title"] for task in items[1]["workflow"]["tasks"]] == ["one", "two"]
+    assert [task["title"] for task in items[1]["workflow"]["tasks"]] == ["one", "two", "three"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import ToolOutputImage
 from agents.models.chatcmpl_converter import Converter as ChatCompletions
 from chatkit.types import (
     Annotation,
@@ -37,7 +38,7 @@ from chatkit.types import (
 from chatkit.widgets import DynamicWidgetRoot
 
 from app.context import RequestContext
-from app.history import REMEMBERED_CHARS, Converter, load_history, tool_memory
+from app.history import REMEMBERED_CHARS, Converter, load_history, size_of, tool_memory
 from app.store import ChatStore as Store
 
 from .model_server import wrong_chat, wrong_input
@@ -204,6 +205,15 @@ async def test_new_files_are_sent_and_old_or_broken_ones_described() -> None:
     assert items[0]["content"] == "question\n(file '1.png', image/png)"
     assert items[1]["content"] == "question\n(file '2.png', image/png, which cannot be read)"
     assert items[2]["content"][1]["image_url"] == "data:,x"
+    assert "data:" not in str(await Converter(ANN, content_part, 0).convert([file(1), file(3)]))
+
+
+def test_an_image_takes_no_room_of_the_history() -> None:
+    """The model is told in a sentence that there was one, however long its address is."""
+    image = GeneratedImage(id="i", url="data:image/png;base64," + "A" * 100_000)
+    assert size_of(GeneratedImageItem(**base("i"), image=image)) == 0
+    output = ToolOutputImage(image_url=image.url)
+    assert len(tool_memory("camera", "{}", output)["output"]) < 100
 
 
 def test_a_long_output_is_remembered_cut() -> None:

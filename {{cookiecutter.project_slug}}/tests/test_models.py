@@ -10,7 +10,7 @@ import pytest
 from app.model import make_model
 from app.offline import OfflineModel
 
-from .model_server import KEY, Call, Fault, ModelServer, Pause, model_server
+from .model_server import KEY, Call, Cut, Fault, ModelServer, Pause, model_server
 from .sending import PDF, picture, sent
 from .serving import serving, settings_for, text_of, thread_of
 
@@ -127,6 +127,7 @@ FAULTS: list[tuple[str, dict[str, Any], list[Any], str]] = [
     ("nothing by the one API", {}, [""], "gave no answer"),
     ("nothing by the other", {}, [""], "gave no answer"),
     ("endless calls", {"max_turns": 2}, [ASK_TIME] * 9, "too many steps"),
+    ("a cut answer", {}, [Cut("first words")], "broke its answer off"),
 ]
 
 
@@ -169,6 +170,20 @@ async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Pa
     assert [item["type"] for item in items] == ["user_message", "assistant_message"]
     assert items[1]["content"][0]["text"] == "first words"
     assert {"role": "assistant", "content": "first words"} in given(server)
+
+
+async def test_a_message_that_never_had_a_word_is_taken_off_the_page(
+    store_url: str, tmp_path: Path
+) -> None:
+    """Else an empty one stays there until a reload."""
+    with model_server(Pause("", 3)) as server:
+        slow = settings(store_url, tmp_path, server, turn_seconds=0.3)
+        async with serving(slow) as app, app.caller() as caller:
+            events = await caller.say("go")
+            items = await caller.items(thread_of(events))
+    (added,) = [e["item"]["id"] for e in events if e["type"] == "thread.item.added"]
+    assert {"type": "thread.item.removed", "item_id": added} in events
+    assert [item["type"] for item in items] == ["user_message"]
 
 
 async def test_dictation_without_a_models_server_is_refused(store_url: str, tmp_path: Path) -> None:

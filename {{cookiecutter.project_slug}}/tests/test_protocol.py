@@ -17,6 +17,11 @@ WRONG: list[tuple[str, Any, int]] = [
     ("no JSON", b"{", 400),
     ("no operation", {}, 400),
     ("a list", [], 400),
+    (
+        "an unknown part",
+        {"type": "threads.create", "params": {"input": {"content": [{"type": "input_smell"}]}}},
+        400,
+    ),
     ("an unknown operation", {"type": "threads.explode", "params": {}}, 404),
     ("no parameters", {"type": "threads.get_by_id"}, 400),
     ("deep nesting", b'{"type": "threads.list", "params": ' + b"[" * 5000, 400),
@@ -224,10 +229,14 @@ async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
     settings = settings_for(store_url, tmp_path, metrics_token="m" * 32)
     async with serving(settings, Words(3)) as served, served.caller() as caller:
         await caller.say("hello")
+        retry = await caller.op("threads.retry_after_item", thread_id="thr_x", item_id="y")
+        assert retry.status_code == 404  # refused, so nobody waited for its first event
         assert (await caller.get("/metrics")).status_code == 401
         assert (await caller.get("/made/up")).status_code == 404
-        answer = await caller.get("/metrics", headers={"Authorization": "Bearer " + "m" * 32})
+        pod = {"Authorization": "Bearer " + "m" * 32, "Host": "10.1.2.3"}  # as Prometheus asks
+        answer = await caller.get("/metrics", headers=pod)
         assert 'chat_turns_total{outcome="done"} 1.0' in answer.text
+        assert "chat_first_event_seconds_count 1.0" in answer.text
         assert "made" not in answer.text  # every name that is counted takes memory for good
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from chatkit.types import LockedStatus
+from pydantic import TypeAdapter
 
 from app.context import context_for
 from app.store import ChatStore
@@ -46,6 +47,29 @@ async def test_a_thread_that_another_worker_deletes_ends_its_answer_quietly(
                 seen = [event["type"] async for event in events]
             assert "error" not in seen
             assert (await caller.op("threads.list")).json()["data"] == []
+
+
+async def test_an_item_that_cannot_be_read_is_the_servers_fault(
+    store_url: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Written by a newer app, perhaps: a 503, and the log says why without quoting it."""
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("hello"))
+
+            async def unreadable(*_: object, **__: object) -> None:
+                TypeAdapter(int).validate_json('"what was said"')
+
+            monkeypatch.setattr(served.app.state.store, "load_thread_items", unreadable)
+            answer = await caller.op("items.list", thread_id=thread_id)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert [vars(r)["cause"] for r in caplog.records if r.message == "unavailable"] == [
+        "ValidationError"
+    ]
+    assert "what was said" not in caplog.text
 
 
 async def test_a_title_changed_during_an_answer_stays(store_url: str, tmp_path: Path) -> None:

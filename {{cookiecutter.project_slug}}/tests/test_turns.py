@@ -118,6 +118,53 @@ async def test_the_first_message_of_a_thread_outlives_an_early_stop(
             assert (await caller.items(thread_id))[0]["type"] == "user_message"
 
 
+async def test_who_leaves_with_the_last_event_leaves_no_lease(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was whole, so there is nothing to stop, and the next message is taken."""
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        store = served.app.state.store
+        release, releasing = store.release_turn, asyncio.Event()
+
+        async def slowly(*arguments: Any) -> None:
+            releasing.set()
+            await asyncio.sleep(0.2)
+            await release(*arguments)
+
+        monkeypatch.setattr(store, "release_turn", slowly)
+        async with served.caller() as caller:
+            kind, params = message("hello")
+            async with caller.events(kind, **params) as events:
+                thread_id = thread_of([await anext(events)])
+                await releasing.wait()
+            assert text_of(await caller.say("and?", thread_id)) == "w0 w1 w2"
+
+
+async def test_a_stop_before_the_first_event_is_said(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread is there, so it is no 404."""
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("hello"))
+            claim, claimed = served.app.state.store.claim_turn, asyncio.Event()
+
+            async def slow(*arguments: Any) -> bool:
+                granted: bool = await claim(*arguments)
+                claimed.set()
+                await asyncio.sleep(5)
+                return granted
+
+            monkeypatch.setattr(served.app.state.store, "claim_turn", slow)
+            kind, params = message("again", thread_id)
+            asking = asyncio.create_task(caller.op(kind, **params))
+            await claimed.wait()
+            (turn,) = served.app.state.server.turns._running.values()
+            turn.stop()
+            answer = await asking
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stopped")
+
+
 async def test_a_fault_after_the_first_event_is_told_and_logged(
     store_url: str,
     tmp_path: Path,

@@ -34,19 +34,25 @@ export const PROMPTS = [
 /**
  * What the agent may ask of the browser: the client tools of `app/assistant.py`, by their names.
  *
- * @type {Record<string, (params: Record<string, unknown>) => Record<string, unknown>>}
+ * @typedef {Record<string, unknown>} Values
+ * @type {Record<string, (params: Values) => Values | Promise<Values>>}
  */
 const CLIENT_TOOLS = {
   get_time_zone: () => ({ time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone }),
 };
 
 /**
- * Answer the agent; an unknown tool is an answer too, so that the turn goes on.
+ * Answer the agent; an unknown tool or a failed one is an answer too, so that the turn goes on.
  *
  * @type {NonNullable<import("@openai/chatkit").ChatKitOptions["onClientTool"]>}
  */
-export const runClientTool = ({ name, params }) =>
-  CLIENT_TOOLS[name]?.(params) ?? { error: `This page has no tool ${name}.` };
+export const runClientTool = async ({ name, params }) => {
+  try {
+    return (await CLIENT_TOOLS[name]?.(params)) ?? { error: `This page has no tool ${name}.` };
+  } catch (error) {
+    return { error: String(error) };
+  }
+};
 
 // ---- ChatKit's protocol: who asks, in which language, under which id ----
 
@@ -129,7 +135,7 @@ export async function call(type, params, signal) {
 
 /** The open thread stands in the address: a reload, a bookmark and a second tab find it. */
 export const openThread = {
-  get: () => decodeURIComponent(location.hash.slice(1)) || null,
+  get: () => new URLSearchParams(`id=${location.hash.slice(1)}`).get("id") || null,
   set(/** @type {string | null} */ id) {
     const here = location.pathname + location.search;
     history.replaceState(null, "", id ? `#${encodeURIComponent(id)}` : here);
@@ -170,7 +176,6 @@ function options(threadId) {
           ? { type: "direct", uploadUrl: address("files") }
           : { type: "two_phase" },
     },
-    locale: /** @type {Options["locale"]} */ (navigator.language), // unknown ones become English
     theme: { colorScheme: dark.matches ? "dark" : "light" },
     frameTitle: document.title,
     initialThread: threadId,

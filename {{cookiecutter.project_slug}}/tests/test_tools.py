@@ -1,0 +1,180 @@
+"""Tools over HTTP: those that fail, and what the next turns know of those that ran."""
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from agents import (
+    ToolGuardrailFunctionOutput,
+    ToolInputGuardrailData,
+    function_tool,
+    tool_input_guardrail,
+)
+from agents.testing import ScriptedModel, assistant_message, function_call
+from chatkit.agents import ClientToolCall
+from chatkit.types import ProgressUpdateEvent
+
+from .serving import text_of, thread_of
+from .talking import Chat, calls, talking, tools
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_tool_that_raises_ends_with_a_sentence(
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The user reads that it failed and the request's id, never the cause; the log has it."""
+
+    @function_tool
+    async def broken(ctx: Chat) -> str:
+        """Fail."""
+        raise RuntimeError("password=hunter2")
+
+    tools(monkeypatch, broken)
+    model = calls("broken", "Sorry.", "Yes?")
+    async with talking(store_url, tmp_path, model) as caller:
+        events = await caller.say("go")
+        assert text_of(await caller.say("on", thread_of(events))) == "Yes?"
+    notice = next(event for event in events if event["type"] == "notice")
+    assert notice["message"].startswith("The tool broken failed. (request ")
+    assert text_of(events) == "Sorry."
+    assert "hunter2" not in str(events) + str([call.input for call in model.calls])
+    assert "hunter2" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_a_tool_that_hangs_ends_with_a_sentence(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """After TOOL_SECONDS the model goes on without it, whichever way the tool is written."""
+    release = asyncio.Event()
+
+    @function_tool(name_override="slow")
+    async def slow_async(ctx: Chat) -> None:
+        """Hang."""
+        await release.wait()
+
+    @function_tool(name_override="slow")
+    def slow_thread(ctx: Chat) -> None:
+        """Hang."""
+        time.sleep(0.4)
+
+    tools(monkeypatch, slow_async if kind == "async" else slow_thread)
+    async with talking(store_url, tmp_path, calls("slow", "Sorry."), tool_seconds=0.1) as caller:
+        events = await caller.say("go")
+    notice = next(event for event in events if event["type"] == "notice")
+    assert notice["message"].startswith("The tool slow took too long.")
+    assert text_of(events) == "Sorry."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [({"zone": "Mars"}, "no time zone 'Mars'"), ({}, "Invalid JSON input")]
+)
+async def test_a_wrong_argument_goes_back_to_the_model(
+    store_url: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    arguments: dict[str, str],
+    told: str,
+) -> None:
+    """It can do better, so it is told; no notice; the log says where it came from."""
+    call = function_call("current_time", arguments, call_id="c", item_id="f")
+    model = ScriptedModel([[call], [assistant_message("There is no clock on Mars.")]])
+    async with talking(store_url, tmp_path, model) as caller:
+        events = await caller.say("go")
+    assert not [event for event in events if event["type"] == "notice"]
+    assert model.last_call
+    assert told in model.last_call.input[-1]["output"]
+    assert "not call it again" not in model.last_call.input[-1]["output"]
+    (record,) = [record for record in caplog.records if record.name == "app.failures"]
+    assert (record.levelname, record.message) == ("WARNING", "tool current_time refused")
+
+
+async def test_a_tool_that_does_not_exist_is_the_models_mistake(
+    store_url: str, tmp_path: Path
+) -> None:
+    """The model is told, and answers."""
+    async with talking(store_url, tmp_path, calls("imagined", "I cannot.")) as caller:
+        assert text_of(await caller.say("go")) == "I cannot."
+
+
+# --- what later turns are given of it ---
+
+
+@function_tool
+async def mail(ctx: Chat) -> str:
+    """Send a mail, and say so in many events."""
+    for step in range(20):
+        await ctx.context.stream(ProgressUpdateEvent(text=f"step {step}"))
+    return "SENT"
+
+
+@function_tool
+async def selection(ctx: Chat) -> str:
+    """Ask the page."""
+    ctx.context.client_tool_call = ClientToolCall(name="selection", arguments={})
+    return "asked"
+
+
+async def test_what_a_tool_did_is_remembered_though_its_turn_failed(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the model would send the mail once more."""
+    tools(monkeypatch, mail)
+    model = calls("mail", "Yes.")
+    async with talking(store_url, tmp_path, model, max_turns=1) as caller:
+        events = await caller.say("send it")
+        assert "too many steps" in events[-1]["message"]
+        assert text_of(await caller.say("sent?", thread_of(events))) == "Yes."
+    assert model.last_call
+    assert "SENT" in str(model.last_call.input)
+
+
+async def test_a_tool_beside_a_call_of_the_pages_is_remembered(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's own call is an item already, so it is not remembered twice."""
+    tools(monkeypatch, selection, mail)
+    names = ("selection", "mail")
+    both = [function_call(name, {}, call_id=f"c_{name}", item_id=f"f_{name}") for name in names]
+    model = ScriptedModel([both, [assistant_message("Asked.")], [assistant_message("Yes.")]])
+    async with talking(store_url, tmp_path, model) as caller:
+        thread = thread_of(await caller.say("go"))
+        await caller.say("sent?", thread)
+    assert model.last_call
+    assert str(model.last_call.input).count("'SENT'") == 1
+    assert "'asked'" not in str(model.last_call.input)
+
+
+async def test_a_tool_without_a_word_after_it_is_no_answer(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only the model sees is nothing that was said."""
+    tools(monkeypatch, mail)
+    async with talking(store_url, tmp_path, calls("mail", "")) as caller:
+        events = await caller.say("send it")
+    assert "gave no answer" in events[-1]["message"]
+
+
+async def test_a_tool_that_a_guardrail_forbids_is_told_of_in_a_sentence(
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As it should be: no fault in the log."""
+
+    @tool_input_guardrail
+    def nothing_goes_out(_: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
+        return ToolGuardrailFunctionOutput.raise_exception()
+
+    tools(monkeypatch, replace(mail, tool_input_guardrails=[nothing_goes_out]))
+    async with talking(store_url, tmp_path, calls("mail")) as caller:
+        events = await caller.say("send it")
+    assert events[-1]["message"].startswith("That cannot be done here.")
+    assert "Traceback" not in caplog.text
