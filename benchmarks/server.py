@@ -69,7 +69,7 @@ class Bench:
         self.store = app["store"].ChatStore()
         self.streaming = app["streaming"]
         settings = app["settings"].Settings(_env_file=None, data_dir=folder / ".data")
-        files = app["attachments"].Files(settings, self.store, None)
+        files = app["attachments"].Files(settings, self.store)
         limits = app["limits"].Limits(settings)
         self.silence = asyncio.Event()
 

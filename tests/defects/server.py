@@ -150,10 +150,10 @@ DEFECTS = [
     ),
     Defect(
         "a body without a length has no limit",
-        "if len(body) > limit:",
-        "if len(body) > limit * 1000:",
+        "if size > limit:",
+        "if size > limit * 1000:",
         HTTP + "a_large_body_is_refused_before_it_is_read",
-        "app/main.py",
+        "app/uploads.py",
     ),
     Defect(
         "a locked thread takes messages",
@@ -178,7 +178,7 @@ DEFECTS = [
     ),
     Defect(
         "each file has the quota for itself",
-        "if sum(map(size_of, found)) + size > limit:",
+        "if sum(max(size_of(each), limit // 5000) for each in found) + size > limit:",
         "if size > limit:",
         FILE + "all_files_of_a_user_have_a_quota",
         "app/attachments.py",
@@ -213,8 +213,8 @@ DEFECTS = [
     ),
     Defect(
         "nobody sweeps",
-        "            files.sweeping(),\n",
-        "",
+        "async with files.sweeping():",
+        "if True:",
         FILE + "the_app_sweeps_by_itself",
         "app/main.py",
     ),

@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> int:
             except RuntimeError as error:  # one line: no wheel, or the folder is in use
                 sys.exit(_refuse(str(error)))
             # jinja: elif cookiecutter.storage_type == "sqlite"
+            os.umask(0o077)  # what is said is not for the machine's other users
             os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
             # jinja: else
             os.environ["STORE_URL"] = "memory://"
@@ -80,7 +81,8 @@ def serve(settings: Settings) -> int:
 
     async def open_once() -> None:
         """Meet a wrong URL here, where it is one line, and upgrade before workers start."""
-        async with open_store(settings) as store, Files.open(settings, store):
+        async with open_store(settings) as store:
+            Files(settings, store)
             await store.ping()
 
     asyncio.run(open_once())

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from io import BytesIO
 from math import inf
-from typing import IO, Any, Self
+from typing import IO, Any
 from weakref import WeakValueDictionary
 
 import anyio
@@ -27,7 +27,7 @@ from chatkit.store import AttachmentStore, NotFoundError
 from openai.types.responses import ResponseInputContentParam
 from pydantic import AnyUrl
 
-from .blobs import FOLDER, PARTS, Blobs, key_of, open_blobs, owner_in
+from .blobs import FOLDER, PARTS, key_of, open_blobs, owner_in
 from .context import RequestContext, context_for, owner_of
 from .errors import ApiError
 from .filetypes import EXTENSIONS, IMAGES, PDF, TEXT, UNKNOWN, contradicts, display_name, look
@@ -47,21 +47,22 @@ def size_of(attachment: t.Attachment) -> int:
 
 
 class Files(AttachmentStore[RequestContext]):
-    """The files of all users; `open` makes one."""
+    """The files of all users."""
 
-    def __init__(self, settings: Settings, store: ChatStore, blobs: Blobs) -> None:
-        self._settings, self._store, self.blobs = settings, store, blobs
+    def __init__(self, settings: Settings, store: ChatStore) -> None:
+        """Keep bytes where FILES_URL says; FilesError tells what is wrong with it."""
+        self._settings, self._store = settings, store
+        self.blobs = open_blobs(settings.files_url, settings.data_dir / "files")
         self.links = Links(settings)
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
-        self._looking = CapacityLimiter(2)  # images that are decoded at once: each takes memory
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, settings: Settings, store: ChatStore) -> AsyncIterator[Self]:
-        """Open the place that FILES_URL names; FilesError says what is wrong with it."""
-        yield cls(settings, store, open_blobs(settings.files_url, settings.data_dir / "files"))
+        self._arriving = WeakValueDictionary[str, asyncio.Semaphore]()
+        self._looking = CapacityLimiter(1)  # images that are decoded at once: each takes memory
 
     # --- in ---
+
+    def arriving(self, context: RequestContext) -> asyncio.Semaphore:
+        """Return what lets four uploads of a user in at a time: each fills a temporary file."""
+        return self._arriving.setdefault(owner_of(context), asyncio.Semaphore(4))
 
     async def create_attachment(
         self, params: t.AttachmentCreateParams, context: RequestContext
@@ -147,7 +148,7 @@ class Files(AttachmentStore[RequestContext]):
             found = await self._store.load_attachments(None, context)
             if size and sum(each.thread_id is None for each in found) >= MAX_UNSENT:
                 raise ApiError(413, "quota", "Too many files wait to be sent. Send or remove some.")
-            if sum(map(size_of, found)) + size > limit:
+            if sum(max(size_of(each), limit // 5000) for each in found) + size > limit:
                 text = f"All your files together have {limit:,} bytes at most. Delete some first."
                 raise ApiError(413, "quota", text)
             yield
@@ -246,7 +247,7 @@ class Files(AttachmentStore[RequestContext]):
         A record that never came into a thread is an upload that was not sent. An object without
         a record is what a crash left.
         """
-        before, records = time.time() - age, 0
+        before, records, owner = time.time() - age, 0, ""
         async for owner in self._store.owners():
             context = context_for(owner)
             for attachment in await self._store.load_attachments(None, context):
@@ -257,7 +258,8 @@ class Files(AttachmentStore[RequestContext]):
                         if found.thread_id is None:
                             await self.delete_attachment(attachment.id, context)
                             records += 1
-        return records, await self._sweep_objects(before)
+        # an empty store beside old files is more likely a wrong STORE_URL
+        return records, await self._sweep_objects(before) if owner else 0
 
     @asynccontextmanager
     async def sweeping(self) -> AsyncIterator[None]:

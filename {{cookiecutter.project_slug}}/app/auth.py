@@ -7,6 +7,7 @@ request and returns the user's id, or raises `ApiError(401, ...)`.
 import logging
 import re
 import secrets
+import time
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ COOKIE_SECONDS = 365 * 86_400
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 LEEWAY_SECONDS = 30
 FETCH_SECONDS = 5.0
+SILENT_SECONDS = 10.0
 
 
 class Authenticator:
@@ -82,7 +84,7 @@ class Authenticator:
     def _verify(self, token: str) -> dict[str, Any]:
         """Verify a token in a worker thread; PyJWKClient caches keys and throttles unknown ids."""
         if self._keys is None:
-            self._keys = self._find_keys()
+            self._keys = _Keys(self._settings.oidc_issuer)
         return jwt.decode(
             token,
             self._keys.get_signing_key_from_jwt(token),
@@ -93,14 +95,28 @@ class Authenticator:
             options={"require": ["exp", "iss", "aud", "sub"]},
         )
 
-    def _find_keys(self) -> jwt.PyJWKClient:
-        """Ask the issuer where its keys are (OpenID Connect Discovery 1.0, section 4)."""
-        address = f"{self._settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
+
+class _Keys(jwt.PyJWKClient):
+    """The issuer's keys. All callers wait in one line for them, so a silent issuer is let be."""
+
+    def __init__(self, issuer: str) -> None:
+        self._issuer, self._again = issuer.rstrip("/"), 0.0
+        super().__init__(self._issuer, lifespan=3600, timeout=FETCH_SECONDS)
+
+    def fetch_data(self) -> Any:
+        """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), and for them."""
+        address = f"{self._issuer}/.well-known/openid-configuration"
+        if time.monotonic() < self._again:
+            raise jwt.PyJWKClientConnectionError(f"no keys at {address} a moment ago")
+        self._again = time.monotonic() + SILENT_SECONDS
         try:
             answer = httpx2.get(address, timeout=FETCH_SECONDS).raise_for_status()
-            return jwt.PyJWKClient(str(answer.json()["jwks_uri"]), timeout=FETCH_SECONDS)
+            self.uri = str(answer.json()["jwks_uri"])
         except (httpx2.HTTPError, ValueError, KeyError) as error:
             raise jwt.PyJWKClientConnectionError(f"no keys at {address}: {error}") from error
+        keys = super().fetch_data()
+        self._again = 0.0
+        return keys
 
 
 async def context_of(request: Request) -> RequestContext:

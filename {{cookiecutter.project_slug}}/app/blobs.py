@@ -92,7 +92,7 @@ class Folder:
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         with suppress(OSError):  # others are in it
-            os.removedirs(path.parent)
+            path.parent.rmdir()
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield paths below the folder, a folder at a time."""

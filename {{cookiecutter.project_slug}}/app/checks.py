@@ -24,6 +24,7 @@ InThread = (
 MAX_PAGE = 100
 MAX_TITLE_CHARS = 200
 MAX_FEEDBACK_ITEMS = 100
+MAX_PARTS = 200
 
 
 async def check(
@@ -96,8 +97,10 @@ async def _check_message(
     """Check a message's length, choices and attachments."""
     texts = [p.text for p in message.content if isinstance(p, t.UserMessageTextContent)]
     tags = [p.model_dump_json() for p in message.content if isinstance(p, t.UserMessageTagContent)]
-    if sum(map(len, [*texts, *tags, message.quoted_text or ""])) > settings.max_text_chars:
-        text = f"A message has {settings.max_text_chars:,} characters at most."
+    size = sum(map(len, [*texts, *tags, message.quoted_text or ""]))
+    if size > settings.max_text_chars or len(message.content) > MAX_PARTS:
+        most = f"{settings.max_text_chars:,} characters and {MAX_PARTS} parts"
+        text = f"A message has {most} at most."
         raise ApiError(413, "message_too_long", text)
     if not (tags or message.attachments or any(map(str.strip, texts))):
         raise ApiError(400, "message_empty", "The message is empty.")

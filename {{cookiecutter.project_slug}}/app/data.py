@@ -14,7 +14,7 @@ import re
 import stat
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
@@ -37,8 +37,6 @@ T = TypeVar("T")
 Line = dict[str, Any]
 PAGE = 100
 COUNTED = {"thread": "threads", "attachment": "files", "item": "items"}
-WRITERS, WAITING = 16, 8
-"""How many lines an import writes side by side, and how many wait in memory for each writer."""
 DAY = 86_400
 UNITS = {"h": 3600, "d": DAY, "w": 7 * DAY}
 
@@ -80,7 +78,8 @@ def _seconds(text: str) -> float:
 
 async def _run(options: argparse.Namespace, settings: Settings) -> int:
     counts = Counter[str]()
-    async with open_store(settings) as store, Files.open(settings, store) as files:
+    async with open_store(settings) as store:
+        files = Files(settings, store)
         match options.command:
             case "export":
                 owners = [each async for each in store.owners()] if options.all else [options.user]
@@ -154,6 +153,8 @@ async def _file_line(attachment: Attachment, files: Files, context: RequestConte
         with suppress(NotFoundError):  # no preview, or an upload that never came
             data = b"".join([chunk async for chunk in files.read(attachment, context, part)])
             line[f"bytes{part}"] = base64.b64encode(data).decode()
+    if "bytes" not in line and attachment.upload_descriptor is None:
+        tqdm.write(f"{attachment.id}: its bytes are not in FILES_URL", file=sys.stderr)
     return line
 
 
@@ -170,54 +171,43 @@ async def import_lines(
         DataError: names the line that cannot be read or stored.
     """
 
-    async def write(number: int, line: Line) -> None:
-        try:
-            await _write(line, store, files)
-        except (ValueError, KeyError, TypeError, NotFoundError) as error:
-            reason = str(error).partition("\n")[0]
-            raise DataError(f"Line {number} cannot be stored: {reason}") from error
-        counts.update(COUNTED[key] for key in line.keys() & COUNTED)
+    async def write(lines: list[tuple[int, Line | None]]) -> None:
+        for number, line in lines:
+            if line is None:
+                raise DataError(f"Line {number} is no line of an export.")
+            try:
+                await _write(line, store, files)
+            except (ValueError, KeyError, TypeError, NotFoundError) as error:
+                reason = str(error).partition("\n")[0]
+                raise DataError(f"Line {number} cannot be stored: {reason}") from error
+            counts.update(COUNTED[key] for key in line.keys() & COUNTED)
 
-    async def work(queue: asyncio.Queue[tuple[int, Line] | None]) -> None:
-        while entry := await queue.get():
-            await write(*entry)
-
-    queues = [asyncio.Queue[tuple[int, Line] | None](WAITING) for _ in range(WRITERS)]
-    try:
-        with tqdm(desc="import", total=size, unit="B", unit_scale=True, disable=None) as bar:
-            async with asyncio.TaskGroup() as tasks:
-                for queue in queues:
-                    tasks.create_task(work(queue))
-                async for number, text in _numbered(file):
-                    line = _parsed(number, text)
-                    if "thread" in line or "attachment" in line:
-                        # threads of one time are in the order of saving; a file fills memory
-                        await write(number, line)
-                    else:  # what belongs to one thread has one writer, and stays in order
-                        key = line["owner"], str(line.get("thread_id"))
-                        await queues[hash(key) % WRITERS].put((number, line))
-                    bar.update(len(text))
-                for queue in queues:
-                    await queue.put(None)
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
+    done = 0
+    with tqdm(desc="import", total=size, unit="B", unit_scale=True, disable=None) as bar:
+        # read in a thread: a pipe may pause, and writers' answers have deadlines
+        while texts := await to_thread.run_sync(file.readlines, CHUNK, abandon_on_cancel=True):
+            first: list[tuple[int, Line | None]] = []  # threads of one time keep their order
+            rest = defaultdict[tuple[str, str], list[tuple[int, Line | None]]](list)
+            for number, text in enumerate(texts, done + 1):
+                line = _parsed(text)
+                if line is None or "thread" in line or "attachment" in line:
+                    first.append((number, line))
+                else:  # what belongs to one thread stays in order
+                    rest[line["owner"], str(line.get("thread_id"))].append((number, line))
+            await write(first)
+            ends = await asyncio.gather(*map(write, rest.values()), return_exceptions=True)
+            for error in filter(None, ends):
+                raise error
+            done += len(texts)
+            bar.update(sum(map(len, texts)))
 
 
-async def _numbered(file: IO[bytes]) -> AsyncIterator[tuple[int, bytes]]:
-    """Yield the lines, read in a thread: a pipe may pause, and writers' answers have deadlines."""
-    number = 0
-    while lines := await to_thread.run_sync(file.readlines, CHUNK, abandon_on_cancel=True):
-        for text in lines:
-            number += 1
-            yield number, text
-
-
-def _parsed(number: int, text: bytes) -> Line:
-    with suppress(ValueError):
+def _parsed(text: bytes) -> Line | None:
+    with suppress(ValueError, RecursionError):
         line = json.loads(text)
         if isinstance(line, dict) and isinstance(line.get("owner"), str):
             return line
-    raise DataError(f"Line {number} is no line of an export.")
+    return None
 
 
 async def _write(line: Line, store: ChatStore, files: Files) -> None:

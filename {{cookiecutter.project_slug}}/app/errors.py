@@ -42,6 +42,7 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
         case RequestValidationError():
             answer = ApiError(400, "invalid_request", "A parameter of the address is missing.")
         case ValueError() if not isinstance(error, ValidationError):  # of what is stored
+            log.warning("refused", exc_info=error, extra={"request_id": request_id})
             answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
         case _:
             facts = {"request_id": request_id, "cause": type(error).__name__}

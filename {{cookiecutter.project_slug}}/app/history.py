@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import accumulate
 from typing import Any
 
 from agents import ToolOutputFileContent, ToolOutputImage, TResponseInputItem
@@ -12,10 +13,13 @@ from chatkit.store import Store
 from openai.types.responses import ResponseInputContentParam
 
 from .context import RequestContext
+from .filetypes import PDF
 from .settings import Settings
 
 log = logging.getLogger("app.history")
 ContentPart = Callable[[t.Attachment, RequestContext], Awaitable[ResponseInputContentParam]]
+PDF_BYTES = 32 << 20
+"""Of the newest: they are sent whole with each turn, and take about four times that meanwhile."""
 REMEMBERED_CHARS = 20_000
 """How much of a tool's output the next turns are given."""
 REFUSED = {"type": "refused"}
@@ -99,8 +103,10 @@ class Converter(ThreadItemConverter):
     async def convert(self, items: list[t.ThreadItem]) -> list[TResponseInputItem]:
         """Return the model's input for these items, oldest first."""
         users = (item for item in items if isinstance(item, t.UserMessageItem))
-        ids = [attachment.id for item in users for attachment in item.attachments]
-        self._sent = set(ids[::-1][: self._files])
+        newest = [file for item in users for file in item.attachments][::-1][: self._files]
+        pdfs = accumulate((f.metadata or {}).get("size", 0) * (f.mime_type == PDF) for f in newest)
+        pairs = zip(newest, pdfs, strict=True)
+        self._sent = {file.id for file, size in pairs if size <= PDF_BYTES}
         return [_plain(item) for item in await self.to_agent_input(items)]
 
     async def user_message_to_input(

@@ -2,6 +2,8 @@
 
 import math
 import time
+from contextlib import suppress
+from ipaddress import IPv6Address, IPv6Network
 
 from fastapi import Request
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
@@ -26,8 +28,8 @@ class Limits:
     def hit(self, user: str, request: Request) -> None:
         """Count a request; ApiError 429 with Retry-After past the limit."""
         who = [f"user {user}"]
-        if self._by_address and request.client:
-            who.append(f"address {request.client.host}")
+        if self._by_address and request.client:  # first: who is refused so leaves no key of a user
+            who.insert(0, f"address {network_of(request.client.host)}")
         for name in who:
             if not self._limiter.hit(self._requests, name):
                 self._refuse(self._requests, name, "Too many requests. Wait a moment.")
@@ -46,3 +48,11 @@ class Limits:
     def _refuse(self, item: RateLimitItem, name: str, text: str) -> None:
         seconds = self._limiter.get_window_stats(item, name).reset_time - time.time()
         raise ApiError(429, "too_many", text, {"Retry-After": str(max(math.ceil(seconds), 1))})
+
+
+def network_of(host: str) -> str:
+    """Return an IPv6 address's /64, which one caller has whole, and any other as it is."""
+    with suppress(ValueError):
+        address = IPv6Address(host)
+        return str(address.ipv4_mapped or IPv6Network((int(address), 64), strict=False))
+    return host

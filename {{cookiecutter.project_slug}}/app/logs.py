@@ -24,6 +24,7 @@ log = logging.getLogger("app.request")
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 PROBES = ("/healthz", "/readyz", "/metrics")
 SECURITY = {
+    "Cache-Control": "no-cache",  # a browser asks each time, so that a new release shows at once
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
@@ -48,7 +49,7 @@ class JsonLines(logging.Formatter):
         line |= {k: v for k, v in vars(record).items() if k not in self.known}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json.dumps(line, default=str)
 
 
 def set_up_logging(level: str) -> None:

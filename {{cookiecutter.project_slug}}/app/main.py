@@ -37,24 +37,22 @@ def create_app(settings: Settings, *, model: Model | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
-        async with (
-            open_store(settings) as store,
-            Files.open(settings, store) as files,
-            files.sweeping(),
-        ):
+        async with open_store(settings) as store:
+            files = Files(settings, store)
             agent = make_agent(settings, model or make_model(settings))
             state.store, state.files = store, files
             state.server = AppServer(store, files, agent, settings, state.limits)
             state.metrics = Metrics(state.server.turns)
-            try:
-                yield
-            finally:  # answers end before the store closes
-                await state.server.turns.close(settings.shutdown_seconds)
+            async with files.sweeping():
+                try:
+                    yield
+                finally:  # answers end before the store closes
+                    await state.server.turns.close(settings.shutdown_seconds)
 
     app = FastAPI(
         title=NAME,
         lifespan=lifespan,
-        docs_url="/docs" if settings.development else None,
+        docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.development else None,
     )
@@ -139,12 +137,4 @@ async def read_json_body(request: Request, settings: Settings) -> bytes:
     if settings.transcribe_model:
         limit = max(limit, settings.max_audio_bytes * 4 // 3 + 4096)
     too_large = ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared[:20]) > limit:
-        raise too_large
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
+    return b"".join([part async for part in uploads.bounded(request, limit, too_large)])

@@ -20,17 +20,7 @@ WAIT_SECONDS = 10
 router = APIRouter(include_in_schema=False)
 
 
-class FreshFiles(StaticFiles):
-    """Files about which a browser asks each time, so that a new release shows at once."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """Return the file, or 304 when the browser has it."""
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
-
-
-static = FreshFiles(directory=FOLDER)
+static = StaticFiles(directory=FOLDER)
 
 
 def csp(settings: Settings) -> str:
@@ -58,8 +48,7 @@ def csp(settings: Settings) -> str:
 async def index(request: Request) -> FileResponse:
     """Return the page; it holds no data, so it asks for no login."""
     policy = csp(request.app.state.settings)
-    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": policy}
-    return FileResponse(FOLDER / "index.html", headers=headers)
+    return FileResponse(FOLDER / "index.html", headers={"Content-Security-Policy": policy})
 
 
 @router.get("/config.json")

@@ -112,15 +112,15 @@ class AppServer(ChatKitServer[RequestContext]):
 
     # --- a turn ---
 
-    async def _answer(
+    async def _answer(  # noqa: C901 - each way in which an answer ends
         self, request: StreamingRequest, context: RequestContext, turn: Turn
     ) -> AsyncGenerator[bytes, None]:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
         KEPT.set(Kept())
+        created = b""
         try:
             if not isinstance(request, t.ThreadsCreateReq):
                 await self._claim(turn, request.params.thread_id, context)
-            created = b""
             async for event in self._process_streaming_impl(request, context):
                 if isinstance(event, t.ThreadCreatedEvent):
                     await self._claim(turn, event.thread.id, context)
@@ -141,6 +141,8 @@ class AppServer(ChatKitServer[RequestContext]):
         except Exception:
             if turn.events:  # else the answer has a status of its own
                 yield self._frame(unavailable(request_id_of(context)))
+            elif created:  # nothing of the first message was stored
+                await self._store.delete_thread(turn.thread_id, context)
             raise
         finally:
             if turn.thread_id:

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         "", description="the app's address for browsers; empty: the first of ALLOWED_HOSTS"
     )
     workers: int = Field(1, ge=1, le=64, description="processes on this machine; memory: only 1")
-    data_dir: Path = Field(Path(".data"), description="where development keeps its data")
+    data_dir: Path = Field(Path(".data"), description="uploaded files; in development all data")
     # jinja: if cookiecutter.storage_type == "postgres"
     store_pool_size: int = Field(10, ge=1, le=1000, description="connections a process may hold")
     store_statement_cache_size: int = Field(
@@ -69,18 +69,18 @@ class Settings(BaseSettings):
         "responses", description="chat_completions for LiteLLM, vLLM, Ollama and most others"
     )
     title_model: str = Field("", description="names threads after the first answer; empty: off")
-    transcribe_model: str = Field("", description="dictation, e.g. gpt-4o-mini-transcribe; or off")
+    transcribe_model: str = Field("", description="dictation: gpt-4o-mini-transcribe; empty: off")
     allowed_models: Names = Field([], description="models a user may choose in the composer")
     allowed_tools: Names = Field([], description="tools a user may choose in the composer")
     history_items: int = Field(50, ge=1, le=10_000, description="newest items the model is given")
     history_chars: int = Field(100_000, ge=1000, description="newest characters, files apart")
-    max_turns: int = Field(10, ge=1, description="model calls in one answer")
+    max_turns: int = Field(10, ge=1, description="the SDK's turns: model calls in one answer")
     turn_seconds: float = Field(300, gt=0, description="the longest a whole answer may take")
     tool_seconds: float = Field(60, gt=0, description="the longest one tool may take")
 
     heartbeat_seconds: float = Field(15, gt=0, description="silence before a comment is sent")
     on_disconnect: Literal["cancel", "finish"] = Field(
-        "cancel", description="what a closed connection does to the answer under way"
+        "cancel", description="what a closed connection does to its answer: cancel or finish"
     )
     shutdown_seconds: float = Field(10, ge=0, description="grace of running answers at SIGTERM")
 
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         default=False, description="production without login: a signed cookie is the user"
     )
-    allowed_origins: Names = Field([], description="other origins whose pages may call the app")
+    allowed_origins: Names = Field([], description="other origins of pages; cookies: same site's")
     allowed_hosts: Names = Field([], description="Host headers answered; empty: loopback's names")
 
     max_body_bytes: int = Field(1 << 20, ge=1024, description="a request's body, uploads apart")
@@ -98,15 +98,15 @@ class Settings(BaseSettings):
     max_audio_bytes: int = Field(10 << 20, ge=1, description="one dictation")
     max_attachments: int = Field(10, ge=0, description="files in one message; 0: no uploads")
     max_file_bytes: int = Field(20 << 20, ge=1, description="one uploaded file")
-    max_user_file_bytes: int = Field(500 << 20, ge=1, description="all files of one user")
+    max_user_file_bytes: int = Field(500 << 20, ge=1, description="one user's files, 5,000 at most")
     files_url: str = Field("", description="memory://, s3://bucket/…; empty: a folder in DATA_DIR")
     file_types: Names = Field(
         ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"],
         description="what may be uploaded, told by its bytes: MIME types",
     )
-    file_link_seconds: int = Field(1800, ge=1, description="seconds that a file's address works")
+    file_link_seconds: int = Field(1800, ge=1, description="a file's address: 1 to 2 times")
     upload_strategy: Literal["direct", "two_phase"] = Field(
-        "direct", description="how the page sends files"
+        "direct", description="how the page sends files: direct or two_phase"
     )
     turns_per_user: int = Field(4, ge=1, description="answers under way for one user, a process")
     turns_total: int = Field(500, ge=1, description="answers under way for all, a process")
@@ -123,8 +123,10 @@ class Settings(BaseSettings):
     plain_client: bool | None = Field(
         None, description="the page's own client as a fallback; empty: in development only"
     )
-    image_hosts: Names = Field([], description="other hosts that images may come from")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="logging")
+    image_hosts: Names = Field([], description="other origins that images may come from")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error"
+    )
     metrics_token: SecretStr = Field(
         SecretStr(""), description="turns /metrics on, for callers that bring this bearer token"
     )
@@ -143,8 +145,9 @@ class Settings(BaseSettings):
         for origin in self.allowed_origins:  # no wildcard: cookies would go to any page
             if not re.fullmatch(r"https?://[\w.:\[\]-]+", origin):
                 raise ValueError(f"ALLOWED_ORIGINS={origin}: write it as https://chat.example.com")
-        if self.public_url and not re.match(r"https?://\w", self.public_url):
-            raise ValueError(f"PUBLIC_URL={self.public_url}: write it as https://chat.example.com")
+        for name, url in {"PUBLIC_URL": self.public_url, "OIDC_ISSUER": self.oidc_issuer}.items():
+            if url and not re.match(r"https?://\w", url):
+                raise ValueError(f"{name}={url}: write it as https://chat.example.com")
         for host in self.allowed_hosts:
             if not re.fullmatch(r"[\w.-]+|\[[\w:]+\]", host):
                 raise ValueError(f"ALLOWED_HOSTS={host}: write a name without scheme and port")
@@ -153,24 +156,33 @@ class Settings(BaseSettings):
         # jinja: if cookiecutter.storage_type == "memory"
         if self.workers > 1:
             raise ValueError("WORKERS must be 1: memory lives in one process")
+        # jinja: else
+        if self.workers > 1 and self.files_url.startswith("memory:"):
+            raise ValueError("WORKERS must be 1 with FILES_URL=memory://")
         # jinja: endif
         return self
 
     def _production(self) -> None:
         """Refuse a production app that is open, forgetful or signs with a known key."""
-        key = self.secret_key.get_secret_value()
-        if not self.store_url:
-            raise ValueError("STORE_URL is not set: say where conversations live")
-        if len(key) < 32 or len(set(key)) < 10:  # no word, no placeholder
-            raise ValueError("SECRET_KEY needs 32 random characters: openssl rand -hex 32")
-        if self.oidc_issuer and not self.oidc_audience:
-            raise ValueError("OIDC_AUDIENCE is not set: a token for any app would be taken")
-        if not self.oidc_issuer and not self.allow_anonymous:
-            raise ValueError("OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true")
-        if self.chatkit_domain_key.startswith("domain_pk_localhost"):
-            raise ValueError("CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key")
-        if not self.allowed_hosts:
-            raise ValueError("ALLOWED_HOSTS is not set: name the hosts the app answers for")
+        key, placeholder = self.secret_key.get_secret_value(), "domain_pk_localhost"
+        faults = {
+            "STORE_URL is not set: say where conversations live": not self.store_url,
+            "SECRET_KEY needs 32 random characters: openssl rand -hex 32": (
+                len(key) < 32 or len(set(key)) < 10  # no word, no placeholder
+            ),
+            "OIDC_AUDIENCE is not set: a token for any app would be taken": (
+                self.oidc_issuer and not self.oidc_audience
+            ),
+            "OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true": (
+                not self.oidc_issuer and not self.allow_anonymous
+            ),
+            "CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key": (
+                self.chatkit_domain_key.startswith(placeholder)
+            ),
+            "ALLOWED_HOSTS is not set: name the hosts the app answers for": not self.allowed_hosts,
+        }
+        if found := [text for text, wrong in faults.items() if wrong]:
+            raise ValueError("; ".join(found))
 
     @property
     def development(self) -> bool:

@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 
 from .attachments import Files, size_of, too_large
 from .auth import context_of
-from .context import RequestContext
+from .context import RequestContext, owner_of
 from .errors import ApiError
 from .links import Purpose
 
@@ -26,15 +26,15 @@ router = APIRouter(prefix="/files")
 Caller = Annotated[RequestContext, Depends(context_of)]
 
 
-async def upload_stream(request: Request, limit: int, form: int = 0) -> AsyncGenerator[bytes, None]:
-    """Yield a body's chunks; ApiError 413 past the file's `limit` and what `form` there may be."""
+async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGenerator[bytes, None]:
+    """Yield a body's chunks; raise the refusal at the limit, before the rest has arrived."""
     declared, size = request.headers.get("content-length", "0"), 0
-    if not declared.isdecimal() or int(declared[:20]) > limit + form:
-        raise too_large(limit)
+    if not declared.isdecimal() or int(declared[:20]) > limit:
+        raise refusal
     async for chunk in request.stream():
         size += len(chunk)
-        if size > limit + form:
-            raise too_large(limit)
+        if size > limit:
+            raise refusal
         yield chunk
 
 
@@ -52,20 +52,22 @@ async def upload(request: Request, context: Caller) -> Response:
         raise NotImplementedError
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise ApiError(415, "content_type", "Send multipart/form-data with the field `file`.")
-    body = upload_stream(request, settings.max_file_bytes, FORM_BYTES)
-    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=8)
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise ApiError(400, "form", "The form cannot be read.") from error
-    file = form.get("file")
-    try:
-        if not isinstance(file, UploadFile):
-            raise ApiError(400, "file_missing", "The field `file` is missing.")
-        name, claimed = file.filename or "", (file.content_type or "").partition(";")[0]
-        return as_json(files, await files.receive(file.file, name, claimed, context), context)
-    finally:
-        await form.close()
+    most = settings.max_file_bytes
+    body = bounded(request, most + FORM_BYTES, too_large(most))
+    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=8, max_part_size=1024)
+    async with files.arriving(context):
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise ApiError(400, "form", "The form cannot be read.") from error
+        file = form.get("file")
+        try:
+            if not isinstance(file, UploadFile):
+                raise ApiError(400, "file_missing", "The field `file` is missing.")
+            name, claimed = file.filename or "", (file.content_type or "").partition(";")[0]
+            return as_json(files, await files.receive(file.file, name, claimed, context), context)
+        finally:
+            await form.close()
 
 
 @router.put("/{attachment_id}")
@@ -73,12 +75,15 @@ async def upload_announced(attachment_id: str, token: str, request: Request) -> 
     """Take the bytes of a two-phase upload, once, at the address that `attachments.create` gave."""
     files: Files = request.app.state.files
     context = files.links.opened(token, "upload", attachment_id)
+    request.app.state.limits.hit(owner_of(context), request)
     announced = await files.announced(attachment_id, context)
-    with SpooledTemporaryFile(max_size=1 << 20) as file:
-        async for chunk in upload_stream(request, size_of(announced)):
-            await to_thread.run_sync(file.write, chunk)
-        name, claimed = announced.name, announced.mime_type
-        attachment = await files.receive(file, name, claimed, context, announced)
+    async with files.arriving(context):
+        with SpooledTemporaryFile(max_size=1 << 20) as file:
+            size = size_of(announced)
+            async for chunk in bounded(request, size, too_large(size)):
+                await to_thread.run_sync(file.write, chunk)
+            name, claimed = announced.name, announced.mime_type
+            attachment = await files.receive(file, name, claimed, context, announced)
     return as_json(files, attachment, context)
 
 

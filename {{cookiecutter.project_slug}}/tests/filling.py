@@ -2,6 +2,9 @@
 
 import io
 
+from chatkit.types import AttachmentUploadDescriptor
+from pydantic import AnyUrl
+
 from app.attachments import Files
 from app.context import context_for
 from app.store import ChatStore as Store
@@ -27,4 +30,6 @@ async def fill(store: Store, files: Files, owner: str, threads: int = 3) -> None
     outside = file("f-alone").model_copy(update={"metadata": {"size": 5}})
     await files.write(outside, io.BytesIO(b"alone"), context)
     await store.save_attachment(outside, context)
-    await store.save_attachment(file("f-announced"), context)
+    announced = AttachmentUploadDescriptor(url=AnyUrl("https://files.example/f"), method="PUT")
+    waiting = file("f-announced").model_copy(update={"upload_descriptor": announced})
+    await store.save_attachment(waiting, context)

@@ -44,7 +44,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return cloud
 
 
-async def test_bytes_come_back_from_every_place(blobs: Blobs) -> None:
+async def test_bytes_come_back_from_every_place(blobs: Blobs, tmp_path: Path) -> None:
     """Written, replaced, listed, deleted; twice deleted is no error."""
     key, long = key_of("a/b\0c", "atc_1"), key_of("o" * 300, "../x", ".preview")
     for name, data in ((key, b"old"), (key, b"new"), (long, b"x" * 6_000_000)):
@@ -56,6 +56,8 @@ async def test_bytes_come_back_from_every_place(blobs: Blobs) -> None:
     assert [k async for k in blobs.keys("attachments", time.time() - 60)] == []
     for _ in range(2):
         await blobs.delete(key)
+    await blobs.delete(long)
+    (tmp_path / "the place itself stays").touch()
     with pytest.raises(NotFoundError):
         await anext(blobs.read(key))
 

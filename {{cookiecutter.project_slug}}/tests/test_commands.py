@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -23,7 +24,8 @@ from .values import ITEMS, thread
 
 async def prepare(settings: Settings, threads: int) -> None:
     """Give two users data, for the commands."""
-    async with open_store(settings) as store, Files.open(settings, store) as files:
+    async with open_store(settings) as store:
+        files = Files(settings, store)
         for owner in ("a", "b"):
             await fill(store, files, owner, threads)
 
@@ -45,7 +47,7 @@ def test_an_import_shows_a_bar_on_a_terminal(
     with os.fdopen(reader) as given, terminal() as lines:
         monkeypatch.setattr(sys, "stdin", given)
         assert main(["import"], settings) == 2
-    assert re.fullmatch(r"import: \d+B \[\d\d:\d\d, .+B/s\]", lines[0])
+    assert re.fullmatch(r"import: [\d.]+B \[\d\d:\d\d, .+B/s\]", lines[0])
     assert lines[1:] == ["Line 2 is no line of an export."]
 
 
@@ -105,6 +107,11 @@ if SHARED:  # other data ends with its process, before a command could read it
         with terminal() as lines:
             assert main(["export", "b"], settings) == 0
         assert lines == [f"export: 1 threads, 3 files, {len(ITEMS)} items"], "no bar among them"
+        rmtree(settings.data_dir / "files")
+        with terminal() as lines:
+            assert main(["export", "b"], settings) == 0
+        missing = [f"{name}: its bytes are not in FILES_URL" for name in ("f0", "f-alone")]
+        assert lines[:2] == missing
 
 
 def test_an_age_is_in_hours_days_or_weeks() -> None:

@@ -171,6 +171,14 @@ async def test_sweep_removes_what_no_message_has(store_url: str, tmp_path: Path)
         assert (await caller.get(await address(caller, used["id"]))).status_code == 200
 
 
+async def test_sweep_beside_an_empty_store_takes_nothing(store_url: str, tmp_path: Path) -> None:
+    """A wrong STORE_URL is likelier than files that nobody knows."""
+    async with app_for(store_url, tmp_path) as (served, _, _):
+        await served.app.state.files.blobs.put(key_of("ann", "atc_1"), io.BytesIO(b"x"))
+        assert await served.app.state.files.sweep(-60) == (0, 0)
+        assert len(on_disk(tmp_path)) == 1
+
+
 async def test_sweep_waits_for_a_day(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,6 +208,19 @@ async def test_new_files_are_sent_and_old_or_broken_ones_described() -> None:
     assert "data:" not in str(await Converter(ANN, content_part, 0).convert([file(1), file(3)]))
 
 
+async def test_of_pdfs_the_newest_are_sent_up_to_a_size() -> None:
+    """They go to the model whole, in every turn."""
+
+    async def content_part(attachment: Any, context: RequestContext) -> Any:
+        return {"type": "input_file", "filename": attachment.id}
+
+    name = {"name": "a.pdf", "mime_type": "application/pdf", "metadata": {"size": 20 << 20}}
+    files = [FileAttachment(id=f"f{n}", **name) for n in range(3)]
+    items: list[ThreadItem] = [asked(f"u{file.id}", attachments=[file]) for file in files]
+    given = str(await Converter(ANN, content_part).convert(items))
+    assert [f"f{n}" in given for n in range(3)] == [False, False, True]
+
+
 def test_an_image_takes_no_room_of_the_history() -> None:
     """The model is told in a sentence that there was one, however long its address is."""
     image = GeneratedImage(id="i", url="data:image/png;base64," + "A" * 100_000)

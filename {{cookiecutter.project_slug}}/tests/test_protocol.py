@@ -13,10 +13,13 @@ from .serving import Words, begun, message, serving, settings_for, thread_of, un
 
 pytestmark = pytest.mark.anyio
 
+EMPTY = {"type": "input_text", "text": ""}
+MANY_PARTS = {"content": [EMPTY] * 201, "attachments": [], "inference_options": {}}
 WRONG: list[tuple[str, Any, int]] = [
     ("no JSON", b"{", 400),
     ("no operation", {}, 400),
     ("a list", [], 400),
+    ("many parts", {"type": "threads.create", "params": {"input": MANY_PARTS}}, 413),
     (
         "an unknown part",
         {"type": "threads.create", "params": {"input": {"content": [{"type": "input_smell"}]}}},
@@ -284,14 +287,3 @@ async def test_a_stopped_answer_counts_about_what_it_took(store_url: str, tmp_pa
         await until(lambda: not served.app.state.server.turns)
         kind, params = message("again")
         assert (await caller.op(kind, **params)).status_code == 429
-
-
-async def test_an_action_that_nobody_handles_is_refused(store_url: str, tmp_path: Path) -> None:
-    """The registry in app/assistant.py says which types there are."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("hello"))
-            for kind in ("threads.custom_action", "threads.sync_custom_action"):
-                answer = await caller.op(kind, thread_id=thread_id, action={"type": "launch"})
-                assert answer.status_code == 400
-                assert "launch" in answer.json()["error"]["message"]

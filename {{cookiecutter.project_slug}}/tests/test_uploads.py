@@ -5,16 +5,19 @@ import struct
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from chatkit.types import Attachment
 
 from app.blobs import owner_in
+from app.context import context_for
 from app.filetypes import NAME_CHARS, display_name
 
 from .sending import address, app_for, archive, on_disk, path_of, picture, send, sent, tried
-from .serving import Caller, Served
+from .serving import Caller, Served, message
 
 pytestmark = pytest.mark.anyio
 
@@ -104,7 +107,7 @@ async def test_a_try_that_ends_late_takes_nothing_from_the_one_that_came(
         (bytes(range(32)), "binary.txt", "text/plain", 415),
         (picture()[:60], "half.png", "image/png", 415),
         (bomb(30_000, 30_000), "bomb.png", "image/png", 413),
-        (bomb(8_000, 8_000), "bomb.png", "image/png", 413),
+        (bomb(6_000, 6_000), "bomb.png", "image/png", 413),
     ],
 )
 async def test_what_is_refused_leaves_nothing(
@@ -118,6 +121,22 @@ async def test_what_is_refused_leaves_nothing(
         assert answer.json()["error"]["message"]
         assert on_disk(tmp_path) == []
         assert [owner async for owner in served.app.state.store.owners()] == []
+
+
+async def test_a_photo_of_50_million_pixels_is_taken(store_url: str, tmp_path: Path) -> None:
+    """Of a JPEG only a fraction is decoded."""
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        await sent(caller, picture("JPEG", (8000, 6000)), "photo.jpg")
+
+
+async def test_an_address_to_upload_to_is_tried_so_often_a_minute(
+    store_url: str, tmp_path: Path
+) -> None:
+    """Each try makes the app look into a picture."""
+    async with app_for(store_url, tmp_path, requests_per_minute=5) as (_, caller, _):
+        put = await announced(caller, "a.txt", 4)
+        statuses = [(await caller.put(put, content=b"\0\1\2\3")).status_code for _ in range(6)]
+    assert (statuses[0], statuses[-1]) == (415, 429)
 
 
 async def test_what_is_announced_is_looked_at_too(store_url: str, tmp_path: Path) -> None:
@@ -144,12 +163,66 @@ async def test_a_file_whose_record_cannot_be_stored_leaves_nothing(
         assert on_disk(tmp_path) == []
 
 
+async def test_a_quota_is_of_so_many_files_too(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each upload reads the records of all."""
+    async with app_for(store_url, tmp_path) as (served, caller, _):
+        await sent(caller, b"x", "a.txt")
+        found = await served.app.state.store.load_attachments(
+            None, context_for(await anext(served.app.state.store.owners()))
+        )
+
+        async def many(*_: object) -> list[Attachment]:
+            return [found[0].model_copy(update={"thread_id": "t"})] * 5001
+
+        monkeypatch.setattr(served.app.state.store, "load_attachments", many)
+        answer = await send(caller, b"x", "b.txt")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "quota")
+
+
+async def test_a_refused_first_message_leaves_no_thread(store_url: str, tmp_path: Path) -> None:
+    """Of one file that two new threads want, one gets it."""
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        file = (await sent(caller, b"x", "a.txt"))["id"]
+        kind, params = message("look", attachments=[file])
+        answers = await asyncio.gather(*(caller.op(kind, **params) for _ in range(4)))
+        assert min(answer.status_code for answer in answers) == 200
+        assert len((await caller.op("threads.list")).json()["data"]) == 1
+
+
+async def test_uploads_of_one_user_arrive_four_at_a_time(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fills a temporary file before it can be looked at."""
+    async with app_for(store_url, tmp_path) as (served, caller, _):
+        await caller.op("threads.list")  # the cookie, before uploads run side by side
+        files, under_way, most = served.app.state.files, 0, 0
+        receive = files.receive
+
+        async def slowly(*arguments: Any) -> Any:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.05)
+            under_way -= 1
+            return await receive(*arguments)
+
+        monkeypatch.setattr(files, "receive", slowly)
+        answers = await asyncio.gather(*(send(caller, b"x", "a.txt") for _ in range(9)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert most == 4
+
+
 async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) -> None:
     """A wrong field, a text for a file, no form at all."""
     async with app_for(store_url, tmp_path) as (_, caller, _):
         assert (await caller.post("/files", files={"other": b"x"})).status_code == 400
         assert (await caller.post("/files", data={"file": "x"})).status_code == 415
         assert (await caller.post("/files", content=b"x")).status_code == 415
+        long = {"text": "x" * 2000}  # whose decoding may take minutes
+        answer = await caller.post("/files", data=long, files={"file": b"x"})
+        assert answer.status_code == 400
         headers = {"content-type": "multipart/form-data"}
         assert (await caller.post("/files", content=b"x", headers=headers)).status_code == 400
     async with app_for(store_url, tmp_path, max_attachments=0) as (_, caller, _):
