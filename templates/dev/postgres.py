@@ -173,7 +173,7 @@ def _lock(data: Path) -> Iterator[dict[str, Any]]:
                     break
                 except OSError:
                     if time.monotonic() > deadline:
-                        text = f"{data} is in use by another PostgreSQL: end it first"
+                        text = f"{data} is in use: this app runs. End it, or set STORE_URL"
                         raise RuntimeError(text) from None
                     time.sleep(0.05)
             yield {"pass_fds": (file.fileno(),)}

@@ -23,6 +23,7 @@ NO_WHEEL = (
     "`docker compose run -d -p 127.0.0.1:6379:6379 redis` and set "
     "STORE_URL=redis://127.0.0.1:6379/0 (tests: TEST_STORE_URL)"
 )
+LOAD_SECONDS = 60  # for its data, before it answers
 PR_SET_PDEATHSIG = 1
 WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 15)"
 """Where the kernel does not tell a child of its parent's end, a pipe that closes does."""
@@ -78,7 +79,11 @@ class Server:
             self._watcher = None
         if self._process:
             self._process.send_signal(how)
-            self._process.wait(30)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._process = None
 
     def _lock(self) -> int:
@@ -93,7 +98,7 @@ class Server:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     os.close(lock)
-                    text = f"Another Valkey is using {self.folder}: end it first"
+                    text = f"{self.folder} is in use: this app runs. End it, or set STORE_URL"
                     raise RuntimeError(text) from None
                 time.sleep(0.05)
             else:
@@ -126,11 +131,12 @@ class Server:
                 start_new_session=True,  # Ctrl-C is for the app, which still has to store things
                 preexec_fn=end_with_parent,  # noqa: PLW1509 - started before any other thread
             )
-        while self._process.poll() is None:
+        deadline = time.monotonic() + LOAD_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
             if self._answers(port):
                 return True
             time.sleep(0.01)
-        self._process = None
+        self.kill()
         return False
 
     def _watch(self) -> None:

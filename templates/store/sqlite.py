@@ -154,7 +154,8 @@ class SQLiteStore(Store[RequestContext]):
         scheme, _, path = url.partition(":///")
         if scheme != "sqlite" or path in ("", ":memory:"):
             kind = url.partition(":")[0]  # the rest may hold a password
-            raise StoreError(f"STORE_URL names no file as sqlite:///chat.db does: {kind!a}")
+            known = "write sqlite:///chat.db, or sqlite:////data/chat.db"
+            raise StoreError(f"STORE_URL={ascii(kind)[1:-1]}:…: {known}")
         try:
             reads, writes = await asyncio.to_thread(_connect, path)
         except (sqlite3.Error, ValueError) as error:

@@ -22,9 +22,15 @@ DATA_COMMANDS = ("export", "forget", "import", "purge", "sweep")
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status: 2 for what the caller can mend."""
     if arguments and arguments[0] not in DATA_COMMANDS:
+        what = "usage" if arguments[0] in ("-h", "--help") else f"unknown command {arguments[0]!r}"
         known = ", ".join(DATA_COMMANDS)
-        return _refuse(f"unknown command {arguments[0]!r}: give none to serve, or one of {known}")
+        return _refuse(f"{what}: give none to serve, or one of {known} (each knows --help)")
     settings = _settings()
+    # jinja: if cookiecutter.storage_type == "memory"
+    if arguments:
+        text = "a running app keeps its conversations to itself: delete on the page, or restart it"
+        return _refuse(f"{arguments[0]}: {text}")
+    # jinja: endif
     set_up_logging(settings.log_level)
     signal.signal(signal.SIGTERM, _exit)
     stack = ExitStack()

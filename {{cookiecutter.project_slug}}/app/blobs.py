@@ -209,5 +209,5 @@ def open_blobs(url: str, folder: Path) -> Blobs:
         case (scheme, "://", _) if scheme in PROVIDERS:
             return Cloud(url)
         case (scheme, _, _):
-            allowed = "expected file, memory, s3, gs or az"
-            raise FilesError(f"FILES_URL begins with {scheme!a}: {allowed}")
+            known = "write file:///folder, memory://, s3://…, gs://… or az://…"
+            raise FilesError(f"FILES_URL begins with {scheme!a}: {known}")

@@ -154,12 +154,12 @@ class Settings(BaseSettings):
         if self.environment == "production":
             self._production()
         # jinja: if cookiecutter.storage_type == "memory"
-        if self.workers > 1:
-            raise ValueError("WORKERS must be 1: memory lives in one process")
+        alone = True
         # jinja: else
-        if self.workers > 1 and self.files_url.startswith("memory:"):
-            raise ValueError("WORKERS must be 1 with FILES_URL=memory://")
+        alone = self.files_url.startswith("memory:")
         # jinja: endif
+        if alone and self.workers > 1:
+            raise ValueError("WORKERS must be 1: memory lives in one process")
         return self
 
     def _production(self) -> None:

@@ -27,7 +27,7 @@ export const GREETING = "What can I help with today?";
 /** @type {import("@openai/chatkit").StartScreenPrompt[]} */
 export const PROMPTS = [
   { label: "What can you do?", prompt: "What can you do?", icon: "circle-question" },
-  { label: "What time is it?", prompt: "What time is it in Lisbon?", icon: "clock" },
+  { label: "What time is it?", prompt: "What time is it in UTC?", icon: "clock" },
   { label: "Explain something", prompt: "Explain how rain is made.", icon: "lightbulb" },
 ];
 
