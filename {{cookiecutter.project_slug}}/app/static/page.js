@@ -44,7 +44,8 @@ const CLIENT_TOOLS = {
 /**
  * Answer the agent; an unknown tool or a failed one is an answer too, so that the turn goes on.
  *
- * @type {NonNullable<import("@openai/chatkit").ChatKitOptions["onClientTool"]>}
+ * @param {{ name: string, params: Values }} call
+ * @returns {Promise<Values>}
  */
 export const runClientTool = async ({ name, params }) => {
   try {
@@ -176,6 +177,7 @@ function options(threadId) {
           ? { type: "direct", uploadUrl: address("files") }
           : { type: "two_phase" },
     },
+    locale: /** @type {Options["locale"]} */ (navigator.language), // unknown ones become English
     theme: { colorScheme: dark.matches ? "dark" : "light" },
     frameTitle: document.title,
     initialThread: threadId,
