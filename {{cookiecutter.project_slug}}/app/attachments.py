@@ -47,10 +47,9 @@ def size_of(attachment: t.Attachment) -> int:
 
 
 class Files(AttachmentStore[RequestContext]):
-    """The files of all users."""
+    """The files of all users, where FILES_URL says; FilesError tells what is wrong with it."""
 
     def __init__(self, settings: Settings, store: ChatStore) -> None:
-        """Keep bytes where FILES_URL says; FilesError tells what is wrong with it."""
         self._settings, self._store = settings, store
         self.blobs = open_blobs(settings.files_url, settings.data_dir / "files")
         self.links = Links(settings)
@@ -245,7 +244,7 @@ class Files(AttachmentStore[RequestContext]):
         """Remove what is older (seconds) and of no use; return how many records, how many objects.
 
         A record that never came into a thread is an upload that was not sent. An object without
-        a record is what a crash left.
+        a record is what a crash left; where nobody has a record, STORE_URL is likelier wrong.
         """
         before, records, owner = time.time() - age, 0, ""
         async for owner in self._store.owners():
@@ -258,7 +257,6 @@ class Files(AttachmentStore[RequestContext]):
                         if found.thread_id is None:
                             await self.delete_attachment(attachment.id, context)
                             records += 1
-        # an empty store beside old files is more likely a wrong STORE_URL
         return records, await self._sweep_objects(before) if owner else 0
 
     @asynccontextmanager

@@ -1,6 +1,7 @@
 """Errors that reach a caller: a status, a code for programs, one sentence for people."""
 
 import logging
+from traceback import extract_tb
 
 from chatkit.store import NotFoundError
 from fastapi import FastAPI, Request
@@ -42,7 +43,8 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
         case RequestValidationError():
             answer = ApiError(400, "invalid_request", "A parameter of the address is missing.")
         case ValueError() if not isinstance(error, ValidationError):  # of what is stored
-            log.warning("refused", exc_info=error, extra={"request_id": request_id})
+            place = str(extract_tb(error.__traceback__)[-1:])  # it may be a fault of ours
+            log.warning("refused", extra={"request_id": request_id, "place": place})
             answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
         case _:
             facts = {"request_id": request_id, "cause": type(error).__name__}

@@ -79,7 +79,7 @@ async def test_a_stopped_answer_keeps_everything_that_was_received(
 
 
 async def test_a_reader_that_never_reads_loses_nothing(store_url: str, tmp_path: Path) -> None:
-    """The connection is closed with the whole answer still unread in its buffers."""
+    """The connection is closed with an answer still unread in its buffers."""
     async with serving(settings_for(store_url, tmp_path), Words(400, 0.001)) as served:
         async with served.caller() as caller:
             thread_id = thread_of(await caller.say("hello"))
