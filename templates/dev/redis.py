@@ -136,7 +136,10 @@ class Server:
             if self._answers(port):
                 return True
             time.sleep(0.01)
-        self.kill()
+        if self._process.poll() is None:
+            self.kill()
+            raise RuntimeError(f"Valkey does not answer within {LOAD_SECONDS} s: {self.folder}")
+        self._process = None
         return False
 
     def _watch(self) -> None:

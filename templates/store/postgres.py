@@ -64,7 +64,8 @@ def dump(model: BaseModel) -> str:
     """Return the JSON of a record; ValueError names the field that would not come back equal."""
     try:
         text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
-        if getattr(model, "type", "") != "assistant_message":  # which has no value of any kind
+        # of an answer only annotations hold values of any kind
+        if getattr(model, "type", "") != "assistant_message" or '"annotations":[{' in text:
             from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
             plain = model.model_dump()  # for NaN it writes null, for half an emoji in a key U+FFFD
             json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
@@ -158,6 +159,7 @@ class PostgresStore(Store[RequestContext]):
         self._slots: asyncio.PriorityQueue[Slot] = asyncio.PriorityQueue()
         for number in range(pool_size):
             self._slots.put_nowait((number, 0, None))
+        self._free = asyncio.Semaphore(pool_size)  # serves in order, as a queue does not
         self._busy: dict[Connection, float] = {}
         self._closed = False
 
@@ -257,16 +259,17 @@ class PostgresStore(Store[RequestContext]):
             raise
         finally:
             self._slots.put_nowait((number, time.monotonic(), connection))
+            self._free.release()
             if self._closed:
                 self._disconnect()
 
     async def _slot(self, end: float) -> Slot:
         """Wait for a free connection; whoever holds one gives it back at its own `end`."""
-        slot = await self._slots.get()
+        await self._free.acquire()
         if time.monotonic() > end:
-            self._slots.put_nowait(slot)
+            self._free.release()
             raise TimeoutError("no connection was free in time")
-        return slot
+        return self._slots.get_nowait()
 
     def _disconnect(self) -> None:
         """End the connections that rest; their slots stay."""

@@ -74,7 +74,8 @@ def dump(model: BaseModel) -> str:
     """Return the JSON of a record; ValueError names the field that would not come back equal."""
     try:
         text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
-        if getattr(model, "type", "") != "assistant_message":  # which has no value of any kind
+        # of an answer only annotations hold values of any kind
+        if getattr(model, "type", "") != "assistant_message" or '"annotations":[{' in text:
             from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
             plain = model.model_dump()  # for NaN it writes null, for half an emoji in a key U+FFFD
             json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
@@ -599,13 +600,13 @@ async def _connect(url: str) -> tuple[Client, str]:
                 await client.initialize()
             elif info.get("role") == "slave":
                 raise ValueError("it is a replica, which takes no writes")  # noqa: TRY301
-        version = str(info.get("redis_version", "0"))
-        if [int(number) for number in version.split(".")[:2]] < [6, 2]:
-            raise ValueError(f"it is Redis {version}, and 6.2 is needed")  # noqa: TRY301
-        if not (found := await client.get(f"{prefix}:schema")):
-            await client.set(f"{prefix}:schema", SCHEMA, nx=True)
-        elif int(found) > SCHEMA:
-            raise ValueError(f"its data is at {int(found)}, newer than the app: update the app")  # noqa: TRY301
+            version = str(info.get("redis_version", "0"))
+            if [int(number) for number in version.split(".")[:2]] < [6, 2]:
+                raise ValueError(f"it is Redis {version}, and 6.2 is needed")  # noqa: TRY301
+            if not (found := await client.get(f"{prefix}:schema")):
+                await client.set(f"{prefix}:schema", SCHEMA, nx=True)
+            elif int(found) > SCHEMA:
+                raise ValueError(f"its data is at {int(found)}, newer than the app: update the app")  # noqa: TRY301
     except (*UNFIT, OSError, TypeError, ValueError) as error:
         if client:
             await client.aclose()

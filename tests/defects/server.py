@@ -94,7 +94,7 @@ DEFECTS = [
     ),
     Defect(
         "the error of a deleted thread is shown",
-        "if not await self._store.renew_turn(turn.thread_id, turn.id, context):",
+        "if not await self._exists(turn.thread_id, context):",
         "if False:",
         THREAD + "a_thread_that_another_worker_deletes_ends_its_answer_quietly",
         "app/server.py",
@@ -178,7 +178,7 @@ DEFECTS = [
     ),
     Defect(
         "each file has the quota for itself",
-        "if sum(max(size_of(each), limit // 5000) for each in found) + size > limit:",
+        "if sum(max(each, limit // 5000) for each in sizes) > limit:",
         "if size > limit:",
         FILE + "all_files_of_a_user_have_a_quota",
         "app/attachments.py",

@@ -137,17 +137,15 @@ class Files(AttachmentStore[RequestContext]):
 
     @asynccontextmanager
     async def _room(self, size: int, context: RequestContext) -> AsyncIterator[None]:
-        """Let one file of a user in at a time, so that several together do not pass the quota.
-
-        Workers do not know of each other: each may let one too many in.
-        """
+        """Let one file of a user in at a time into a quota; each worker may let in one too many."""
         lock = self._locks.setdefault(owner_of(context), asyncio.Lock())
         async with lock:
             limit = self._settings.max_user_file_bytes
             found = await self._store.load_attachments(None, context)
             if size and sum(each.thread_id is None for each in found) >= MAX_UNSENT:
                 raise ApiError(413, "quota", "Too many files wait to be sent. Send or remove some.")
-            if sum(max(size_of(each), limit // 5000) for each in found) + size > limit:
+            sizes = filter(None, [*map(size_of, found), size])
+            if sum(max(each, limit // 5000) for each in sizes) > limit:
                 text = f"All your files together have {limit:,} bytes at most. Delete some first."
                 raise ApiError(413, "quota", text)
             yield

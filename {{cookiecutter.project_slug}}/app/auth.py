@@ -101,7 +101,7 @@ class _Keys(jwt.PyJWKClient):
 
     def __init__(self, issuer: str) -> None:
         self._issuer, self._again = issuer.rstrip("/"), 0.0
-        super().__init__(self._issuer, lifespan=3600, timeout=FETCH_SECONDS)
+        super().__init__(self._issuer, timeout=FETCH_SECONDS)
 
     def fetch_data(self) -> Any:
         """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), and for them."""
@@ -112,6 +112,8 @@ class _Keys(jwt.PyJWKClient):
         try:
             answer = httpx2.get(address, timeout=FETCH_SECONDS).raise_for_status()
             self.uri = str(answer.json()["jwks_uri"])
+            if not self.uri.startswith(("https://", "http://")):  # PyJWT would read files, too
+                raise ValueError(f"jwks_uri is {self.uri}")  # noqa: TRY301
         except (httpx2.HTTPError, ValueError, KeyError) as error:
             raise jwt.PyJWKClientConnectionError(f"no keys at {address}: {error}") from error
         keys = super().fetch_data()

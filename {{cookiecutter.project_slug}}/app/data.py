@@ -170,17 +170,19 @@ async def import_lines(
     Raises:
         DataError: names the line that cannot be read or stored.
     """
+    lanes = asyncio.Semaphore(16)  # a store's answers have deadlines, waiting included
 
     async def write(lines: list[tuple[int, Line | None]]) -> None:
-        for number, line in lines:
-            if line is None:
-                raise DataError(f"Line {number} is no line of an export.")
-            try:
-                await _write(line, store, files)
-            except (ValueError, KeyError, TypeError, NotFoundError) as error:
-                reason = str(error).partition("\n")[0]
-                raise DataError(f"Line {number} cannot be stored: {reason}") from error
-            counts.update(COUNTED[key] for key in line.keys() & COUNTED)
+        async with lanes:
+            for number, line in lines:
+                if line is None:
+                    raise DataError(f"Line {number} is no line of an export.")
+                try:
+                    await _write(line, store, files)
+                except (ValueError, KeyError, TypeError, NotFoundError) as error:
+                    reason = str(error).partition("\n")[0]
+                    raise DataError(f"Line {number} cannot be stored: {reason}") from error
+                counts.update(COUNTED[key] for key in line.keys() & COUNTED)
 
     done = 0
     with tqdm(desc="import", total=size, unit="B", unit_scale=True, disable=None) as bar:

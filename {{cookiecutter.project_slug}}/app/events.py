@@ -59,12 +59,14 @@ def _components(component: Any) -> Iterator[Any]:
 
 
 def has_content(item: t.ThreadItem) -> bool:
-    """Say whether an unfinished item shows anything: an empty message or image is not kept."""
+    """Say whether an item shows anything: an unfinished one without is not kept."""
     match item:
         case t.AssistantMessageItem():
             return any(part.text.strip() for part in item.content)
         case t.GeneratedImageItem():
             return item.image is not None
+        case t.HiddenContextItem():
+            return False
         case _:
             return True
 

@@ -106,7 +106,7 @@ class Converter(ThreadItemConverter):
         newest = [file for item in users for file in item.attachments][::-1][: self._files]
         pdfs = accumulate((f.metadata or {}).get("size", 0) * (f.mime_type == PDF) for f in newest)
         pairs = zip(newest, pdfs, strict=True)
-        self._sent = {file.id for file, size in pairs if size <= PDF_BYTES}
+        self._sent = {f.id for f, size in pairs if size <= PDF_BYTES or f.mime_type != PDF}
         return [_plain(item) for item in await self.to_agent_input(items)]
 
     async def user_message_to_input(

@@ -181,7 +181,8 @@ class ToolMemory(RunHooks[Chat]):
         memory = tool_memory(context.tool_name, context.tool_arguments, result)
         item, caller = _hidden(chat, memory), chat.request_context
         with suppress(NotFoundError):  # the thread was deleted meanwhile
-            await chat.store.add_thread_item(chat.thread.id, item, caller)
+            await chat.store.add_thread_item(chat.thread.id, item, caller)  # the run may yet fail
+        await chat.stream(t.ThreadItemDoneEvent(item=item))  # a guardrail may take it away
 
 
 def _hidden(chat: Chat, content: dict[str, str]) -> t.HiddenContextItem:

@@ -127,7 +127,7 @@ class AppServer(ChatKitServer[RequestContext]):
                     created = self._frame(event)  # goes out when its first message is stored
                     continue
                 if isinstance(event, t.ErrorEvent):
-                    if not await self._store.renew_turn(turn.thread_id, turn.id, context):
+                    if not await self._exists(turn.thread_id, context):
                         return  # deleted meanwhile: there is nobody to tell
                     known = event.code != ErrorCode.STREAM_ERROR
                     frame = self._frame(event if known else unavailable(request_id_of(context)))
@@ -142,7 +142,7 @@ class AppServer(ChatKitServer[RequestContext]):
             if turn.events:  # else the answer has a status of its own
                 yield self._frame(unavailable(request_id_of(context)))
             elif created:  # nothing of the first message was stored
-                await self._store.delete_thread(turn.thread_id, context)
+                await self._files.delete_thread(turn.thread_id, context)
             raise
         finally:
             if turn.thread_id:
@@ -168,6 +168,15 @@ class AppServer(ChatKitServer[RequestContext]):
             await self._store.release_turn(thread_id, turn.id, context)
             raise
         turn.thread_id = thread_id
+
+    async def _exists(self, thread_id: str, context: RequestContext) -> bool:
+        try:
+            await self._store.load_thread(thread_id, context)
+        except NotFoundError:
+            return False
+        except Exception:
+            log.exception("store unavailable")
+        return True
 
     def _frame(self, event: t.ThreadStreamEvent) -> bytes:
         return b"data: " + self._serialize(event) + b"\n\n"
@@ -246,7 +255,10 @@ class AppServer(ChatKitServer[RequestContext]):
         context: RequestContext,
     ) -> t.SyncCustomActionResponse:
         """Run the handler that `assistant.SYNC_ACTIONS` names, and store the item it changed."""
-        answer = await SYNC_ACTIONS[action.type](thread, action, sender, context)
+        try:
+            answer = await SYNC_ACTIONS[action.type](thread, action, sender, context)
+        except ValidationError as error:  # the page sent what the handler cannot take
+            raise ApiError(400, "action", "That button cannot do this.") from error
         if answer.updated_item is not None:
             await self._store.save_item(thread.id, answer.updated_item, context)
         return answer

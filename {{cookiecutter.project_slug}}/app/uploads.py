@@ -1,5 +1,6 @@
 """The routes of files: uploads in one step or two, and downloads at signed addresses."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from tempfile import SpooledTemporaryFile
@@ -21,6 +22,8 @@ from .links import Purpose
 
 FORM_BYTES = 64 * 1024
 """What multipart may add to the file itself."""
+SILENT_SECONDS = 60
+"""How long a body may pause."""
 
 router = APIRouter(prefix="/files")
 Caller = Annotated[RequestContext, Depends(context_of)]
@@ -31,11 +34,19 @@ async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGener
     declared, size = request.headers.get("content-length", "0"), 0
     if not declared.isdecimal() or int(declared[:20]) > limit:
         raise refusal
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise refusal
-        yield chunk
+    chunks = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(SILENT_SECONDS):
+                chunk = await anext(chunks, b"")
+            size += len(chunk)
+            if size > limit:
+                raise refusal
+            if not chunk:
+                return
+            yield chunk
+    except TimeoutError:
+        raise ApiError(408, "cut_off", "The request stopped arriving.") from None
 
 
 def as_json(files: Files, attachment: Attachment, context: RequestContext) -> Response:

@@ -215,10 +215,12 @@ async def test_of_pdfs_the_newest_are_sent_up_to_a_size() -> None:
         return {"type": "input_file", "filename": attachment.id}
 
     name = {"name": "a.pdf", "mime_type": "application/pdf", "metadata": {"size": 20 << 20}}
-    files = [FileAttachment(id=f"f{n}", **name) for n in range(3)]
+    text = FileAttachment(id="text", name="a.txt", mime_type="text/plain")
+    files = [text, *(FileAttachment(id=f"f{n}", **name) for n in range(3))]
     items: list[ThreadItem] = [asked(f"u{file.id}", attachments=[file]) for file in files]
     given = str(await Converter(ANN, content_part).convert(items))
-    assert [f"f{n}" in given for n in range(3)] == [False, False, True]
+    sent = [f"'filename': '{file.id}'" in given for file in files]
+    assert sent == [True, False, False, True]
 
 
 def test_an_image_takes_no_room_of_the_history() -> None:

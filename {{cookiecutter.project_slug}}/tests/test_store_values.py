@@ -5,8 +5,11 @@ from typing import get_args
 
 import pytest
 from chatkit.types import (
+    Annotation,
     AssistantMessageContent,
+    AssistantMessageItem,
     Attachment,
+    EntitySource,
     HiddenContextItem,
     ThreadItem,
     ThreadMetadata,
@@ -141,6 +144,11 @@ async def test_a_number_that_is_not_finite_is_refused_by_name(store: Store, endl
     hidden = HiddenContextItem(id="a", **BASE, content={"score": endless})
     with pytest.raises(ValueError, match=r"content.*score"):
         await store.add_thread_item("t", hidden, ALICE)
+    source = EntitySource(id="e", title="E", data={"score": endless})
+    said = AssistantMessageContent(text="as", annotations=[Annotation(source=source)])
+    answer = AssistantMessageItem(id="b", **BASE, content=[said])
+    with pytest.raises(ValueError, match=r"content.*score"):
+        await store.add_thread_item("t", answer, ALICE)
     assert await reading.export(store, ALICE) == before
 
 

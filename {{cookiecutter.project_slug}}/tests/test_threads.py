@@ -1,5 +1,6 @@
 """A thread beside its answers, over real HTTP: its title, its lock, its end."""
 
+import asyncio
 import inspect
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from app.context import context_for
 from app.store import ChatStore
 
 from .model_server import KEY, Pause, model_server
+from .sending import app_for, sent
 from .serving import Words, begun, message, serving, settings_for, thread_of
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +49,16 @@ async def test_a_thread_that_another_worker_deletes_ends_its_answer_quietly(
                 seen = [event["type"] async for event in events]
             assert "error" not in seen
             assert (await caller.op("threads.list")).json()["data"] == []
+
+
+async def test_a_refused_first_message_leaves_no_thread(store_url: str, tmp_path: Path) -> None:
+    """Of one file that two new threads want, one gets it."""
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        file = (await sent(caller, b"x", "a.txt"))["id"]
+        kind, params = message("look", attachments=[file])
+        answers = await asyncio.gather(*(caller.op(kind, **params) for _ in range(4)))
+        assert min(answer.status_code for answer in answers) == 200
+        assert len((await caller.op("threads.list")).json()["data"]) == 1
 
 
 async def test_an_item_that_cannot_be_read_is_the_servers_fault(

@@ -17,7 +17,7 @@ from app.context import context_for
 from app.filetypes import NAME_CHARS, display_name
 
 from .sending import address, app_for, archive, on_disk, path_of, picture, send, sent, tried
-from .serving import Caller, Served, message
+from .serving import Caller, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -181,16 +181,6 @@ async def test_a_quota_is_of_so_many_files_too(
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "quota")
 
 
-async def test_a_refused_first_message_leaves_no_thread(store_url: str, tmp_path: Path) -> None:
-    """Of one file that two new threads want, one gets it."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
-        file = (await sent(caller, b"x", "a.txt"))["id"]
-        kind, params = message("look", attachments=[file])
-        answers = await asyncio.gather(*(caller.op(kind, **params) for _ in range(4)))
-        assert min(answer.status_code for answer in answers) == 200
-        assert len((await caller.op("threads.list")).json()["data"]) == 1
-
-
 async def test_uploads_of_one_user_arrive_four_at_a_time(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +226,16 @@ async def test_a_header_of_5_gb_is_refused_at_once(store_url: str, tmp_path: Pat
     async with app_for(store_url, tmp_path) as (served, _, _):
         head = f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {5 << 30}\r\n"
         assert b" 413 " in await asyncio.wait_for(raw(served, head, b""), 5)
+
+
+async def test_an_upload_that_stops_arriving_is_given_up(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else four of them would keep their user from sending a fifth."""
+    monkeypatch.setattr("app.uploads.SILENT_SECONDS", 0.1)
+    async with app_for(store_url, tmp_path) as (served, _, _):
+        head = "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 100\r\n"
+        assert b" 408 " in await asyncio.wait_for(raw(served, head, b"--b"), 5)
 
 
 async def test_a_body_without_a_length_is_cut_at_the_limit(store_url: str, tmp_path: Path) -> None:
