@@ -16,7 +16,7 @@ pytestmark = pytest.mark.product
 COMBINATIONS = [(storage, context) for storage in STORAGES for context in CONTEXTS]
 LONGEST_MODULE = 300
 LONGEST_STORE = 640
-LONGEST_APP = 4400
+LONGEST_APP = 4430
 LONGEST_ASSISTANT = 80
 LONGEST_CLIENT = 400
 
