@@ -188,8 +188,7 @@ class Bench:
         return once
 
     async def reads(self) -> AsyncIterator[Row]:
-        middle = f"i{self.plan.rows // 2}"
-        last = f"t{self.plan.rows // 2}"
+        middle, last = f"i{self.plan.rows // 2}", f"t{self.plan.rows // 2}"
 
         def load(thread_id: str) -> Work:
             return lambda: self.store.load_item(thread_id, "i50", self.few)
@@ -254,8 +253,7 @@ class Bench:
         }
         found = await medians(rounds, works, calls=1)
         for name in ("add_thread_item", "save_item"):
-            bound = self.bound(BOUNDS, name)
-            yield Row(self.kind, name, found[name], found["floor"], bound)
+            yield Row(self.kind, name, found[name], found["floor"], self.bound(BOUNDS, name))
         growth = f"add_thread_item: {self.plan.rows:,} against {SMALL}"
         yield Row(self.kind, growth, found["large"], found["add_thread_item"], GROWTH)
 
@@ -268,10 +266,8 @@ class Bench:
             items = (item(f"i{n}", name) for n in range(1000))
             await asyncio.gather(*(self.store.add_thread_item(name, i, self.few) for i in items))
             await self.floor.fill(name, self.docs[0])
-            pair = (
-                (floor, self.floor.remove(name)),
-                (ours, self.store.delete_thread(name, self.few)),
-            )
+            bare, whole = self.floor.remove(name), self.store.delete_thread(name, self.few)
+            pair = (floor, bare), (ours, whole)
             for taken, delete in pair if number % 2 else reversed(pair):
                 begun = time.perf_counter()
                 await delete
@@ -288,11 +284,10 @@ class Bench:
         count = AT_ONCE * BURSTS * (rounds + 1)
         pages = {"floor": self.floor_page, "ours": self.page("t0", "i50")}
         adds = {"floor": self.floor_insert(count), "ours": self.add("", count)}
-        for name, works in (("pages", pages), ("adds", adds)):
+        for name, works in {"pages": pages, "adds": adds}.items():
             found = await rates(rounds, works)
-            bound = self.bound(RATES, name)
-            operation = f"{AT_ONCE} {name} at once"
-            yield Row(self.kind, operation, found["ours"], found["floor"], bound, least=True)
+            row = self.kind, f"{AT_ONCE} {name} at once", found["ours"], found["floor"]
+            yield Row(*row, self.bound(RATES, name), least=True)
 
     async def rows(self) -> AsyncIterator[Row]:
         """Yield the table's lines as they are found."""

@@ -112,14 +112,8 @@ async def test_names_cannot_break_out_of_the_hash_tag(store: Store) -> None:
         await store.save_thread(thread(), owner)
         await store.add_thread_item("t", message("a"), owner)
     tags = {key[: key.index("}") + 1] for key in await keys(store) if key.startswith("{")}
-    assert tags == {
-        "{@%7D%7B}",
-        "{@a%7D%3Aitems%3At}",
-        "{@%7B%40bob}",
-        "{@}",
-        "{@%00}",
-        "{@%ED%A0%80}",
-    }
+    quoted = ("%7D%7B", "a%7D%3Aitems%3At", "%7B%40bob", "", "%00", "%ED%A0%80")
+    assert tags == {f"{{@{name}}}" for name in quoted}
 
 
 def test_a_connection_that_was_cut_is_replaced(store_url: str) -> None:
@@ -287,22 +281,13 @@ async def test_an_old_server_a_replica_and_something_else_are_refused_by_name() 
     assert "6.2" in await answer("something:else\r\n")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"/0": "/99"},
-        {"/0": "/name"},
-        {"/0": "/0?prefix=a{b"},
-        {"/0": "/0?nonsense=1"},
-        {"redis://": "rediss://"},
-    ],
-)
+@pytest.mark.parametrize("wrong", ["/99", "/name", "/0?prefix=a{b", "/0?nonsense=1", "rediss://"])
 async def test_a_wrong_address_ends_the_start_in_one_line(
-    private_engine: PrivateEngine, change: dict[str, str]
+    private_engine: PrivateEngine, wrong: str
 ) -> None:
-    (old, new), begun = *change.items(), time.monotonic()
+    old, begun = "redis://" if wrong == "rediss://" else "/0", time.monotonic()
     with pytest.raises(StoreError, match="STORE_URL") as refusal:
-        async with Store.open(private_engine.url.replace(old, new)):
+        async with Store.open(private_engine.url.replace(old, wrong)):
             pass
     assert time.monotonic() - begun < 5
     assert "\n" not in str(refusal.value)

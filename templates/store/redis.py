@@ -598,15 +598,7 @@ async def _connect(url: str) -> tuple[Client, str]:
                 options["retry"] = Retry(NoBackoff(), 3)
                 client = _Cluster.from_url(address, require_full_coverage=False, **options)
                 await client.initialize()
-            elif info.get("role") == "slave":
-                raise ValueError("it is a replica, which takes no writes")  # noqa: TRY301
-            version = str(info.get("redis_version", "0"))
-            if [int(number) for number in version.split(".")[:2]] < [6, 2]:
-                raise ValueError(f"it is Redis {version}, and 6.2 is needed")  # noqa: TRY301
-            if not (found := await client.get(f"{prefix}:schema")):
-                await client.set(f"{prefix}:schema", SCHEMA, nx=True)
-            elif int(found) > SCHEMA:
-                raise ValueError(f"its data is at {int(found)}, newer than the app: update the app")  # noqa: TRY301
+            await _require_fit(client, info, f"{prefix}:schema")
     except (*UNFIT, OSError, TypeError, ValueError) as error:
         if client:
             await client.aclose()
@@ -618,6 +610,22 @@ async def _connect(url: str) -> tuple[Client, str]:
     if info.get("maxmemory_policy", "noeviction") != "noeviction":
         log.warning("%s drops data when full: set `maxmemory-policy noeviction`", shown)
     return client, prefix
+
+
+async def _require_fit(client: Client, info: dict[str, Any], key: str) -> None:
+    """Raise ValueError for a replica, an old server, or data of a newer app; `key` has its number.
+
+    A cluster's node may be a replica: the client finds the primaries.
+    """
+    if info.get("role") == "slave" and not info.get("cluster_enabled"):
+        raise ValueError("it is a replica, which takes no writes")
+    version = str(info.get("redis_version", "0"))
+    if [int(number) for number in version.split(".")[:2]] < [6, 2]:
+        raise ValueError(f"it is Redis {version}, and 6.2 is needed")
+    if not (found := await client.get(key)):
+        await client.set(key, SCHEMA, nx=True)
+    elif int(found) > SCHEMA:
+        raise ValueError(f"its data is at {int(found)}, newer than the app: update the app")
 
 
 def _parse(url: str) -> tuple[str, str, str]:

@@ -156,7 +156,7 @@ class SQLiteStore(Store[RequestContext]):
         if scheme != "sqlite" or path in ("", ":memory:"):
             kind = url.partition(":")[0]  # the rest may hold a password
             known = "write sqlite:///chat.db, or sqlite:////data/chat.db"
-            raise StoreError(f"STORE_URL={ascii(kind)[1:-1]}:…: {known}")
+            raise StoreError(f"STORE_URL begins with {kind!a}: {known}")
         try:
             reads, writes = await asyncio.to_thread(_connect, path)
         except (sqlite3.Error, ValueError) as error:

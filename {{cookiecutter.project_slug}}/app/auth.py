@@ -112,10 +112,10 @@ class _Keys(jwt.PyJWKClient):
         try:
             answer = httpx2.get(address, timeout=FETCH_SECONDS).raise_for_status()
             self.uri = str(answer.json()["jwks_uri"])
-            if not self.uri.startswith(("https://", "http://")):  # PyJWT would read files, too
-                raise ValueError(f"jwks_uri is {self.uri}")  # noqa: TRY301
         except (httpx2.HTTPError, ValueError, KeyError) as error:
             raise jwt.PyJWKClientConnectionError(f"no keys at {address}: {error}") from error
+        if not self.uri.startswith(("https://", "http://")):  # PyJWT would read files, too
+            raise jwt.PyJWKClientConnectionError(f"no keys at {address}: jwks_uri is {self.uri}")
         keys = super().fetch_data()
         self._again = 0.0
         return keys

@@ -112,7 +112,7 @@ class AppServer(ChatKitServer[RequestContext]):
 
     # --- a turn ---
 
-    async def _answer(  # noqa: C901 - each way in which an answer ends
+    async def _answer(
         self, request: StreamingRequest, context: RequestContext, turn: Turn
     ) -> AsyncGenerator[bytes, None]:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
@@ -124,23 +124,18 @@ class AppServer(ChatKitServer[RequestContext]):
             async for event in self._process_streaming_impl(request, context):
                 if isinstance(event, t.ThreadCreatedEvent):
                     await self._claim(turn, event.thread.id, context)
-                    created = self._frame(event)  # goes out when its first message is stored
+                    created = self._frame(event, context)  # goes out when its message is stored
                     continue
-                if isinstance(event, t.ErrorEvent):
-                    if not await self._exists(turn.thread_id, context):
-                        return  # deleted meanwhile: there is nobody to tell
-                    known = event.code != ErrorCode.STREAM_ERROR
-                    frame = self._frame(event if known else unavailable(request_id_of(context)))
-                else:
-                    frame = self._files.links.sign(self._frame(event), context)
-                yield created + frame
+                if isinstance(event, t.ErrorEvent) and not await self._exists(turn, context):
+                    return  # deleted meanwhile: there is nobody to tell
+                yield created + self._frame(event, context)
                 created = b""
         except asyncio.CancelledError:
             await self._mark_stopped(turn, context)
             raise
         except Exception:
             if turn.events:  # else the answer has a status of its own
-                yield self._frame(unavailable(request_id_of(context)))
+                yield self._frame(unavailable(request_id_of(context)), context)
             elif created:  # nothing of the first message was stored
                 await self._files.delete_thread(turn.thread_id, context)
             raise
@@ -169,17 +164,19 @@ class AppServer(ChatKitServer[RequestContext]):
             raise
         turn.thread_id = thread_id
 
-    async def _exists(self, thread_id: str, context: RequestContext) -> bool:
+    async def _exists(self, turn: Turn, context: RequestContext) -> bool:
         try:
-            await self._store.load_thread(thread_id, context)
+            await self._store.load_thread(turn.thread_id, context)
         except NotFoundError:
             return False
         except Exception:
             log.exception("store unavailable")
         return True
 
-    def _frame(self, event: t.ThreadStreamEvent) -> bytes:
-        return b"data: " + self._serialize(event) + b"\n\n"
+    def _frame(self, event: t.ThreadStreamEvent, context: RequestContext) -> bytes:
+        if isinstance(event, t.ErrorEvent) and event.code == ErrorCode.STREAM_ERROR:
+            event = unavailable(request_id_of(context))  # the SDK has no sentence for it
+        return b"data: " + self._files.links.sign(self._serialize(event), context) + b"\n\n"
 
     async def respond(
         self,

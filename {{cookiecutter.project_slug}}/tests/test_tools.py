@@ -4,17 +4,23 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agents import (
+    Agent,
+    GuardrailFunctionOutput,
     ToolGuardrailFunctionOutput,
     ToolInputGuardrailData,
     function_tool,
+    output_guardrail,
     tool_input_guardrail,
 )
 from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.agents import ClientToolCall
 from chatkit.types import ProgressUpdateEvent
+
+from app import assistant
 
 from .serving import text_of, thread_of
 from .talking import Chat, calls, talking, tools
@@ -159,6 +165,31 @@ async def test_a_tool_without_a_word_after_it_is_no_answer(
     async with talking(store_url, tmp_path, calls("mail", "")) as caller:
         events = await caller.say("send it")
     assert "gave no answer" in events[-1]["message"]
+
+
+async def test_a_guardrail_on_the_answer_takes_what_a_tool_said_along(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next turn must not be given what the guardrail kept back."""
+
+    @output_guardrail
+    async def nothing_goes_out(*_: object) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
+
+    make = assistant.make_agent
+
+    def guarded(*given: Any) -> Agent[Any]:
+        return make(*given).clone(output_guardrails=[nothing_goes_out])
+
+    monkeypatch.setattr("app.main.make_agent", guarded)
+    tools(monkeypatch, mail)
+    model = calls("mail", "It was SENT.", "Hm.")
+    async with talking(store_url, tmp_path, model) as caller:
+        events = await caller.say("send it")
+        assert "That cannot be answered here." in events[-1]["message"]
+        await caller.say("and?", thread_of(events))
+    assert model.last_call
+    assert "SENT" not in str(model.last_call.input)
 
 
 async def test_a_tool_that_a_guardrail_forbids_is_told_of_in_a_sentence(
