@@ -94,8 +94,8 @@ DEFECTS = [
     ),
     Defect(
         "the error of a deleted thread is shown",
-        "if not await self._exists(turn.thread_id, context):",
-        "if False:",
+        "isinstance(event, t.ErrorEvent) and not await self._exists(turn, context):",
+        "not event:",
         THREAD + "a_thread_that_another_worker_deletes_ends_its_answer_quietly",
         "app/server.py",
     ),
