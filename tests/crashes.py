@@ -246,7 +246,7 @@ async def test_settings_of_a_development_engine_are_durable(
     else:
         names = ("fsync", "synchronous_commit", "full_page_writes")
         async with Store.open(private_engine.url) as store:
-            found = [(await store._run(f"SHOW {name}"))[0][0] for name in names]
+            found = [(await store._pool.run(f"SHOW {name}"))[0][0] for name in names]
         assert found == ["on"] * 3
 
 

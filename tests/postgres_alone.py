@@ -55,14 +55,14 @@ async def test_an_old_server_is_refused_by_name(
 async def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:
     async def tables() -> list[list[asyncpg.Record]]:
         names = ("migration", "thread", "item", "attachment", "lease")
-        return [await store._run(f"TABLE chatkit.{name}") for name in names]
+        return [await store._pool.run(f"TABLE chatkit.{name}") for name in names]
 
     async with Store.open(store_url) as store:
         await store.save_thread(thread(), ALICE)
         await store.add_thread_item("t", message("a"), ALICE)
         await store.save_attachment(file("f", "t"), ALICE)
         await store.claim_turn("t", "turn", ALICE)
-        await store._run("INSERT INTO chatkit.migration VALUES (99)")
+        await store._pool.run("INSERT INTO chatkit.migration VALUES (99)")
         before = await tables()
         assert all(before)
         with pytest.raises(StoreError, match="is at 99, newer than the app: update the app"):
@@ -85,7 +85,7 @@ async def test_who_waits_for_a_connection_waits_no_longer_than_for_an_answer(
     monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
     async with Store.open(store_url, pool_size=2) as store:
         begun = time.monotonic()
-        calls = [store._run("SELECT pg_sleep(60)") for _ in range(9)]
+        calls = [store._pool.run("SELECT pg_sleep(60)") for _ in range(9)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(each, Exception) for each in answers)
         assert time.monotonic() - begun < 2
@@ -99,7 +99,7 @@ async def test_a_hanging_server_costs_the_seconds_of_an_answer_and_no_restart(
     monkeypatch.setattr(module, "ANSWER_SECONDS", 2)
     async with Store.open(private_engine.url) as store:
         await store.save_thread(thread(), ALICE)
-        backends = await store._run("SELECT pid FROM pg_stat_activity")
+        backends = await store._pool.run("SELECT pid FROM pg_stat_activity")
         pids = [private_engine._processes[0].pid, *(pid for (pid,) in backends)]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -173,7 +173,7 @@ async def test_feedback_on_many_items_at_once_never_deadlocks(store_url: str) ->
             await store.save_thread(thread(f"t{n}"), ALICE)
             for item_id in dice.sample(ids, 60):
                 await store.add_thread_item(f"t{n}", message(item_id), ALICE)
-        await store._run("ANALYZE")
+        await store._pool.run("ANALYZE")
         for n in range(20):
             some = [dice.sample(ids, 40) for _ in range(8)]
             thumbs = (store.save_feedback(f"t{n % 6}", each, "positive", ALICE) for each in some)
@@ -185,10 +185,10 @@ async def test_an_upgrade_elsewhere_is_waited_for_but_not_for_good(
 ) -> None:
     monkeypatch.setattr(module, "MIGRATION_SECONDS", 1)
     async with Store.open(store_url) as store:
-        connection = await store._connect()
+        connection = await store._pool._connect()
         async with connection.transaction():
             lock = "SELECT pg_advisory_xact_lock(hashtext($1))"
-            await connection.execute(lock, store._schema)
+            await connection.execute(lock, store._pool._schema)
             with pytest.raises(StoreError, match="no answer in time"):
                 async with Store.open(store_url):
                     pass
@@ -205,7 +205,7 @@ async def test_tombstones_of_all_end_after_a_day(
         for seconds, left in ((3600, 1), (0, 0)):
             monkeypatch.setattr(module, "TOMBSTONE_SECONDS", seconds)
             assert [owner async for owner in store.owners()] == []
-            assert len(await store._run("SELECT FROM chatkit.thread")) == left
+            assert len(await store._pool.run("SELECT FROM chatkit.thread")) == left
 
 
 @pytest.mark.parametrize(("size", "cached"), [(2, 0), (3, 5)])
@@ -216,9 +216,9 @@ async def test_the_settings_reach_the_connections(
     changes = {"store_pool_size": size, "store_statement_cache_size": cached}
     async with module.open_store(settings_for(store_url, tmp_path, **changes)) as store:
         sleep = "SELECT pg_backend_pid() AS pid FROM pg_sleep(0.2)"
-        answers = await asyncio.gather(*(store._run(sleep) for _ in range(9)))
+        answers = await asyncio.gather(*(store._pool.run(sleep) for _ in range(9)))
         assert len({rows[0]["pid"] for rows in answers}) == size
         for n in range(9 * size):
-            await store._run(f"SELECT {n}")
-        kept = await store._run("SELECT FROM pg_prepared_statements")
+            await store._pool.run(f"SELECT {n}")
+        kept = await store._pool.run("SELECT FROM pg_prepared_statements")
         assert len(kept) == cached

@@ -15,7 +15,7 @@ from baked import CONTEXTS, STORAGES, BakedProject
 pytestmark = pytest.mark.product
 COMBINATIONS = [(storage, context) for storage in STORAGES for context in CONTEXTS]
 LONGEST_MODULE = 300
-LONGEST_STORE = 640
+LONGEST_STORE = 645  # the class itself is under 300
 LONGEST_APP = 4430
 LONGEST_ASSISTANT = 80
 LONGEST_CLIENT = 400
@@ -82,6 +82,9 @@ def test_size(project: BakedProject) -> None:
     assert lines["app/assistant.py"] < LONGEST_ASSISTANT
     assert sum(lines.values()) < LONGEST_APP
     assert lines.pop("app/store.py") < LONGEST_STORE
+    store = ast.parse((project.path / "app/store.py").read_text(encoding="utf-8"))
+    classes = [node for node in store.body if isinstance(node, ast.ClassDef)]
+    lines |= {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in classes}
     assert {name: n for name, n in lines.items() if n >= LONGEST_MODULE} == {}
     client = (project.path / "app/static/client.js").read_text(encoding="utf-8")
     assert client.count("\n") < LONGEST_CLIENT

@@ -323,7 +323,7 @@ class MemoryStore(Store[RequestContext]):
     # --- attachments ---
 
     async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
-        """Add or replace a record; ValueError when it would move it out of its thread."""
+        """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
         doc, held = dump(attachment).encode(), self._attachments[owner_of(context)]
         thread_id = attachment.thread_id

@@ -153,15 +153,8 @@ Connect: TypeAlias = Callable[..., Awaitable[Connection]]
 class PostgresStore(Store[RequestContext]):
     """Conversations in one schema, which the statements call `chatkit` whatever its name is."""
 
-    def __init__(self, connect: Connect, schema: str, pool_size: int) -> None:
-        self._connect = connect
-        self._schema = schema
-        self._slots: asyncio.PriorityQueue[Slot] = asyncio.PriorityQueue()
-        for number in range(pool_size):
-            self._slots.put_nowait((number, 0, None))
-        self._free = asyncio.Semaphore(pool_size)  # serves in order, as a queue does not
-        self._busy: dict[Connection, float] = {}
-        self._closed = False
+    def __init__(self, pool: "_Pool") -> None:
+        self._pool = pool
 
     @classmethod
     @asynccontextmanager
@@ -174,24 +167,323 @@ class PostgresStore(Store[RequestContext]):
         that the URL is wrong, or the database unreachable, read-only, too old, or newer than the
         app; for another that upgrades the schema it waits a minute.
         """
+        async with _Pool.open(url, pool_size, statement_cache_size) as pool:
+            yield cls(pool)
+
+    async def _find(
+        self, statement: str, context: RequestContext, *values: str | int | None
+    ) -> list[asyncpg.Record]:
+        """Run a statement for its owner ($1); an id that cannot be stored is not there."""
+        possible = all(storable(value) for value in values if isinstance(value, str))
+        return await self._pool.run(statement, _owner(context), *values) if possible else []
+
+    async def _page(
+        self,
+        adapter: TypeAdapter[list[Any]],
+        statement: str,
+        cursor: str,
+        window: tuple[int, str | None, str],
+        context: RequestContext,
+        *ids: str,
+    ) -> Page[Any]:
+        """Return a page: the texts are written for asc, and one element more is asked for."""
+        limit, after, order = window
+        if limit <= 0:
+            return Page()
+        keys = ids if after is None else (*ids, after)
+        statement = _directed(statement, "" if after is None else cursor, order == "desc")
+        rows = await self._find(statement, context, min(limit, 2**40) + 1, *keys)
+        docs, more = [row[0] for row in rows[:limit]], len(rows) > limit
+        found = adapter.validate_json(f"[{','.join(docs)}]")  # at once: it is faster
+        return Page(data=found, has_more=more, after=found[-1].id if more else None)
+
+    async def ping(self) -> None:
+        """Raise the driver's error when the database does not answer."""
+        await self._pool.run("SELECT 1")
+
+    async def owners(self) -> AsyncIterator[str]:
+        """Yield every owner that has a thread or an attachment, each once; end old tombstones."""
+        statement = "DELETE FROM chatkit.thread WHERE deleted < now() - $1 * interval '1 second'"
+        await self._pool.run(statement, TOMBSTONE_SECONDS)
+        statement = """SELECT least(
+            (SELECT min(owner) FROM chatkit.thread WHERE owner >= $1 AND created IS NOT NULL),
+            (SELECT min(owner) FROM chatkit.attachment WHERE owner >= $1)) AS owner"""
+        owner = ""
+        while (owner := (await self._pool.run(statement, owner))[0]["owner"]) is not None:
+            yield owner.encode().decode("unicode_escape")
+            owner += "\1"  # the next possible name
+
+    # --- threads ---
+
+    def generate_thread_id(self, context: RequestContext) -> str:
+        """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
+        return new_id("thread")
+
+    async def load_thread(self, thread_id: str, context: RequestContext) -> ThreadMetadata:
+        """Return a thread's metadata; NotFoundError when the owner has no such thread."""
+        statement = """SELECT doc FROM chatkit.thread
+            WHERE owner = $1 AND id = $2 AND deleted IS NULL"""
+        if not (rows := await self._find(statement, context, thread_id)):
+            raise NotFoundError(f"There is no thread {thread_id!a}")
+        return ThreadMetadata.model_validate_json(rows[0]["doc"])
+
+    async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
+        """Add or replace a thread's metadata; NotFoundError when it was deleted within a day."""
+        require_storable(thread_id=thread.id)
+        doc = dump(metadata_of(thread))
+        statement = """
+            INSERT INTO chatkit.thread AS old (owner, id, created, doc) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (owner, id) DO UPDATE SET created = $3, doc = $4, deleted = NULL,
+                seq = CASE WHEN old.deleted IS NULL THEN old.seq ELSE excluded.seq END
+            WHERE old.deleted IS NULL OR old.deleted < now() - $5 * interval '1 second'
+            RETURNING true"""
+        values = (thread.id, sort_time(thread.created_at), doc, TOMBSTONE_SECONDS)
+        if not await self._pool.run(statement, _owner(context), *values):
+            raise NotFoundError(f"The thread {thread.id!a} was deleted")
+
+    async def load_threads(
+        self, limit: int, after: str | None, order: str, context: RequestContext
+    ) -> Page[ThreadMetadata]:
+        """Return the owner's threads by creation; an unknown cursor gives an empty page."""
+        statement = """SELECT doc FROM chatkit.thread
+            WHERE owner = $1 AND created IS NOT NULL CURSOR
+            ORDER BY created ASC, seq ASC LIMIT $2"""
+        cursor = """AND (created, seq) > (SELECT created, seq FROM chatkit.thread
+            WHERE owner = $1 AND id = $3)"""
+        return await self._page(THREADS, statement, cursor, (limit, after, order), context)
+
+    async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
+        """Delete a thread with its items and attachments, and leave a tombstone for a day."""
+        statement = """
+            WITH gone AS (
+                DELETE FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
+                RETURNING owner, id)
+            INSERT INTO chatkit.thread (owner, id, deleted) SELECT owner, id, now() FROM gone"""
+        await self._find(statement, context, thread_id)
+
+    async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
+        """Clear a tombstone, so that an import may save the thread again."""
+        statement = """DELETE FROM chatkit.thread
+            WHERE owner = $1 AND id = $2 AND deleted IS NOT NULL"""
+        await self._find(statement, context, thread_id)
+
+    async def set_title_if_unchanged(
+        self, thread_id: str, old: str | None, new: str, context: RequestContext
+    ) -> bool:
+        """Set a title unless it has changed from `old`; False when it has or the thread is gone."""
+        if _unstorable(old, "title"):
+            return False
+        statement = """UPDATE chatkit.thread SET doc = $4 || substr(doc, length($3::text) + 1)
+            WHERE owner = $1 AND id = $2 AND deleted IS NULL AND starts_with(doc, $3)
+            RETURNING true"""
+        return bool(await self._find(statement, context, thread_id, _title(old), _title(new)))
+
+    # --- items ---
+
+    def generate_item_id(
+        self, item_type: StoreItemType, thread: ThreadMetadata, context: RequestContext
+    ) -> str:
+        """Return a new id with the SDK's prefix for its kind."""
+        return new_id(item_type)
+
+    async def load_thread_items(
+        self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
+    ) -> Page[ThreadItem]:
+        """Return items as they were added; unknown thread or cursor: an empty page."""
+        statement = """SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $3 CURSOR
+            ORDER BY seq ASC LIMIT $2"""
+        cursor = """AND seq > (SELECT seq FROM chatkit.item
+            WHERE owner = $1 AND thread_id = $3 AND id = $4)"""
+        return await self._page(ITEMS, statement, cursor, (limit, after, order), context, thread_id)
+
+    async def add_thread_item(
+        self, thread_id: str, item: ThreadItem, context: RequestContext
+    ) -> None:
+        """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
+        require_storable(thread_id=thread_id, item_id=item.id)
+        if item.thread_id != thread_id:
+            item = item.model_copy(update={"thread_id": thread_id})
+        doc = dump(item)
+        statement = """
+            WITH locked AS (
+                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
+                FOR NO KEY UPDATE)
+            INSERT INTO chatkit.item (owner, thread_id, id, doc) SELECT $1, $2, $3, $4 FROM locked
+            ON CONFLICT (owner, thread_id, id) DO UPDATE SET doc = $4 RETURNING true"""
+        if not await self._pool.run(statement, _owner(context), thread_id, item.id, doc):
+            raise NotFoundError(f"There is no thread {thread_id!a}")
+
+    save_item = add_thread_item  # both add, both replace
+
+    async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
+        """Return an item; NotFoundError when the owner's thread has none of this id."""
+        statement = "SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $2 AND id = $3"
+        if not (rows := await self._find(statement, context, thread_id, item_id)):
+            raise NotFoundError(f"There is no item {item_id!a}")
+        return ITEM.validate_json(rows[0]["doc"])
+
+    async def delete_thread_item(
+        self, thread_id: str, item_id: str, context: RequestContext
+    ) -> None:
+        """Delete an item and its feedback, if they are there."""
+        statement = "DELETE FROM chatkit.item WHERE owner = $1 AND thread_id = $2 AND id = $3"
+        await self._find(statement, context, thread_id, item_id)
+
+    async def save_feedback(
+        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
+    ) -> None:
+        """Note what the user thinks of items; NotFoundError unless all of them are there."""
+        require_storable(thread_id=thread_id, item_ids="".join(item_ids), kind=kind)
+        # The thread's lock, since rows of several items are locked in no order of their own.
+        statement = """
+            WITH locked AS (
+                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
+                FOR NO KEY UPDATE
+            ), found AS (
+                SELECT FROM locked WHERE cardinality($3::text[]) = (
+                    SELECT count(*) FROM chatkit.item
+                    WHERE owner = $1 AND thread_id = $2 AND id = ANY($3))
+            ), noted AS (
+                UPDATE chatkit.item SET feedback = $4 FROM found
+                WHERE owner = $1 AND thread_id = $2 AND id = ANY($3))
+            SELECT true FROM found"""
+        values = (thread_id, list(set(item_ids)), kind)
+        if not await self._pool.run(statement, _owner(context), *values):
+            raise NotFoundError(f"Not all items are there: {item_ids!a}")
+
+    async def load_feedback(
+        self, thread_id: str, context: RequestContext
+    ) -> dict[str, FeedbackKind]:
+        """Return what was noted, by item; nothing for a thread that is not the owner's."""
+        statement = """SELECT id, feedback FROM chatkit.item
+            WHERE owner = $1 AND thread_id = $2 AND feedback IS NOT NULL ORDER BY seq"""
+        rows = await self._find(statement, context, thread_id)
+        return {row["id"]: row["feedback"] for row in rows}
+
+    # --- attachments ---
+
+    async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
+        """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
+        require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
+        statement = """
+            WITH locked AS (
+                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $3 AND deleted IS NULL
+                FOR KEY SHARE
+            ), saved AS (
+                INSERT INTO chatkit.attachment AS old (owner, id, thread_id, doc)
+                SELECT $1, $2, $3, $4 WHERE $3 IS NULL OR EXISTS (SELECT FROM locked)
+                ON CONFLICT (owner, id) DO UPDATE SET thread_id = $3, doc = $4
+                WHERE old.thread_id IS NULL OR old.thread_id = $3 RETURNING true)
+            SELECT $3 IS NULL OR EXISTS (SELECT FROM locked) AS found,
+                EXISTS (SELECT FROM saved) AS saved"""
+        values = (attachment.id, attachment.thread_id, dump(attachment))
+        row = (await self._pool.run(statement, _owner(context), *values))[0]
+        if not row["found"]:
+            raise NotFoundError(f"There is no thread {attachment.thread_id!a}")
+        if not row["saved"]:
+            raise ValueError(f"The attachment {attachment.id!a} belongs to another thread")
+
+    async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
+        """Return an attachment's record; NotFoundError when the owner has none of this id."""
+        statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 AND id = $2"
+        if not (rows := await self._find(statement, context, attachment_id)):
+            raise NotFoundError(f"There is no attachment {attachment_id!a}")
+        return ATTACHMENT.validate_json(rows[0]["doc"])
+
+    async def load_attachments(
+        self, thread_id: str | None, context: RequestContext
+    ) -> list[Attachment]:
+        """Return the records of one thread, or with None all of the owner's, oldest first."""
+        statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 CURSOR ORDER BY seq"
+        some = "" if thread_id is None else "AND thread_id = $2"
+        ids = () if thread_id is None else (thread_id,)
+        rows = await self._find(statement.replace("CURSOR", some), context, *ids)
+        return [ATTACHMENT.validate_json(row["doc"]) for row in rows]
+
+    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
+        """Delete an attachment's record, if it is there."""
+        statement = "DELETE FROM chatkit.attachment WHERE owner = $1 AND id = $2"
+        await self._find(statement, context, attachment_id)
+
+    # --- turns ---
+
+    async def claim_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+        """Take the thread's lease for 15 s, or find it ours; False while another turn holds it.
+
+        It keeps two turns apart, not two writes: a worker that was paused past its lease may
+        still write. NotFoundError when the owner has no such thread.
+        """
+        require_storable(thread_id=thread_id, turn_id=turn_id)
+        statement = """
+            WITH locked AS (
+                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
+                FOR KEY SHARE
+            ), taken AS (
+                INSERT INTO chatkit.lease AS old (owner, thread_id, turn_id, until)
+                SELECT $1, $2, $3, clock_timestamp() + $4 * interval '1 second' FROM locked
+                ON CONFLICT (owner, thread_id) DO UPDATE SET turn_id = $3, until = excluded.until,
+                    stopping = old.stopping AND old.turn_id = $3 AND old.until > clock_timestamp()
+                WHERE old.turn_id = $3 OR old.until < clock_timestamp() RETURNING true)
+            SELECT EXISTS (SELECT FROM taken) AS taken FROM locked"""
+        if not (rows := await self._find(statement, context, thread_id, turn_id, LEASE_SECONDS)):
+            raise NotFoundError(f"There is no thread {thread_id!a}")
+        return bool(rows[0]["taken"])
+
+    async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+        """Hold the lease for another 15 s; False when it was lost or the turn shall stop."""
+        statement = """UPDATE chatkit.lease
+            SET until = clock_timestamp() + $4 * interval '1 second'
+            WHERE owner = $1 AND thread_id = $2 AND turn_id = $3 AND NOT stopping
+                AND until > clock_timestamp() RETURNING true"""
+        return bool(await self._find(statement, context, thread_id, turn_id, LEASE_SECONDS))
+
+    async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
+        """Give the lease back, if this turn still has it."""
+        statement = "DELETE FROM chatkit.lease WHERE owner = $1 AND thread_id = $2 AND turn_id = $3"
+        await self._find(statement, context, thread_id, turn_id)
+
+    async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
+        """Make the running turn's next renewal answer False; False when none runs."""
+        statement = """UPDATE chatkit.lease SET stopping = true
+            WHERE owner = $1 AND thread_id = $2 AND until > clock_timestamp() RETURNING true"""
+        return bool(await self._find(statement, context, thread_id))
+
+
+class _Pool:
+    """A few connections; asyncpg's own pool would cost a task for each statement."""
+
+    def __init__(self, connect: Connect, schema: str, size: int) -> None:
+        self._connect = connect
+        self._schema = schema
+        self._slots: asyncio.PriorityQueue[Slot] = asyncio.PriorityQueue()
+        for number in range(size):
+            self._slots.put_nowait((number, 0, None))
+        self._free = asyncio.Semaphore(size)  # serves in order, as a queue does not
+        self._busy: dict[Connection, float] = {}
+        self._closed = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, size: int, statement_cache_size: int) -> AsyncIterator[Self]:
+        """Try the database, and bring the schema up to date; cut everything off at the end."""
         dsn, schema, shown = _split(url)
         connect = partial(asyncpg.connect, dsn, statement_cache_size=statement_cache_size)
-        store = cls(connect, schema, pool_size)
+        pool = cls(connect, schema, size)
         try:
             async with asyncio.timeout(ANSWER_SECONDS) as limit:
-                await store._migrate(limit)
+                await pool._migrate(limit)
         except (StoreError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             reason = " ".join(str(error).split()) or "no answer in time"
             raise StoreError(f"STORE_URL={shown}: {reason}") from None
         except (ValueError, OverflowError):  # of a port; its text may quote the password
             raise StoreError(f"STORE_URL cannot be read, expected {FORM}") from None
-        watch = asyncio.create_task(store._watch())
+        watch = asyncio.create_task(pool._watch())
         try:
-            yield store
+            yield pool
         finally:
             watch.cancel()
-            store._closed = True
-            store._disconnect()
+            pool._closed = True
+            pool._disconnect()
 
     async def _migrate(self, limit: asyncio.Timeout) -> None:
         """Take the missing steps, all or none; replicas that start meanwhile wait for it."""
@@ -227,11 +519,11 @@ class PostgresStore(Store[RequestContext]):
         finally:
             connection.terminate()
 
-    async def _run(self, statement: str, *values: object) -> list[asyncpg.Record]:
+    async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
         """Return the rows of a statement, on the first free connection: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
-        may run twice. asyncpg's own pool would cost a task for each statement.
+        may run twice.
         """
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")
@@ -284,295 +576,6 @@ class PostgresStore(Store[RequestContext]):
             await asyncio.sleep(0.2)
             for connection in [each for each, end in self._busy.items() if end < time.monotonic()]:
                 connection.terminate()
-
-    async def _find(
-        self, statement: str, context: RequestContext, *values: str | int | None
-    ) -> list[asyncpg.Record]:
-        """Run a statement for its owner ($1); an id that cannot be stored is not there."""
-        ids = (value for value in values if isinstance(value, str))
-        possible = all(map(storable, ids))
-        return await self._run(statement, _owner(context), *values) if possible else []
-
-    async def _page(
-        self,
-        adapter: TypeAdapter[list[Any]],
-        statement: str,
-        cursor: str,
-        window: tuple[int, str | None, str],
-        context: RequestContext,
-        *ids: str,
-    ) -> Page[Any]:
-        """Return a page: the texts are written for asc, and one element more is asked for."""
-        limit, after, order = window
-        if limit <= 0:
-            return Page()
-        keys = ids if after is None else (*ids, after)
-        statement = _directed(statement, "" if after is None else cursor, order == "desc")
-        rows = await self._find(statement, context, min(limit, 2**40) + 1, *keys)
-        docs, more = [row[0] for row in rows[:limit]], len(rows) > limit
-        found = adapter.validate_json(f"[{','.join(docs)}]")  # at once: it is faster
-        return Page(data=found, has_more=more, after=found[-1].id if more else None)
-
-    async def ping(self) -> None:
-        """Raise the driver's error when the database does not answer."""
-        await self._run("SELECT 1")
-
-    async def owners(self) -> AsyncIterator[str]:
-        """Yield every owner that has a thread or an attachment, each once; end old tombstones."""
-        await self._run(
-            "DELETE FROM chatkit.thread WHERE deleted < now() - $1 * interval '1 second'",
-            TOMBSTONE_SECONDS,
-        )
-        statement = """SELECT least(
-            (SELECT min(owner) FROM chatkit.thread WHERE owner >= $1 AND created IS NOT NULL),
-            (SELECT min(owner) FROM chatkit.attachment WHERE owner >= $1)) AS owner"""
-        owner = ""
-        while (owner := (await self._run(statement, owner))[0]["owner"]) is not None:
-            yield owner.encode().decode("unicode_escape")
-            owner += "\1"  # the next possible name
-
-    # --- threads ---
-
-    def generate_thread_id(self, context: RequestContext) -> str:
-        """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
-        return new_id("thread")
-
-    async def load_thread(self, thread_id: str, context: RequestContext) -> ThreadMetadata:
-        """Return a thread's metadata; NotFoundError when the owner has no such thread."""
-        statement = """SELECT doc FROM chatkit.thread
-            WHERE owner = $1 AND id = $2 AND deleted IS NULL"""
-        if not (rows := await self._find(statement, context, thread_id)):
-            raise NotFoundError(f"There is no thread {thread_id!a}")
-        return ThreadMetadata.model_validate_json(rows[0]["doc"])
-
-    async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
-        """Add or replace a thread's metadata; NotFoundError when it was deleted within a day."""
-        require_storable(thread_id=thread.id)
-        doc = dump(metadata_of(thread))
-        statement = """
-            INSERT INTO chatkit.thread AS old (owner, id, created, doc) VALUES ($1, $2, $3, $4)
-            ON CONFLICT (owner, id) DO UPDATE SET created = $3, doc = $4, deleted = NULL,
-                seq = CASE WHEN old.deleted IS NULL THEN old.seq ELSE excluded.seq END
-            WHERE old.deleted IS NULL OR old.deleted < now() - $5 * interval '1 second'
-            RETURNING true"""
-        values = (thread.id, sort_time(thread.created_at), doc, TOMBSTONE_SECONDS)
-        if not await self._run(statement, _owner(context), *values):
-            raise NotFoundError(f"The thread {thread.id!a} was deleted")
-
-    async def load_threads(
-        self, limit: int, after: str | None, order: str, context: RequestContext
-    ) -> Page[ThreadMetadata]:
-        """Return the owner's threads by creation; an unknown cursor gives an empty page."""
-        statement = """SELECT doc FROM chatkit.thread
-            WHERE owner = $1 AND created IS NOT NULL CURSOR
-            ORDER BY created ASC, seq ASC LIMIT $2"""
-        cursor = """AND (created, seq) > (SELECT created, seq FROM chatkit.thread
-            WHERE owner = $1 AND id = $3)"""
-        window = (limit, after, order)
-        return await self._page(THREADS, statement, cursor, window, context)
-
-    async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
-        """Delete a thread with its items and attachments, and leave a tombstone for a day."""
-        statement = """
-            WITH gone AS (
-                DELETE FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
-                RETURNING owner, id)
-            INSERT INTO chatkit.thread (owner, id, deleted)
-            SELECT owner, id, now() FROM gone"""
-        await self._find(statement, context, thread_id)
-
-    async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
-        """Clear a tombstone, so that an import may save the thread again."""
-        statement = """DELETE FROM chatkit.thread
-            WHERE owner = $1 AND id = $2 AND deleted IS NOT NULL"""
-        await self._find(statement, context, thread_id)
-
-    async def set_title_if_unchanged(
-        self, thread_id: str, old: str | None, new: str, context: RequestContext
-    ) -> bool:
-        """Set a title unless it has changed from `old`; False when it has or the thread is gone."""
-        if _unstorable(old, "title"):
-            return False
-        statement = """UPDATE chatkit.thread SET doc = $4 || substr(doc, length($3::text) + 1)
-            WHERE owner = $1 AND id = $2 AND deleted IS NULL AND starts_with(doc, $3)
-            RETURNING true"""
-        return bool(await self._find(statement, context, thread_id, _title(old), _title(new)))
-
-    # --- items ---
-
-    def generate_item_id(
-        self, item_type: StoreItemType, thread: ThreadMetadata, context: RequestContext
-    ) -> str:
-        """Return a new id with the SDK's prefix for its kind."""
-        return new_id(item_type)
-
-    async def load_thread_items(
-        self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
-    ) -> Page[ThreadItem]:
-        """Return items as they were added; unknown thread or cursor: an empty page."""
-        statement = """SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $3 CURSOR
-            ORDER BY seq ASC LIMIT $2"""
-        cursor = """AND seq > (SELECT seq FROM chatkit.item
-            WHERE owner = $1 AND thread_id = $3 AND id = $4)"""
-        window = (limit, after, order)
-        return await self._page(ITEMS, statement, cursor, window, context, thread_id)
-
-    async def add_thread_item(
-        self, thread_id: str, item: ThreadItem, context: RequestContext
-    ) -> None:
-        """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
-        require_storable(thread_id=thread_id, item_id=item.id)
-        if item.thread_id != thread_id:
-            item = item.model_copy(update={"thread_id": thread_id})
-        doc = dump(item)
-        statement = """
-            WITH locked AS (
-                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
-                FOR NO KEY UPDATE)
-            INSERT INTO chatkit.item (owner, thread_id, id, doc) SELECT $1, $2, $3, $4 FROM locked
-            ON CONFLICT (owner, thread_id, id) DO UPDATE SET doc = $4 RETURNING true"""
-        if not await self._run(statement, _owner(context), thread_id, item.id, doc):
-            raise NotFoundError(f"There is no thread {thread_id!a}")
-
-    async def save_item(self, thread_id: str, item: ThreadItem, context: RequestContext) -> None:
-        """Do what `add_thread_item` does: both add and both replace."""
-        await self.add_thread_item(thread_id, item, context)
-
-    async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
-        """Return an item; NotFoundError when the owner's thread has none of this id."""
-        statement = "SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $2 AND id = $3"
-        if not (rows := await self._find(statement, context, thread_id, item_id)):
-            raise NotFoundError(f"There is no item {item_id!a}")
-        return ITEM.validate_json(rows[0]["doc"])
-
-    async def delete_thread_item(
-        self, thread_id: str, item_id: str, context: RequestContext
-    ) -> None:
-        """Delete an item and its feedback, if they are there."""
-        statement = "DELETE FROM chatkit.item WHERE owner = $1 AND thread_id = $2 AND id = $3"
-        await self._find(statement, context, thread_id, item_id)
-
-    async def save_feedback(
-        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
-    ) -> None:
-        """Note what the user thinks of items; NotFoundError unless all of them are there."""
-        require_storable(thread_id=thread_id, item_ids="".join(item_ids), kind=kind)
-        # The thread's lock, since rows of several items are locked in no order of their own.
-        statement = """
-            WITH locked AS (
-                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
-                FOR NO KEY UPDATE
-            ), found AS (
-                SELECT FROM locked WHERE cardinality($3::text[]) = (
-                    SELECT count(*) FROM chatkit.item
-                    WHERE owner = $1 AND thread_id = $2 AND id = ANY($3))
-            ), noted AS (
-                UPDATE chatkit.item SET feedback = $4 FROM found
-                WHERE owner = $1 AND thread_id = $2 AND id = ANY($3))
-            SELECT true FROM found"""
-        if not await self._run(statement, _owner(context), thread_id, list(set(item_ids)), kind):
-            raise NotFoundError(f"Not all items are there: {item_ids!a}")
-
-    async def load_feedback(
-        self, thread_id: str, context: RequestContext
-    ) -> dict[str, FeedbackKind]:
-        """Return what was noted, by item; nothing for a thread that is not the owner's."""
-        statement = """SELECT id, feedback FROM chatkit.item
-            WHERE owner = $1 AND thread_id = $2 AND feedback IS NOT NULL ORDER BY seq"""
-        rows = await self._find(statement, context, thread_id)
-        return {row["id"]: row["feedback"] for row in rows}
-
-    # --- attachments ---
-
-    async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
-        """Add or replace an attachment's record.
-
-        NotFoundError without its thread; ValueError when it belongs to another thread.
-        """
-        require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
-        statement = """
-            WITH locked AS (
-                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $3 AND deleted IS NULL
-                FOR KEY SHARE
-            ), saved AS (
-                INSERT INTO chatkit.attachment AS old (owner, id, thread_id, doc)
-                SELECT $1, $2, $3, $4 WHERE $3 IS NULL OR EXISTS (SELECT FROM locked)
-                ON CONFLICT (owner, id) DO UPDATE SET thread_id = $3, doc = $4
-                WHERE old.thread_id IS NULL OR old.thread_id = $3 RETURNING true)
-            SELECT $3 IS NULL OR EXISTS (SELECT FROM locked) AS found,
-                EXISTS (SELECT FROM saved) AS saved"""
-        values = (attachment.id, attachment.thread_id, dump(attachment))
-        row = (await self._run(statement, _owner(context), *values))[0]
-        if not row["found"]:
-            raise NotFoundError(f"There is no thread {attachment.thread_id!a}")
-        if not row["saved"]:
-            raise ValueError(f"The attachment {attachment.id!a} belongs to another thread")
-
-    async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
-        """Return an attachment's record; NotFoundError when the owner has none of this id."""
-        statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 AND id = $2"
-        if not (rows := await self._find(statement, context, attachment_id)):
-            raise NotFoundError(f"There is no attachment {attachment_id!a}")
-        return ATTACHMENT.validate_json(rows[0]["doc"])
-
-    async def load_attachments(
-        self, thread_id: str | None, context: RequestContext
-    ) -> list[Attachment]:
-        """Return the records of one thread, or with None all of the owner's, oldest first."""
-        statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 CURSOR ORDER BY seq"
-        some = "" if thread_id is None else "AND thread_id = $2"
-        ids = () if thread_id is None else (thread_id,)
-        rows = await self._find(statement.replace("CURSOR", some), context, *ids)
-        return [ATTACHMENT.validate_json(row["doc"]) for row in rows]
-
-    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
-        """Delete an attachment's record, if it is there."""
-        statement = "DELETE FROM chatkit.attachment WHERE owner = $1 AND id = $2"
-        await self._find(statement, context, attachment_id)
-
-    # --- turns ---
-
-    async def claim_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
-        """Take the thread's lease for 15 s, or find it ours; False while another turn holds it.
-
-        It keeps two turns apart, not two writes: a worker that was paused past its lease may
-        still write. NotFoundError when the owner has no such thread.
-        """
-        require_storable(thread_id=thread_id, turn_id=turn_id)
-        statement = """
-            WITH locked AS (
-                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
-                FOR KEY SHARE
-            ), taken AS (
-                INSERT INTO chatkit.lease AS old (owner, thread_id, turn_id, until)
-                SELECT $1, $2, $3, clock_timestamp() + $4 * interval '1 second' FROM locked
-                ON CONFLICT (owner, thread_id) DO UPDATE SET turn_id = $3, until = excluded.until,
-                    stopping = old.stopping AND old.turn_id = $3 AND old.until > clock_timestamp()
-                WHERE old.turn_id = $3 OR old.until < clock_timestamp() RETURNING true)
-            SELECT EXISTS (SELECT FROM taken) AS taken FROM locked"""
-        rows = await self._find(statement, context, thread_id, turn_id, LEASE_SECONDS)
-        if not rows:
-            raise NotFoundError(f"There is no thread {thread_id!a}")
-        return bool(rows[0]["taken"])
-
-    async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
-        """Hold the lease for another 15 s; False when it was lost or the turn shall stop."""
-        statement = """UPDATE chatkit.lease
-            SET until = clock_timestamp() + $4 * interval '1 second'
-            WHERE owner = $1 AND thread_id = $2 AND turn_id = $3 AND NOT stopping
-                AND until > clock_timestamp() RETURNING true"""
-        return bool(await self._find(statement, context, thread_id, turn_id, LEASE_SECONDS))
-
-    async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
-        """Give the lease back, if this turn still has it."""
-        statement = "DELETE FROM chatkit.lease WHERE owner = $1 AND thread_id = $2 AND turn_id = $3"
-        await self._find(statement, context, thread_id, turn_id)
-
-    async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
-        """Make the running turn's next renewal answer False; False when none runs."""
-        statement = """UPDATE chatkit.lease SET stopping = true
-            WHERE owner = $1 AND thread_id = $2 AND until > clock_timestamp() RETURNING true"""
-        return bool(await self._find(statement, context, thread_id))
 
 
 def _owner(context: RequestContext) -> str:

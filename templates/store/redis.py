@@ -130,7 +130,8 @@ UNFIT = (exceptions.RedisError, exceptions.RedisClusterException)
 UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 
 # `=== name: keys` begins a script; in it each key is a local, and T is the thread in ARGV[1].
-# A script that answers false found no such thread or item.
+# A script that answers false found no such thread or item. A thread's place in the order is its
+# moment in 18 digits, a number in 12, and its id; a value of `homes` a number in 12, "=" and an id.
 LUA = """
 local call, thread = redis.call, ARGV[1]
 local function documents(docs, ids)
@@ -380,7 +381,7 @@ class RedisStore(Store[RequestContext]):
     # --- attachments ---
 
     async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
-        """Add or replace a record; ValueError when it would move it out of its thread."""
+        """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         thread_id, doc = attachment.thread_id, dump(attachment)
         require_storable(attachment_id=attachment.id, thread_id=thread_id)
         args = attachment.id, doc, _given(thread_id)
@@ -613,10 +614,7 @@ async def _connect(url: str) -> tuple[Client, str]:
 
 
 async def _require_fit(client: Client, info: dict[str, Any], key: str) -> None:
-    """Raise ValueError for a replica, an old server, or data of a newer app; `key` has its number.
-
-    A cluster's node may be a replica: the client finds the primaries.
-    """
+    """Raise ValueError for a replica (of a cluster any node will do), an old server, newer data."""
     if info.get("role") == "slave" and not info.get("cluster_enabled"):
         raise ValueError("it is a replica, which takes no writes")
     version = str(info.get("redis_version", "0"))

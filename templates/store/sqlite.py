@@ -313,7 +313,7 @@ class SQLiteStore(Store[RequestContext]):
     # --- attachments ---
 
     async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
-        """Add or replace the record; ValueError when it belongs to another thread already."""
+        """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
         sql = f"""INSERT INTO attachments (owner, id, thread, doc)
             SELECT ?1, ?3, {THREAD}, ?4 WHERE ?2 IS NULL OR {THREAD} IS NOT NULL

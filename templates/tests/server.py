@@ -44,14 +44,14 @@ async def test_each_operation_is_one_round_trip(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Owner and cursor are looked up on the way; Redis takes more for who begins or ends."""
-    ask, trips = "_ask" if hasattr(Store, "_ask") else "_run", []
-    asking = getattr(store, ask)
+    asks, ask = (store, "_ask") if hasattr(store, "_ask") else (vars(store)["_pool"], "run")
+    asking, trips = getattr(asks, ask), []
 
     async def counted(*args: object) -> object:
         trips.append(args)
         return await asking(*args)
 
-    monkeypatch.setattr(store, ask, counted)
+    monkeypatch.setattr(asks, ask, counted)
     await fill(store, ALICE, "text")
     await store.save_thread(thread("other"), ALICE)
     for name, call in (READS | WRITES).items():
