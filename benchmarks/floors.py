@@ -1,18 +1,16 @@
 """The floor of each engine: what its driver needs at least, with nothing of ours in between.
 
 `trip` is the cheapest round trip, `insert` stores the bytes of one item under its id with the
-engine's own durability, `remove` deletes what `fill` stored: 1,000 items of one thread.
+engine's own durability, `remove` deletes what `fill` stored: the items of one thread.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Protocol
-
-THOUSAND = range(1000)
 
 
 class Floor(Protocol):
@@ -24,8 +22,8 @@ class Floor(Protocol):
     async def insert(self, item_id: str, doc: str) -> object:
         """Store one document."""
 
-    async def fill(self, thread: str, doc: str) -> object:
-        """Store a thousand documents that are deleted together."""
+    async def fill(self, thread: str, docs: Iterable[str]) -> object:
+        """Store documents that are deleted together."""
 
     async def remove(self, thread: str) -> object:
         """Delete them."""
@@ -44,8 +42,14 @@ class Memory:
     async def insert(self, item_id: str, doc: str) -> None:
         self.docs[item_id] = doc
 
-    async def fill(self, thread: str, doc: str) -> None:
-        self.threads[thread] = {str(n): f"{doc}{n}" for n in THOUSAND}  # each its own bytes
+    async def fill(self, thread: str, docs: Iterable[str]) -> None:
+        """Add each in a task of its own, as in the store: freeing costs what the layout says."""
+        held = self.threads[thread] = dict[str, str]()
+
+        async def add(number: int, doc: str) -> None:
+            held[str(number)] = doc
+
+        await asyncio.gather(*(add(*numbered) for numbered in enumerate(docs)))
 
     async def remove(self, thread: str) -> None:
         del self.threads[thread]
@@ -85,8 +89,8 @@ class SQLite:
         values = (item_id, doc)
         await self.hop(lambda: self.db.execute("INSERT INTO docs VALUES (?, ?)", values))
 
-    async def fill(self, thread: str, doc: str) -> None:
-        rows = [(thread, str(n), doc) for n in THOUSAND]
+    async def fill(self, thread: str, docs: Iterable[str]) -> None:
+        rows = [(thread, str(number), doc) for number, doc in enumerate(docs)]
         await self.hop(lambda: self.db.execute("BEGIN"))
         await self.hop(lambda: self.db.executemany("INSERT INTO items VALUES (?, ?, ?)", rows))
         await self.hop(lambda: self.db.execute("COMMIT"))
@@ -107,8 +111,8 @@ class Redis:
     async def insert(self, item_id: str, doc: str) -> None:
         await self.client.set(f"floor:{item_id}", doc)
 
-    async def fill(self, thread: str, doc: str) -> None:
-        await self.client.hset(f"floor:{thread}", mapping={str(n): doc for n in THOUSAND})
+    async def fill(self, thread: str, docs: Iterable[str]) -> None:
+        await self.client.hset(f"floor:{thread}", mapping=dict(enumerate(docs)))
 
     async def remove(self, thread: str) -> None:
         await self.client.unlink(f"floor:{thread}")
@@ -135,10 +139,10 @@ class Postgres:
     async def insert(self, item_id: str, doc: str) -> None:
         await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item_id, doc)
 
-    async def fill(self, thread: str, doc: str) -> None:
+    async def fill(self, thread: str, docs: Iterable[str]) -> None:
         """Add one by one, as they are in a conversation: a row knows of its own transaction."""
         sql = "INSERT INTO floor.items VALUES ($1, $2, $3)"
-        await asyncio.gather(*(self.fetch(sql, thread, str(n), doc) for n in THOUSAND))
+        await asyncio.gather(*(self.fetch(sql, thread, str(n), doc) for n, doc in enumerate(docs)))
 
     async def remove(self, thread: str) -> None:
         await self.fetch("DELETE FROM floor.items WHERE thread = $1", thread)

@@ -265,7 +265,8 @@ class Bench:
             await self.store.save_thread(ThreadMetadata(id=name, created_at=START), self.few)
             items = (item(f"i{n}", name) for n in range(1000))
             await asyncio.gather(*(self.store.add_thread_item(name, i, self.few) for i in items))
-            await self.floor.fill(name, self.docs[0])
+            same = (item(f"i{n}", name).model_dump_json() for n in range(1000))
+            await self.floor.fill(name, same)
             bare, whole = self.floor.remove(name), self.store.delete_thread(name, self.few)
             pair = (floor, bare), (ours, whole)
             for taken, delete in pair if number % 2 else reversed(pair):

@@ -14,10 +14,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import isfinite
+from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
-from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
+from chatkit.types import (
+    AssistantMessageItem,
+    Attachment,
+    FeedbackKind,
+    Page,
+    ThreadItem,
+    ThreadMetadata,
+)
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json
 
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
+ANNOTATIONS = attrgetter("annotations")
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 
@@ -62,7 +71,7 @@ def dump(model: BaseModel) -> str:
     try:
         text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
         # of an answer only annotations hold values of any kind
-        if getattr(model, "type", "") != "assistant_message" or '"annotations":[{' in text:
+        if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
             from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
             plain = model.model_dump()  # for NaN it writes null, for half an emoji in a key U+FFFD
             json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
@@ -201,7 +210,7 @@ class MemoryStore(Store[RequestContext]):
         return self._threads.get(owner_of(context), EMPTY)
 
     def _find(self, thread_id: str, context: RequestContext) -> Conversation:
-        if found := self._shelf(context).get(thread_id):
+        if found := self._threads.get(owner_of(context), EMPTY).get(thread_id):
             return found
         raise NotFoundError(f"There is no thread {thread_id!a}")
 
@@ -280,7 +289,8 @@ class MemoryStore(Store[RequestContext]):
         self, thread_id: str, item: ThreadItem, context: RequestContext
     ) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
-        require_storable(thread_id=thread_id, item_id=item.id)
+        if not (thread_id + item.id).isprintable():  # nearly always it is, and this is faster
+            require_storable(thread_id=thread_id, item_id=item.id)
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
         doc = dump(item).encode()

@@ -13,12 +13,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from math import isfinite
+from operator import attrgetter
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
-from chatkit.types import Attachment, FeedbackKind, Page, ThreadItem, ThreadMetadata
+from chatkit.types import (
+    AssistantMessageItem,
+    Attachment,
+    FeedbackKind,
+    Page,
+    ThreadItem,
+    ThreadMetadata,
+)
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json
 
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
+ANNOTATIONS = attrgetter("annotations")
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 
@@ -63,7 +72,7 @@ def dump(model: BaseModel) -> str:
     try:
         text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
         # of an answer only annotations hold values of any kind
-        if getattr(model, "type", "") != "assistant_message" or '"annotations":[{' in text:
+        if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
             from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
             plain = model.model_dump()  # for NaN it writes null, for half an emoji in a key U+FFFD
             json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()

@@ -19,7 +19,7 @@ from .base import (
 DEFECTS = [
     Defect(
         "another owner's thread is found",
-        "if found := self._shelf(context).get(thread_id):",
+        "if found := self._threads.get(owner_of(context), EMPTY).get(thread_id):",
         "all_owners = map(lambda held: held.get(thread_id), self._threads.values())\n"
         "        if found := next(filter(None, all_owners), None):",
         FOREIGN,

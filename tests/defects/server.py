@@ -87,8 +87,8 @@ DEFECTS = [
     ),
     Defect(
         "a widget is kept as it began",
-        "kept.items.get(item.id, item)",
-        "item",
+        "if item := pending_items.get(event.item_id):",
+        "if False:",
         ASSISTANT + "a_widget_is_kept_as_it_was_when_the_user_stopped",
         "app/server.py",
     ),

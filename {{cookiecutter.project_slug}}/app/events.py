@@ -16,10 +16,10 @@ def keep(items: dict[str, t.ThreadItem], event: t.ThreadStreamEvent) -> None:
         case t.ThreadItemRemovedEvent():
             items.pop(event.item_id, None)
         case t.ThreadItemUpdatedEvent() if item := items.get(event.item_id):
-            _update(item, event.update)
+            update(item, event.update)
 
 
-def _update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
+def update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
     """Change an item as the page does."""
     match item, update:
         case t.AssistantMessageItem(), t.AssistantMessageContentPartTextDelta():
