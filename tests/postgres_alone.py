@@ -42,6 +42,20 @@ async def test_an_unfit_server_is_refused_by_name(
             pass
 
 
+async def test_another_encoding_is_refused_by_name(private_engine: PrivateEngine) -> None:
+    """Of the database, or asked for in the address: not every text would fit."""
+    connection = await asyncpg.connect(private_engine.url)
+    await connection.execute(
+        "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+    )
+    await connection.close()
+    url = private_engine.url
+    for wrong in (urlsplit(url)._replace(path="/latin").geturl(), f"{url}&client_encoding=latin1"):
+        with pytest.raises(StoreError, match=r"LATIN1.* needs a database in UTF8"):
+            async with Store.open(wrong):
+                pass
+
+
 async def test_an_old_server_is_refused_by_name(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +64,28 @@ async def test_an_old_server_is_refused_by_name(
     with pytest.raises(StoreError, match="this is PostgreSQL 12, the app needs 13"):
         async with Store.open(store_url):
             pass
+
+
+async def test_a_failover_address_without_a_primary_ends_the_start_in_one_line(
+    store_url: str,
+) -> None:
+    only_standby = f"{store_url}&target_session_attrs=standby"
+    with pytest.raises(StoreError, match=r"^STORE_URL=[^\n]*$"):
+        async with Store.open(only_standby):
+            pass
+
+
+async def test_a_closed_store_has_answered_all_and_takes_no_more(
+    private_engine: PrivateEngine,
+) -> None:
+    async with Store.open(private_engine.url) as store:
+        await store.save_thread(thread(), ALICE)
+        calls = [asyncio.create_task(store.load_thread("t", ALICE)) for _ in range(80)]
+        await asyncio.sleep(0)  # now some are under way and the others wait
+    assert all(call.done() for call in calls)
+    assert [await call for call in calls] == [thread()] * 80
+    with pytest.raises(asyncpg.InterfaceError, match="closed"):
+        await store.ping()
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:

@@ -84,6 +84,23 @@ async def test_an_owner_who_cannot_be_listed_gets_nothing_stored(
     assert await keys(store) == set()
 
 
+async def test_an_owner_who_comes_back_during_the_listing_is_listed(
+    store: Store, neighbour: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.save_thread(thread("old"), ALICE)
+    ask = store._ask
+
+    async def asked(*command: str | int) -> object:
+        answer = await ask(*command)
+        if command[0] == "SSCAN" and answer[1]:
+            await neighbour.delete_thread("old", ALICE)
+            await neighbour.save_thread(thread("new"), ALICE)
+        return answer
+
+    monkeypatch.setattr(store, "_ask", asked)
+    assert [owner async for owner in store.owners()] == ["alice"]
+
+
 async def test_an_entry_that_a_crash_left_names_nobody_and_ends_after_a_day(store: Store) -> None:
     await store._client.sadd(*store._entry(ALICE, new_id("thread")))
     assert [owner async for owner in store.owners()] == []

@@ -15,7 +15,7 @@ from baked import CONTEXTS, STORAGES, BakedProject
 pytestmark = pytest.mark.product
 COMBINATIONS = [(storage, context) for storage in STORAGES for context in CONTEXTS]
 LONGEST_MODULE = 300
-LONGEST_STORE = 645  # the class itself is under 300
+LONGEST_STORE = 665  # the class itself is under 300
 LONGEST_APP = 4430
 LONGEST_ASSISTANT = 80
 LONGEST_CLIENT = 400

@@ -10,7 +10,7 @@ import time
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -26,7 +26,7 @@ from chatkit.types import (
     ThreadItem,
     ThreadMetadata,
 )
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from .context import RequestContext, owner_of
@@ -67,17 +67,24 @@ def require_storable(**ids: str | None) -> None:
 
 
 def dump(model: BaseModel) -> str:
-    """Return the JSON of a record; ValueError names the field that would not come back equal."""
+    """Return the JSON of a record; ValueError names the field that cannot be stored as it is."""
     try:
-        text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
+        # model_dump_json, but faster, and silent: its warnings quote what was said
+        text = model.__pydantic_serializer__.to_json(model, warnings="none").decode()
         # of an answer only annotations hold values of any kind
         if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
             from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
-            plain = model.model_dump()  # for NaN it writes null, for half an emoji in a key U+FFFD
+            # for NaN it writes null, for half an emoji in a key U+FFFD
+            plain = model.model_dump(warnings=False)
             json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
-    except (TypeError, ValueError) as error:
-        field = _unstorable(model.model_dump(), "") or type(model).__name__
-        raise ValueError(f"{field} cannot be stored: {error}") from error
+            type(model).model_validate_json(text)  # else its whole page could not be read
+    except (TypeError, ValueError, RecursionError) as error:
+        field = type(model).__name__
+        with suppress(ValueError, RecursionError):  # a cycle, say
+            field = _unstorable(model.model_dump(warnings=False), "") or field
+        known = isinstance(error, ValidationError)  # its text would hold the value
+        reason = error.errors(include_url=False, include_input=False) if known else error
+        raise ValueError(f"{field} cannot be stored: {reason}") from None
     return text
 
 
@@ -122,6 +129,10 @@ class Shelf(Generic[T]):
         self._order: list[int] = []  # all places, sorted
         self._held: dict[int, T] = {}  # by place
         self._count = 0
+
+    def __len__(self) -> int:
+        """Return how many values there are."""
+        return len(self._places)
 
     def get(self, key: str) -> T | None:
         """Return the value with this id, if there is one."""
@@ -227,9 +238,10 @@ class MemoryStore(Store[RequestContext]):
     async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
         """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
-        doc, threads = dump(metadata_of(thread)).encode(), self._threads[owner_of(context)]
+        doc = dump(metadata_of(thread)).encode()
         if self._tombstones.get((owner_of(context), thread.id), 0) > time.monotonic():
             raise NotFoundError(f"The thread {thread.id!a} was deleted")
+        threads = self._threads[owner_of(context)]
         conversation = threads.get(thread.id) or Conversation()
         conversation.doc = doc
         threads.put(thread.id, conversation, sort_time(thread.created_at))
@@ -245,9 +257,14 @@ class MemoryStore(Store[RequestContext]):
     async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
         owner, now = owner_of(context), time.monotonic()
-        if conversation := self._shelf(context).pop(thread_id):
+        threads, held = self._shelf(context), self._attachments.get(owner, {})
+        if conversation := threads.pop(thread_id):
             for attachment_id in conversation.attachments:
-                del self._attachments[owner][attachment_id]
+                del held[attachment_id]
+            if not held:
+                self._attachments.pop(owner, None)
+            if not threads:
+                del self._threads[owner]
             self._tombstones[owner, thread_id] = now + TOMBSTONE_SECONDS
             self._tombstones.move_to_end((owner, thread_id))
             while next(iter(self._tombstones.values())) <= now:
@@ -335,9 +352,9 @@ class MemoryStore(Store[RequestContext]):
     async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
         """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
-        doc, held = dump(attachment).encode(), self._attachments[owner_of(context)]
-        thread_id = attachment.thread_id
+        doc, thread_id = dump(attachment).encode(), attachment.thread_id
         conversation = self._find(thread_id, context) if thread_id is not None else Conversation()
+        held = self._attachments[owner_of(context)]
         if held.get(attachment.id, (None,))[0] not in (None, thread_id):
             raise ValueError("thread_id: the attachment belongs to another thread")
         conversation.attachments.add(attachment.id)
@@ -353,6 +370,8 @@ class MemoryStore(Store[RequestContext]):
         """Delete an attachment's record, if it is there."""
         held = self._attachments.get(owner_of(context), {})
         thread_id, _ = held.pop(attachment_id, (None, b""))
+        if not held:
+            self._attachments.pop(owner_of(context), None)
         if thread_id is not None:
             self._find(thread_id, context).attachments.remove(attachment_id)
 
@@ -365,8 +384,7 @@ class MemoryStore(Store[RequestContext]):
 
     async def owners(self) -> AsyncIterator[str]:
         """Yield every owner that has a thread or an attachment, each once."""
-        threads = {owner for owner, held in self._threads.items() if held.page(None, 1, "asc")[0]}
-        for owner in threads.union(owner for owner, held in self._attachments.items() if held):
+        for owner in self._threads.keys() | self._attachments.keys():
             yield owner
 
     # --- turns: one answer at a time in a thread ---

@@ -29,7 +29,7 @@ from chatkit.types import (
     ThreadItem,
     ThreadMetadata,
 )
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from .context import RequestContext, owner_of
@@ -70,17 +70,24 @@ def require_storable(**ids: str | None) -> None:
 
 
 def dump(model: BaseModel) -> str:
-    """Return the JSON of a record; ValueError names the field that would not come back equal."""
+    """Return the JSON of a record; ValueError names the field that cannot be stored as it is."""
     try:
-        text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
+        # model_dump_json, but faster, and silent: its warnings quote what was said
+        text = model.__pydantic_serializer__.to_json(model, warnings="none").decode()
         # of an answer only annotations hold values of any kind
         if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
             from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
-            plain = model.model_dump()  # for NaN it writes null, for half an emoji in a key U+FFFD
+            # for NaN it writes null, for half an emoji in a key U+FFFD
+            plain = model.model_dump(warnings=False)
             json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
-    except (TypeError, ValueError) as error:
-        field = _unstorable(model.model_dump(), "") or type(model).__name__
-        raise ValueError(f"{field} cannot be stored: {error}") from error
+            type(model).model_validate_json(text)  # else its whole page could not be read
+    except (TypeError, ValueError, RecursionError) as error:
+        field = type(model).__name__
+        with suppress(ValueError, RecursionError):  # a cycle, say
+            field = _unstorable(model.model_dump(warnings=False), "") or field
+        known = isinstance(error, ValidationError)  # its text would hold the value
+        reason = error.errors(include_url=False, include_input=False) if known else error
+        raise ValueError(f"{field} cannot be stored: {reason}") from None
     return text
 
 
@@ -474,14 +481,14 @@ class _Pool:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, size: int, statement_cache_size: int) -> AsyncIterator[Self]:
-        """Try the database, and bring the schema up to date; cut everything off at the end."""
+        """Try the database, and bring the schema up to date; at the end wait for what runs."""
         dsn, schema, shown = _split(url)
         connect = partial(asyncpg.connect, dsn, statement_cache_size=statement_cache_size)
         pool = cls(connect, schema, size)
         try:
             async with asyncio.timeout(ANSWER_SECONDS) as limit:
                 await pool._migrate(limit)
-        except (StoreError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (StoreError, OSError, asyncpg.PostgresError, *LOST) as error:
             reason = " ".join(str(error).split()) or "no answer in time"
             raise StoreError(f"STORE_URL={shown}: {reason}") from None
         except (ValueError, OverflowError):  # of a port; its text may quote the password
@@ -490,8 +497,10 @@ class _Pool:
         try:
             yield pool
         finally:
-            watch.cancel()
             pool._closed = True
+            for _ in range(size):  # all of them are free when the last call has its answer
+                await pool._free.acquire()
+            watch.cancel()
             pool._disconnect()
 
     async def _migrate(self, limit: asyncio.Timeout) -> None:
@@ -500,10 +509,13 @@ class _Pool:
         try:
             if (server := connection.get_server_version()) < (13,):
                 raise StoreError(f"this is PostgreSQL {server.major}, the app needs 13 or newer")
-            ((level, reads),) = await connection.fetch(
+            ((level, reads, *encodings),) = await connection.fetch(
                 "SELECT current_setting('transaction_isolation'),"
-                " current_setting('transaction_read_only')"
+                " current_setting('transaction_read_only'),"
+                " current_setting('server_encoding'), current_setting('client_encoding')"
             )
+            if not {*encodings} <= {"UTF8", "SQL_ASCII"}:
+                raise StoreError(f"encodings are {encodings}, the app needs a database in UTF8")
             if (level, reads) != ("read committed", "off"):
                 raise StoreError(
                     f"transactions are {level}, read-only {reads}: the app needs a primary with "
@@ -561,8 +573,6 @@ class _Pool:
         finally:
             self._slots.put_nowait((number, time.monotonic(), connection))
             self._free.release()
-            if self._closed:
-                self._disconnect()
 
     async def _slot(self, end: float) -> Slot:
         """Wait for a free connection; whoever holds one gives it back at its own `end`."""

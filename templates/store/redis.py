@@ -35,7 +35,7 @@ from chatkit.types import (
     ThreadMetadata,
 )
 from hiredis import pack_command
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
@@ -80,17 +80,24 @@ def require_storable(**ids: str | None) -> None:
 
 
 def dump(model: BaseModel) -> str:
-    """Return the JSON of a record; ValueError names the field that would not come back equal."""
+    """Return the JSON of a record; ValueError names the field that cannot be stored as it is."""
     try:
-        text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
+        # model_dump_json, but faster, and silent: its warnings quote what was said
+        text = model.__pydantic_serializer__.to_json(model, warnings="none").decode()
         # of an answer only annotations hold values of any kind
         if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
             from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
-            plain = model.model_dump()  # for NaN it writes null, for half an emoji in a key U+FFFD
+            # for NaN it writes null, for half an emoji in a key U+FFFD
+            plain = model.model_dump(warnings=False)
             json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
-    except (TypeError, ValueError) as error:
-        field = _unstorable(model.model_dump(), "") or type(model).__name__
-        raise ValueError(f"{field} cannot be stored: {error}") from error
+            type(model).model_validate_json(text)  # else its whole page could not be read
+    except (TypeError, ValueError, RecursionError) as error:
+        field = type(model).__name__
+        with suppress(ValueError, RecursionError):  # a cycle, say
+            field = _unstorable(model.model_dump(warnings=False), "") or field
+        known = isinstance(error, ValidationError)  # its text would hold the value
+        reason = error.errors(include_url=False, include_input=False) if known else error
+        raise ValueError(f"{field} cannot be stored: {reason}") from None
     return text
 
 
@@ -334,6 +341,8 @@ class RedisStore(Store[RequestContext]):
         self, thread_id: str, old: str | None, new: str, context: RequestContext
     ) -> bool:
         """Set the title if it still is `old`; say whether it was set."""
+        if _unstorable(old, "title"):
+            return False
         args = _title(old), _title(new)
         return bool(await self._run("set_title_if_unchanged", context, thread_id, *args))
 
@@ -424,11 +433,11 @@ class RedisStore(Store[RequestContext]):
                     token, _, name = entry.decode().partition(" ")
                     owner = unquote(name, errors="surrogatepass")
                     current = await self._ask("GET", self._base(owner) + "token")
-                    if current == token.encode() and owner not in seen:
+                    if current != token.encode() and token < day_ago:  # a crash left it
+                        await self._ask("SREM", key, entry)
+                    if current and owner not in seen:  # also under a newer entry than this one
                         seen.add(owner)
                         yield owner
-                    elif current != token.encode() and token < day_ago:  # a crash left it
-                        await self._ask("SREM", key, entry)
 
     # --- turns: one answer at a time in a thread ---
 

@@ -27,7 +27,7 @@ from chatkit.types import (
     ThreadItem,
     ThreadMetadata,
 )
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from .context import RequestContext, owner_of
@@ -68,17 +68,24 @@ def require_storable(**ids: str | None) -> None:
 
 
 def dump(model: BaseModel) -> str:
-    """Return the JSON of a record; ValueError names the field that would not come back equal."""
+    """Return the JSON of a record; ValueError names the field that cannot be stored as it is."""
     try:
-        text = model.__pydantic_serializer__.to_json(model).decode()  # model_dump_json, but faster
+        # model_dump_json, but faster, and silent: its warnings quote what was said
+        text = model.__pydantic_serializer__.to_json(model, warnings="none").decode()
         # of an answer only annotations hold values of any kind
         if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
             from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
-            plain = model.model_dump()  # for NaN it writes null, for half an emoji in a key U+FFFD
+            # for NaN it writes null, for half an emoji in a key U+FFFD
+            plain = model.model_dump(warnings=False)
             json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
-    except (TypeError, ValueError) as error:
-        field = _unstorable(model.model_dump(), "") or type(model).__name__
-        raise ValueError(f"{field} cannot be stored: {error}") from error
+            type(model).model_validate_json(text)  # else its whole page could not be read
+    except (TypeError, ValueError, RecursionError) as error:
+        field = type(model).__name__
+        with suppress(ValueError, RecursionError):  # a cycle, say
+            field = _unstorable(model.model_dump(warnings=False), "") or field
+        known = isinstance(error, ValidationError)  # its text would hold the value
+        reason = error.errors(include_url=False, include_input=False) if known else error
+        raise ValueError(f"{field} cannot be stored: {reason}") from None
     return text
 
 
@@ -113,7 +120,7 @@ def sort_time(moment: datetime) -> int:
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[sqlite3.Connection], T]
-Asked: TypeAlias = SimpleQueue[tuple[Work[Any], asyncio.Future[Any]] | None]
+Asked: TypeAlias = SimpleQueue[tuple[Work[Any], asyncio.Future[Any], float] | None]
 ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 BUSY_SECONDS = 4.0  # how long another process may hold the file; a start-up ends within 5 s
@@ -479,7 +486,7 @@ class _Worker(Thread):
         if self._ended:
             raise sqlite3.ProgrammingError("The store is closed")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._asked.put((work, answer))
+        self._asked.put((work, answer, time.monotonic() + BUSY_SECONDS))
         return await answer
 
     def end(self) -> None:
@@ -495,7 +502,7 @@ class _Worker(Thread):
 
 def _serve_reads(db: sqlite3.Connection, asked: Asked) -> None:
     """Answer one after the other."""
-    for work, answer in iter(asked.get, None):
+    for work, answer, _ in iter(asked.get, None):
         try:
             outcome = work(db)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
@@ -513,17 +520,17 @@ def _serve_writes(db: sqlite3.Connection, asked: Asked) -> None:
                 break
             batch.append(another)
         try:
-            _patiently(db, "BEGIN IMMEDIATE")
+            _patiently(db, "BEGIN IMMEDIATE", first[2])  # who asked first has waited longest
             if len(batch) == 1:  # it needs no savepoint, which would copy each page it changes
                 outcomes = [first[0](db)]
             else:
-                outcomes = [_attempt(db, work) for work, _ in batch]
+                outcomes = [_attempt(db, work) for work, *_ in batch]
             db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                 db.execute("ROLLBACK")
             outcomes = [error] * len(batch)
-        for (_, answer), outcome in zip(batch, outcomes, strict=True):
+        for (_, answer, _), outcome in zip(batch, outcomes, strict=True):
             _post(answer, outcome)
 
 
@@ -589,12 +596,12 @@ def _known_version(db: sqlite3.Connection, path: str) -> int:
     return version
 
 
-def _patiently(db: sqlite3.Connection, sql: str) -> sqlite3.Cursor:
-    """Run a statement that locks the file, waiting for other processes up to BUSY_SECONDS.
+def _patiently(db: sqlite3.Connection, sql: str, end: float | None = None) -> sqlite3.Cursor:
+    """Run a statement that locks the file, waiting for other processes up to `end`.
 
     SQLite's own wait looks every 100 ms, too seldom to get in beside a process that writes a lot.
     """
-    end = time.monotonic() + BUSY_SECONDS
+    end = end or time.monotonic() + BUSY_SECONDS
     while True:
         try:
             return db.execute(sql)

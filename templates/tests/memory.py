@@ -1,11 +1,12 @@
 """What the store in memory promises besides the contract."""
 
 import pytest
+from chatkit.store import NotFoundError
 
 from app.store import ChatStore as Store
 from app.store import StoreError
 
-from .values import ALICE, thread
+from .values import ALICE, file, thread
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +29,20 @@ async def test_who_only_asks_leaves_nothing_behind(store: Store) -> None:
         store.stop_turn("t", ALICE),
     ):
         await calls
+    assert not store._threads
+    assert not store._attachments
+
+
+async def test_who_has_nothing_any_more_leaves_nothing_behind(store: Store) -> None:
+    await store.save_thread(thread(), ALICE)
+    await store.save_attachment(file("f", "t"), ALICE)
+    await store.save_attachment(file("g"), ALICE)
+    await store.delete_thread("t", ALICE)
+    with pytest.raises(NotFoundError):
+        await store.save_thread(thread(), ALICE)
+    await store.delete_attachment("g", ALICE)
+    with pytest.raises(NotFoundError):
+        await store.save_attachment(file("f", "t"), ALICE)
     assert not store._threads
     assert not store._attachments
 

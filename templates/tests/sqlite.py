@@ -79,6 +79,25 @@ async def test_a_file_that_another_process_keeps_is_refused_in_time(
         assert await reading.items(store, ALICE) == ["b"]
 
 
+async def test_who_waits_behind_others_for_the_file_waits_no_longer(
+    store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of those who write one after the other has the same time, and has it once."""
+    monkeypatch.setattr("app.store.BUSY_SECONDS", 0.5)
+    await store.save_thread(thread(), ALICE)
+
+    async def seconds(number: int) -> float:
+        await asyncio.sleep(number / 10)
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            await store.add_thread_item("t", message(f"i{number}"), ALICE)
+        return asyncio.get_running_loop().time() - begun
+
+    with contextlib.closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert max(await asyncio.gather(*map(seconds, range(4)))) < 0.8
+
+
 async def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(store: Store) -> None:
     """What was acknowledged is there, the rest is not, and what makes room still works."""
     await store.save_thread(thread(), ALICE)

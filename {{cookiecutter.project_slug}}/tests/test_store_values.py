@@ -132,6 +132,28 @@ async def test_what_is_stored_can_be_read_again(store: Store) -> None:
     assert (await store.load_threads(9, None, "asc", ALICE)).data == [nested(199)]
 
 
+async def test_what_never_ends_is_refused(store: Store) -> None:
+    """A value that holds itself, and one that is deeper than Python goes."""
+    inner: list[object] = []
+    inner.append(inner)
+    for endless in (inner, nested(3000).metadata):
+        with pytest.raises(ValueError, match="ThreadMetadata cannot be stored"):
+            await store.save_thread(
+                ThreadMetadata(id="t", created_at=NOON, metadata={"a": endless}), ALICE
+            )
+    assert (await store.load_threads(9, None, "asc", ALICE)).data == []
+
+
+async def test_a_field_of_the_wrong_type_is_refused_by_name(store: Store) -> None:
+    """Pydantic checks no assignment; its owner could never list threads again."""
+    wrong = thread()
+    wrong.metadata = "secret"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="metadata") as refusal:
+        await store.save_thread(wrong, ALICE)
+    assert "secret" not in str(refusal.value)
+    assert (await store.load_threads(9, None, "asc", ALICE)).data == []
+
+
 @pytest.mark.parametrize("endless", [math.nan, math.inf, -math.inf])
 async def test_a_number_that_is_not_finite_is_refused_by_name(store: Store, endless: float) -> None:
     """Pydantic would store null for it."""
