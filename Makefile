@@ -11,6 +11,8 @@ help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 22
 
 demo: | $(BAKED) ## bake an app and run it (STORAGE=memory|sqlite|redis|postgres)
+	$(if $(filter memory sqlite redis postgres,$(STORAGE)),,$(error \
+		STORAGE=$(STORAGE) is none of memory, sqlite, redis, postgres))
 	"$(UV)" run --no-dev cookiecutter . --no-input --overwrite-if-exists --output-dir .demo/$(STORAGE) \
 		storage_type=$(STORAGE) context_type=$(CONTEXT)
 	$(MAKE) --no-print-directory -C .demo/$(STORAGE)/chatkit-app run UV="$(if $(BAKED),$(CURDIR)/$(UV),$(UV))"

@@ -62,9 +62,9 @@ def faults(answers: dict[str, str]) -> list[str]:
             found.append(f"project_name holds the control character {char!a}: leave it out")
     if not is_slug(slug):
         found.append(
-            f"project_slug {slug!a} must be lower-case letters, digits and single dashes, "
-            f"start with a letter, not end with a dash, have {LONGEST} characters at most "
-            f"and be no name of a Windows device: try {slug_like(slug)!r}"
+            f"project_slug {slug!a} cannot be used: try {slug_like(slug)!r} "
+            "(lower-case letters, digits and single dashes; a letter first, no dash last; "
+            f"{LONGEST} characters at most; no name of a Windows device)"
         )
     for key, choices in CHOICES.items():
         if answers[key] not in choices:
