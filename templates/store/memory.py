@@ -82,8 +82,9 @@ def dump(model: BaseModel) -> str:
         field = type(model).__name__
         with suppress(ValueError, RecursionError):  # a cycle, say
             field = _unstorable(model.model_dump(warnings=False), "") or field
-        known = isinstance(error, ValidationError)  # its text would hold the value
-        reason = error.errors(include_url=False, include_input=False) if known else error
+        reason: object = error
+        if isinstance(error, ValidationError):  # whose text would quote what was said
+            reason = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{field} cannot be stored: {reason}") from None
     return text
 

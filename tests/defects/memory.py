@@ -50,7 +50,7 @@ DEFECTS = [
     ),
     Defect(
         "delete leaves attachments",
-        "del self._attachments[owner][attachment_id]",
+        "del held[attachment_id]",
         "pass",
         TAKEN_ALONG,
     ),

@@ -3,6 +3,8 @@
 from .base import Defect
 
 AUTH = "tests/test_auth.py::test_"
+TOKEN = "tests/test_tokens.py::test_"
+ENDING = "tests/test_endings.py::test_"
 HTTP = "tests/test_protocol.py::test_"
 FILE = "tests/test_files.py::test_"
 ANSWER = "tests/test_turns.py::test_"
@@ -33,7 +35,7 @@ DEFECTS = [
         "a token for another app is taken",
         "leeway=LEEWAY_SECONDS,\n            options={",
         'leeway=LEEWAY_SECONDS,\n            options={"verify_aud": False, ',
-        AUTH + "a_bad_token_is_refused",
+        TOKEN + "a_bad_token_is_refused",
         "app/auth.py",
     ),
     Defect(
@@ -94,10 +96,31 @@ DEFECTS = [
     ),
     Defect(
         "the error of a deleted thread is shown",
-        "isinstance(event, t.ErrorEvent) and not await self._exists(turn, context):",
-        "not event:",
+        "if not await self._exists(turn, context):",
+        "if False:",
         THREAD + "a_thread_that_another_worker_deletes_ends_its_answer_quietly",
         "app/server.py",
+    ),
+    Defect(
+        "a retry that fails costs the answer",
+        "return items[::-1]",
+        "return []",
+        ENDING + "a_retry_that_fails_gives_the_answer_back",
+        "app/server.py",
+    ),
+    Defect(
+        "what ends first is stored first",
+        "for earlier in _begun_before(own.item.id, unfinished):",
+        "for earlier in ():",
+        ENDING + "what_began_first_is_stored_first",
+        "app/run.py",
+    ),
+    Defect(
+        "an issuer that fails locks everybody out",
+        "if refresh or not self._known or time",
+        "if True or time",
+        TOKEN + "an_issuer_that_fails_locks_nobody_out_who_has_a_key_of_its",
+        "app/auth.py",
     ),
     Defect(
         "a closed connection stops nothing",
@@ -108,14 +131,14 @@ DEFECTS = [
     ),
     Defect(
         "a second stop cuts the first one's clean-up",
-        "(self.over or self.task.cancelling())",
-        "self.over",
+        "(self.finishing or self.task.cancelling())",
+        "self.finishing",
         ANSWER + "a_second_stop_does_not_cut_the_clean_up_of_the_first",
         "app/streaming.py",
     ),
     Defect(
         "a stop in the last instant keeps the lease",
-        "turn.over = True",
+        "turn.finishing = True",
         "pass",
         ANSWER + "who_leaves_with_the_last_event_leaves_no_lease",
         "app/server.py",

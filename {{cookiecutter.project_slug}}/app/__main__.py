@@ -7,10 +7,12 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
+from difflib import get_close_matches
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from pydantic_settings import DotEnvSettingsSource
 from uvicorn.supervisors import Multiprocess
 
 from .logs import set_up_logging, set_up_tracing
@@ -22,9 +24,9 @@ DATA_COMMANDS = ("export", "forget", "import", "purge", "sweep")
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status: 2 for what the caller can mend."""
     if arguments and arguments[0] not in DATA_COMMANDS:
-        what = "usage" if arguments[0] in ("-h", "--help") else f"unknown command {arguments[0]!r}"
-        known = ", ".join(DATA_COMMANDS)
-        return _refuse(f"{what}: give none to serve, or one of {known} (each knows --help)")
+        what = "" if arguments[0] in ("-h", "--help") else f"unknown command {arguments[0]!r}; "
+        usage = f"usage: python -m app [{'|'.join(DATA_COMMANDS)}] …; with none it serves"
+        return _refuse(what + usage)
     settings = _settings()
     # jinja: if cookiecutter.storage_type == "memory"
     if arguments:
@@ -62,7 +64,7 @@ def main(arguments: list[str]) -> int:
             if arguments:
                 from . import data  # noqa: PLC0415
 
-                return int(data.main(arguments, settings))
+                return data.main(arguments, settings)
             return serve(settings)
         except (StoreError, FilesError) as error:
             return _refuse(str(error))
@@ -73,6 +75,7 @@ def main(arguments: list[str]) -> int:
 def _settings() -> Settings:
     """Read the settings; what is wrong with them ends the program, a line each."""
     try:
+        _warn_of_misspelt()
         return Settings()
     except ValidationError as error:
         sys.exit(_refuse(*(_fault(dict(fault)) for fault in error.errors(include_url=False))))
@@ -141,6 +144,14 @@ def _exit(*_: object) -> None:
     """End cleanly at the SIGTERM that uvicorn raises again; another one changes nothing."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(0)
+
+
+def _warn_of_misspelt() -> None:
+    """Name what in `.env` looks like a setting and is none; the rest is for other programs."""
+    known = {*Settings.model_fields, "database_url", "redis_url"}
+    for name in sorted({*DotEnvSettingsSource(Settings).env_vars} - known):
+        for meant in get_close_matches(name, known, 1, 0.75):
+            _refuse(f".env: {name.upper()} is no setting; {meant.upper()} is one")
 
 
 def _fault(fault: dict[str, object]) -> str:

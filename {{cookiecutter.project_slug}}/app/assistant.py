@@ -1,7 +1,7 @@
 """Your assistant: its instructions, its tools, its actions. A team starts here."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from agents import Agent, Model, RunContextWrapper, Tool, function_tool
 from chatkit.actions import Action
@@ -22,6 +22,9 @@ from .settings import Settings
 INSTRUCTIONS = "You are a helpful, honest assistant. Be brief. The user's language is {locale}."
 
 Chat = AgentContext[RequestContext]
+Answer = TypeVar("Answer")
+Handler = Callable[[ThreadMetadata, Action[str, Any], WidgetItem | None, RequestContext], Answer]
+"""What a button calls: with its thread, its action and, if the page names it, its widget."""
 
 
 @function_tool
@@ -40,23 +43,15 @@ async def current_time(ctx: RunContextWrapper[Chat], zone: str) -> str:
 
 TOOLS: list[Tool] = [current_time]
 
-ACTIONS: dict[
-    str,
-    Callable[
-        [ThreadMetadata, Action[str, Any], WidgetItem | None, RequestContext],
-        AsyncIterator[ThreadStreamEvent],
-    ],
-] = {"clock.again": clock_again}
-"""What a widget's button does, by its action's type: answered with events."""
+ACTIONS: dict[str, Handler[AsyncIterator[ThreadStreamEvent]]] = {
+    "clock.again": clock_again,
+}
+"""What buttons do, by the type of their action: the handler yields events."""
 
-SYNC_ACTIONS: dict[
-    str,
-    Callable[
-        [ThreadMetadata, Action[str, Any], WidgetItem | None, RequestContext],
-        Awaitable[SyncCustomActionResponse],
-    ],
-] = {"clock.close": clock_close}
-"""The same for buttons with `streaming: False`: answered with one changed item."""
+SYNC_ACTIONS: dict[str, Handler[Awaitable[SyncCustomActionResponse]]] = {
+    "clock.close": clock_close,
+}
+"""The same for buttons with `streaming: False`: the handler returns the changed item."""
 
 
 def make_agent(settings: Settings, model: Model) -> Agent[Chat]:

@@ -1,6 +1,6 @@
-"""Files: what is taken, whose it is, what the model is given, what goes when.
+"""Files: which are accepted, whose they are, what the model is given, when they are deleted.
 
-The routes are in `uploads.py`, types are told in `filetypes.py`, bytes kept in `blobs.py`.
+The routes are in `uploads.py`, types are detected in `filetypes.py`, bytes kept in `blobs.py`.
 
 A record in the store says whose a file is; its bytes lie under a key made of the owner and the
 id. Bytes are written before the record and removed after it, so that a crash leaves nothing but
@@ -47,7 +47,7 @@ def size_of(attachment: t.Attachment) -> int:
 
 
 class Files(AttachmentStore[RequestContext]):
-    """The files of all users, where FILES_URL says; FilesError tells what is wrong with it."""
+    """The files of all users, where FILES_URL says; FilesError if that cannot be used."""
 
     def __init__(self, settings: Settings, store: ChatStore) -> None:
         self._settings, self._store = settings, store
@@ -55,12 +55,12 @@ class Files(AttachmentStore[RequestContext]):
         self.links = Links(settings)
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
         self._arriving = WeakValueDictionary[str, asyncio.Semaphore]()
-        self._looking = CapacityLimiter(1)  # images that are decoded at once: each takes memory
+        self._looking = CapacityLimiter(1)  # one image is decoded at a time: each takes memory
 
     # --- in ---
 
     def arriving(self, context: RequestContext) -> asyncio.Semaphore:
-        """Return what lets four uploads of a user in at a time: each fills a temporary file."""
+        """Return what admits four uploads of a user at a time: each fills a temporary file."""
         return self._arriving.setdefault(owner_of(context), asyncio.Semaphore(4))
 
     async def create_attachment(
@@ -86,7 +86,7 @@ class Files(AttachmentStore[RequestContext]):
         context: RequestContext,
         announced: t.Attachment | None = None,
     ) -> t.Attachment:
-        """Check an uploaded file, keep its bytes and its record; nothing of one that is refused."""
+        """Check an uploaded file, store its bytes and its record; a refused one leaves nothing."""
         size = await to_thread.run_sync(file.seek, 0, 2)
         self._check_size(size, size_of(announced) if announced else self._settings.max_file_bytes)
         kind, preview = await to_thread.run_sync(look, file, limiter=self._looking)
@@ -107,7 +107,7 @@ class Files(AttachmentStore[RequestContext]):
                 await self._store.save_attachment(attachment, context)
             except BaseException:
                 with anyio.CancelScope(shield=True), suppress(ApiError):
-                    if announced:  # another worker may have had the bytes from a second try
+                    if announced:  # another worker may have stored a second upload of it
                         with suppress(NotFoundError):
                             await self.announced(attachment_id, context)
                     await self._delete_bytes(attachment_id, context)
@@ -137,7 +137,7 @@ class Files(AttachmentStore[RequestContext]):
 
     @asynccontextmanager
     async def _room(self, size: int, context: RequestContext) -> AsyncIterator[None]:
-        """Let one file of a user in at a time into a quota; each worker may let in one too many."""
+        """Check the quota, one file of a user at a time; each worker may let in one too many."""
         lock = self._locks.setdefault(owner_of(context), asyncio.Lock())
         async with lock:
             limit = self._settings.max_user_file_bytes
@@ -171,7 +171,7 @@ class Files(AttachmentStore[RequestContext]):
     async def write(
         self, attachment: t.Attachment, file: IO[bytes], context: RequestContext, part: str = ""
     ) -> None:
-        """Keep the bytes of a file or, with the part `.preview`, of its preview."""
+        """Store the bytes of a file or, with the part `.preview`, of its preview."""
         await self.blobs.put(key_of(owner_of(context), attachment.id, part), file)
 
     def read(
@@ -217,17 +217,17 @@ class Files(AttachmentStore[RequestContext]):
                 break
         return bytes(data)
 
-    # --- away ---
+    # --- deleted ---
 
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
-        """Delete a file of this user's; nothing happens for any other."""
+        """Delete a file of this user; any other id does nothing."""
         with suppress(NotFoundError):
-            await self._store.load_attachment(attachment_id, context)  # no other id is a path
+            await self._store.load_attachment(attachment_id, context)  # else any id would be a path
             await self._store.delete_attachment(attachment_id, context)
             await self._delete_bytes(attachment_id, context)
 
     async def delete_thread(self, thread_id: str, context: RequestContext) -> list[t.Attachment]:
-        """Delete a thread with its files; return what they were."""
+        """Delete a thread with its files; return their records."""
         attached = await self._store.load_attachments(thread_id, context)
         await self._store.delete_thread(thread_id, context)
         for attachment in attached:
@@ -239,10 +239,10 @@ class Files(AttachmentStore[RequestContext]):
             await self.blobs.delete(key_of(owner_of(context), attachment_id, part))
 
     async def sweep(self, age: float = SWEEP_SECONDS) -> tuple[int, int]:
-        """Remove what is older (seconds) and of no use; return how many records, how many objects.
+        """Remove unused files older than `age` seconds; return how many records and objects.
 
-        A record that never came into a thread is an upload that was not sent. An object without
-        a record is what a crash left; where nobody has a record, STORE_URL is likelier wrong.
+        A record without a thread is an upload that was never sent; an object without a record was
+        left by a crash. If nobody has a record, STORE_URL is probably wrong: objects are kept.
         """
         before, records, owner = time.time() - age, 0, ""
         async for owner in self._store.owners():
@@ -278,7 +278,7 @@ class Files(AttachmentStore[RequestContext]):
 
     async def _sweep_objects(self, before: float) -> int:
         owner, known, removed = None, set[str](), 0
-        async for key in self.blobs.keys(FOLDER, before):  # those of one owner follow each other
+        async for key in self.blobs.keys(FOLDER, before):  # one owner after the other
             if (whose := owner_in(key)) is None:
                 continue
             if whose != owner:
@@ -292,6 +292,6 @@ class Files(AttachmentStore[RequestContext]):
 
 
 def too_large(limit: int) -> ApiError:
-    """Return the refusal; the connection closes, for the rest is not read."""
+    """Return the refusal; it closes the connection, as the rest is not read."""
     text = f"A file has {limit:,} bytes at most."
     return ApiError(413, "file_too_large", text, {"Connection": "close"})

@@ -1,6 +1,6 @@
 """Who is calling: a signed cookie in development and for anonymous apps, a bearer token else.
 
-A team with a login of its own replaces `Authenticator.user_of`, as the README shows: it gets the
+A team with a login of its own overrides `Authenticator.user_of`, as the README shows: it gets the
 request and returns the user's id, or raises `ApiError(401, ...)`.
 """
 
@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-import anyio.to_thread
+import anyio
 import httpx2
 import jwt
 from fastapi import Request
@@ -28,7 +28,10 @@ COOKIE_SECONDS = 365 * 86_400
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 LEEWAY_SECONDS = 30
 FETCH_SECONDS = 5.0
-SILENT_SECONDS = 10.0
+RETRY_SECONDS = 10.0
+"""After the issuer failed, it is left alone for this long."""
+STALE_SECONDS = 86_400
+"""How long keys that were fetched serve while the issuer fails: a revoked one must end."""
 
 
 class Authenticator:
@@ -38,6 +41,8 @@ class Authenticator:
         self._settings = settings
         self._cookies = URLSafeSerializer(settings.signing_key(), salt="user")
         self._keys: jwt.PyJWKClient | None = None  # fetched with the first token
+        # a silent issuer must not take all threads: files need them, too
+        self._checking = anyio.CapacityLimiter(8)
 
     async def user_of(self, request: Request) -> str:
         """Return the caller's id: the token's issuer and subject, or the cookie's user.
@@ -47,7 +52,7 @@ class Authenticator:
         """
         if self._settings.oidc_issuer:
             return await self._token_user(request)
-        self._check_origin(request)
+        self.check_origin(request)
         with suppress(BadSignature):
             return str(self._cookies.loads(request.cookies.get(COOKIE, "")))
         user = f"anon-{secrets.token_hex(12)}"
@@ -56,7 +61,7 @@ class Authenticator:
         request.state.set_cookie = f"{COOKIE}={self._cookies.dumps(user)!s}; {rules}"
         return user
 
-    def _check_origin(self, request: Request) -> None:
+    def check_origin(self, request: Request) -> None:
         """Refuse a foreign page that sends this user's cookie along."""
         origin = request.headers.get("origin")
         if request.method in ("GET", "HEAD") or origin is None:
@@ -70,7 +75,7 @@ class Authenticator:
         if scheme.lower() != "bearer" or not token:
             raise ApiError(401, "login", "Please sign in.", {"WWW-Authenticate": "Bearer"})
         try:
-            claims = await anyio.to_thread.run_sync(self._verify, token)
+            claims = await anyio.to_thread.run_sync(self._verify, token, limiter=self._checking)
         except jwt.PyJWKClientConnectionError as error:
             log.warning("no keys to check tokens with", extra={"reason": str(error)})
             text = "The sign-in service does not answer. Try again in a moment."
@@ -85,7 +90,7 @@ class Authenticator:
         """Verify a token in a worker thread; PyJWKClient caches keys and throttles unknown ids."""
         if self._keys is None:
             self._keys = _Keys(self._settings.oidc_issuer)
-        return jwt.decode(
+        claims: dict[str, Any] = jwt.decode(
             token,
             self._keys.get_signing_key_from_jwt(token),
             algorithms=ALGORITHMS,
@@ -94,30 +99,47 @@ class Authenticator:
             leeway=LEEWAY_SECONDS,
             options={"require": ["exp", "iss", "aud", "sub"]},
         )
+        if not claims["sub"]:  # all such tokens would be one user
+            raise jwt.InvalidTokenError("the subject is empty")
+        return claims
 
 
 class _Keys(jwt.PyJWKClient):
-    """The issuer's keys. All callers wait in one line for them, so a silent issuer is let be."""
+    """The issuer's keys: cached, and used for a day longer while the issuer does not answer."""
 
     def __init__(self, issuer: str) -> None:
-        self._issuer, self._again = issuer.rstrip("/"), 0.0
+        self._issuer, self._retry_at = issuer.rstrip("/"), 0.0
+        self._known: tuple[float, jwt.PyJWKSet] | None = None  # when they came, and what came
         super().__init__(self._issuer, timeout=FETCH_SECONDS)
 
+    def get_jwk_set(self, refresh: bool = False) -> jwt.PyJWKSet:
+        """Return the keys; PyJWKClientConnectionError when there are none."""
+        try:
+            return super().get_jwk_set(refresh)
+        except jwt.PyJWKClientConnectionError:
+            if refresh or not self._known or time.monotonic() > self._known[0] + STALE_SECONDS:
+                raise
+            return self._known[1]
+
     def fetch_data(self) -> Any:
-        """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), and for them."""
+        """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), and for them.
+
+        All callers wait in one line for this, so after a failure they hear at once of it.
+        """
         address = f"{self._issuer}/.well-known/openid-configuration"
-        if time.monotonic() < self._again:
+        if time.monotonic() < self._retry_at:
             raise jwt.PyJWKClientConnectionError(f"no keys at {address} a moment ago")
-        self._again = time.monotonic() + SILENT_SECONDS
+        self._retry_at = time.monotonic() + RETRY_SECONDS
         try:
             answer = httpx2.get(address, timeout=FETCH_SECONDS).raise_for_status()
             self.uri = str(answer.json()["jwks_uri"])
-        except (httpx2.HTTPError, ValueError, KeyError) as error:
-            raise jwt.PyJWKClientConnectionError(f"no keys at {address}: {error}") from error
-        if not self.uri.startswith(("https://", "http://")):  # PyJWT would read files, too
-            raise jwt.PyJWKClientConnectionError(f"no keys at {address}: jwks_uri is {self.uri}")
-        keys = super().fetch_data()
-        self._again = 0.0
+            if not self.uri.startswith(("https://", "http://")):  # PyJWT would read files, too
+                raise ValueError(f"jwks_uri is {self.uri}")  # noqa: TRY301
+            keys = super().fetch_data()
+            self._known = time.monotonic(), jwt.PyJWKSet.from_dict(keys)
+        except (httpx2.HTTPError, jwt.PyJWTError, OSError, LookupError, TypeError, ValueError) as e:
+            raise jwt.PyJWKClientConnectionError(f"no keys at {address}: {e}") from e
+        self._retry_at = 0.0
         return keys
 
 

@@ -28,11 +28,11 @@ CHUNK = 256 * 1024
 FOLDER = "attachments"
 KEY = re.compile(FOLDER + r"/((?:(?:[0-9a-f]{2})+/)+)[0-9a-f]+(?:\.\w+)*")
 PARTS = ("", ".preview")
-"""What there may be of a file: itself, and for an image what is shown of it."""
+"""The objects of a file: its own bytes and, for an image, a preview."""
 PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
 PATIENCE = {"CONNECT_TIMEOUT": "3s", "READ_TIMEOUT": "10s", "TIMEOUT": "1h"}
-"""How long obstore waits: for a connection, for the next bytes, and for all of an answer, which
-takes as long as the user whom it is passed on to."""
+"""obstore's timeouts: connecting, a pause between bytes, the whole transfer (as slow as the user's
+download)."""
 RETRY_TIME = timedelta(seconds=6)
 
 
@@ -41,7 +41,7 @@ class FilesError(RuntimeError):
 
 
 def key_of(owner: str, attachment_id: str = "", part: str = "") -> str:
-    """Return where bytes lie: hex, so that any owner and any id is a plain path."""
+    """Return the key of an object: in hex, so that any owner and any id is a plain path."""
     name = owner.encode("utf-8", "surrogatepass").hex()
     folders = [name[at : at + 200] for at in range(0, len(name), 200)]
     return "/".join(filter(None, [FOLDER, *folders, attachment_id.encode().hex() + part]))
@@ -55,7 +55,7 @@ def owner_in(key: str) -> str | None:
 
 
 class Folder:
-    """Plain files below a folder; every touch of the disk happens in a worker thread."""
+    """Plain files below a folder; the disk is only touched in worker threads."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -91,7 +91,7 @@ class Folder:
 
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        with suppress(OSError):  # others are in it
+        with suppress(OSError):  # it is not empty
             path.parent.rmdir()
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
@@ -105,14 +105,14 @@ class Folder:
         for folder, _, names in os.walk(top):
             found = []
             for path in [Path(folder, name) for name in names]:
-                with suppress(FileNotFoundError):  # it has just gone
+                with suppress(FileNotFoundError):  # deleted meanwhile
                     if path.stat().st_mtime < before:
                         found.append(path)
             yield found
 
 
 def _create(path: Path) -> IO[bytes]:
-    """Open a new file; again when a delete took the empty folder away in between."""
+    """Open a new file; try again when a delete removed the empty folder in between."""
     for _ in range(9):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What is checked before the SDK starts: it takes any number, text and id, and answers 500 late."""
+"""Checks before the SDK starts: it accepts any number, text or id, and fails late with a 500."""
 
 import base64
 import binascii
@@ -23,7 +23,7 @@ InThread = (
     | t.ThreadsCustomActionReq
     | t.ThreadsSyncCustomActionReq
 )
-"""What goes on in a thread that is there."""
+"""Requests for a thread that exists."""
 MAX_PAGE = 100
 MAX_TITLE_CHARS = 200
 MAX_FEEDBACK_ITEMS = 100
@@ -31,7 +31,7 @@ MAX_PARTS = 200
 
 
 def parse(body: bytes) -> t.ChatKitReq:
-    """Return the request; ApiError says what is wrong with it, never what it held."""
+    """Return the request; ApiError says what is wrong with it, without quoting it."""
     try:
         return REQUEST.validate_json(body)
     except ValidationError as error:
@@ -50,11 +50,11 @@ async def check(
     files: Files,
     settings: Settings,
 ) -> None:
-    """Refuse what this user may not do, or what could not end well; clamp page sizes.
+    """Refuse what this user may not do and what would fail later; clamp page sizes.
 
     Raises:
         NotFoundError: a thread, item or attachment that this user does not have.
-        ApiError: 400 for a value that cannot be taken, 409 for a locked or closed thread.
+        ApiError: 400 for a value that is not allowed, 409 for a locked or closed thread.
     """
     match request:
         case t.ThreadsListReq() | t.ItemsListReq() if request.params.limit is not None:
@@ -81,7 +81,7 @@ async def check(
 
 
 async def _check_thread(request: InThread, context: RequestContext, store: ChatStore) -> None:
-    """Check the thread, its status, and that the item named is of the kind the operation needs."""
+    """Check the thread, its status, and that its item is of the kind that the operation needs."""
     thread = await store.load_thread(request.params.thread_id, context)
     match request:
         case t.ThreadsRetryAfterItemReq():
@@ -132,7 +132,7 @@ async def _check_message(
 
 
 def _check_audio(audio: str, settings: Settings) -> None:
-    """Refuse dictation that is off, too large or no base64."""
+    """Refuse a dictation when it is off, and one that is too large or not base64."""
     if not settings.transcribe_model:
         raise ApiError(501, "not_offered", "Dictation is not set up: TRANSCRIBE_MODEL is empty.")
     if len(audio) * 3 // 4 > settings.max_audio_bytes:

@@ -1,4 +1,4 @@
-"""The example's widget: a clock that streams in, and two buttons. Delete it with tool and tests."""
+"""The example's widget: a clock that streams in, two buttons. Delete it with its tool and tests."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -44,7 +44,7 @@ async def clock_again(
     sender: WidgetItem | None,
     context: RequestContext,
 ) -> AsyncIterator[ThreadStreamEvent]:
-    """Answer the button Again with events: the card shows the time anew."""
+    """Answer the button Again with an event: the card shows the new time."""
     match sender, action.payload:
         case WidgetItem(), {"zone": str(zone)}:
             text = read_clock(zone)

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -86,7 +86,10 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
                 await _export(owners, store, files, counts)
             case "import":
                 path = options.file and Path(options.file)
-                with path.open("rb") if path else sys.stdin.buffer as file:
+                if not path and sys.stdin.isatty():
+                    raise DataError("import: name the export's file, or pipe it in")
+                # the standard input stays open: a thread reads it, which may be waiting
+                with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
                     found = os.fstat(file.fileno())  # a pipe has no size yet
                     size = found.st_size if stat.S_ISREG(found.st_mode) else None
                     await import_lines(file, store, files, counts, size)

@@ -1,4 +1,4 @@
-"""Errors that reach a caller: a status, a code for programs, one sentence for people."""
+"""Errors that reach a caller: a status, a code for programs, a sentence for people."""
 
 import logging
 from traceback import extract_tb
@@ -27,7 +27,7 @@ class ApiError(Exception):
 
 
 def error_response(error: Exception, request_id: str) -> JSONResponse:
-    """Return the answer for an error: what is foreign and what is unknown are the same 404."""
+    """Return the response to an error: what is foreign and what is unknown are the same 404."""
     match error:
         case ApiError():
             answer = error
@@ -42,13 +42,14 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
             answer = ApiError(error.status_code, "http", str(error.detail), headers)
         case RequestValidationError():
             answer = ApiError(400, "invalid_request", "A parameter of the address is missing.")
-        case ValueError() if not isinstance(error, ValidationError):  # of what is stored
-            place = str(extract_tb(error.__traceback__)[-1:])  # it may be a fault of ours
-            log.warning("refused", extra={"request_id": request_id, "place": place})
+        case ValueError() if not isinstance(error, ValidationError):  # which is of stored data
+            frame = extract_tb(error.__traceback__)[-1]  # logged, as it may be a fault of ours
+            facts = {"request_id": request_id, "place": f"{frame.filename}:{frame.lineno}"}
+            log.warning("refused", extra=facts)
             answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
         case _:
             facts = {"request_id": request_id, "cause": type(error).__name__}
-            quotes = isinstance(error, ValidationError)  # what the user said
+            quotes = isinstance(error, ValidationError)  # it quotes the user
             log.error("unavailable", exc_info=None if quotes else error, extra=facts)
             answer = ApiError(
                 503, "unavailable", "The service is not available just now. Try again in a moment."
@@ -57,18 +58,18 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
     return JSONResponse({"error": body}, answer.status, answer.headers)
 
 
-class Faults:
-    """Answers what nobody has foreseen; Starlette would do so outside of what adds headers."""
+class CatchAll:
+    """Answers unforeseen errors; Starlette would do so outside of what adds the headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; once its answer has begun, a fault ends the connection."""
+        """Pass a request on; an error after the response has begun ends the connection."""
         try:
             await self._app(scope, receive, send)
         except Exception as error:
-            if scope["type"] != "http":  # the start of the app has failed
+            if scope["type"] != "http":  # the app failed to start
                 raise
             answer = error_response(error, scope.get("state", {}).get("request_id", ""))
             await answer(scope, receive, send)
@@ -80,6 +81,6 @@ def add_error_handlers(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
         return error_response(error, getattr(request.state, "request_id", ""))
 
-    for kind in (RequestValidationError, HTTPException):  # of these the framework has handlers
+    for kind in (RequestValidationError, HTTPException):  # else the framework's own handlers answer
         app.add_exception_handler(kind, handle)
-    app.add_middleware(Faults)
+    app.add_middleware(CatchAll)

@@ -1,13 +1,15 @@
-"""What a turn has said so far, read from its events."""
+"""What a turn has said so far: its events, applied to its items."""
 
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from chatkit import types as t
 
 
-def keep(items: dict[str, t.ThreadItem], event: t.ThreadStreamEvent) -> None:
-    """Bring `items` up to what the event says: each item as the user sees it now."""
+def apply_event(items: dict[str, t.ThreadItem], event: t.ThreadStreamEvent) -> None:
+    """Apply an event to `items`, so that each is as the user sees it now."""
     match event:
         case t.ThreadItemAddedEvent():
             items[event.item.id] = event.item.model_copy(deep=True)
@@ -20,7 +22,7 @@ def keep(items: dict[str, t.ThreadItem], event: t.ThreadStreamEvent) -> None:
 
 
 def update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
-    """Change an item as the page does."""
+    """Apply an update to an item, as the page does."""
     match item, update:
         case t.AssistantMessageItem(), t.AssistantMessageContentPartTextDelta():
             _part(item, update.content_index).text += update.delta
@@ -30,7 +32,7 @@ def update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case
             _part(item, update.content_index)
             item.content[update.content_index] = update.content.model_copy(deep=True)
         case t.AssistantMessageItem(), t.AssistantMessageContentPartDone():
-            _part(item, update.content_index).text = update.content.text  # it has no annotations
+            _part(item, update.content_index).text = update.content.text  # without annotations
         case t.WorkflowItem(), t.WorkflowTaskAdded() | t.WorkflowTaskUpdated():
             item.workflow.tasks[update.task_index : update.task_index + 1] = [update.task]
         case t.WidgetItem(), t.WidgetRootUpdated():
@@ -44,7 +46,7 @@ def update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case
 
 
 def _part(item: t.AssistantMessageItem, index: int) -> t.AssistantMessageContent:
-    """Return a part of a message; deltas may come before it was announced."""
+    """Return a part of a message; its deltas may come before it is announced."""
     while len(item.content) <= index:
         item.content.append(t.AssistantMessageContent(text=""))
     return item.content[index]
@@ -59,7 +61,7 @@ def _components(component: Any) -> Iterator[Any]:
 
 
 def has_content(item: t.ThreadItem) -> bool:
-    """Say whether an item shows anything: an unfinished one without is not kept."""
+    """Say whether an item shows anything: if not, an unfinished one is dropped."""
     match item:
         case t.AssistantMessageItem():
             return any(part.text.strip() for part in item.content)
@@ -71,8 +73,49 @@ def has_content(item: t.ThreadItem) -> bool:
             return True
 
 
+def mend(event: t.ThreadStreamEvent) -> t.ThreadStreamEvent:
+    """Return the event with texts that can be stored: a server may send half an emoji."""
+    match event:
+        case t.ThreadItemUpdatedEvent(update=t.AssistantMessageContentPartTextDelta() as update):
+            update.delta = _whole(update.delta)
+        case t.ThreadItemUpdatedEvent(update=t.AssistantMessageContentPartDone() as update):
+            update.content.text = _whole(update.content.text)
+        case t.ThreadItemDoneEvent(item=t.AssistantMessageItem() as item):
+            for part in item.content:
+                part.text = _whole(part.text)
+    return event
+
+
+def _whole(text: str) -> str:
+    """Return a text whose halves of emoji are joined, or replaced where one is missing."""
+    if text.isascii():  # nearly always, and fast
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@dataclass
+class TurnState:
+    """What a stop must know of its turn, besides the items that the SDK holds as pending."""
+
+    done: dict[str, t.ThreadItem] = field(default_factory=dict)
+    """Finished items: the stop may interrupt the write of one of them."""
+    settled: bool = False
+    """Whether a stop has nothing more to store."""
+
+
+TURN_STATE: ContextVar[TurnState] = ContextVar("turn_state")
+"""Each turn runs in a task of its own, and so has a state of its own."""
+
+
+def noted(event: t.ThreadStreamEvent) -> t.ThreadStreamEvent:
+    """Return the event; the item that it finishes is kept for a stop."""
+    if isinstance(event, t.ThreadItemDoneEvent | t.ThreadItemReplacedEvent):
+        TURN_STATE.get().done[event.item.id] = event.item
+    return event
+
+
 class OwnIds:
-    """Gives the model's items ids of the store's: many servers call all theirs `__fake_id__`."""
+    """Gives the model's items ids from the store: many servers call every item `__fake_id__`."""
 
     def __init__(self, new_id: Callable[[Literal["message", "tool_call"]], str]) -> None:
         """Take ids from `new_id`."""
@@ -81,7 +124,7 @@ class OwnIds:
         self._given: dict[str, list[str]] = {}
 
     def own(self, event: t.ThreadStreamEvent) -> list[t.ThreadStreamEvent]:
-        """Return the event with the item's own id, the same in every event of one item."""
+        """Return the event with its item's new id; one removal may be of several items."""
         match event:
             case t.ThreadItemAddedEvent(item=t.AssistantMessageItem() as item):
                 new = self._open[item.id] = self._new(item.id)

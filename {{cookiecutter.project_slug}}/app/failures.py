@@ -24,6 +24,8 @@ log = logging.getLogger("app.failures")
 Chat = AgentContext[RequestContext]
 RETRY = "Try again in a moment."
 OPERATOR = "Tell whoever runs this app."
+WRONG_KEY = f"The model's server does not accept this app's key. {OPERATOR}"
+REFUSED_ACTION = "That button cannot do this. Reload the page and try again."
 
 
 class TurnTimeoutError(Exception):
@@ -35,53 +37,56 @@ class NoAnswerError(Exception):
 
 
 class ActionRefusedError(Exception):
-    """A button sent what its handler cannot take."""
+    """A button sent something that its handler does not accept."""
 
 
-LIMITS: dict[type[Exception], str] = {
-    InputGuardrailTripwireTriggered: "That cannot be answered here.",
-    OutputGuardrailTripwireTriggered: "That cannot be answered here.",
-    ToolInputGuardrailTripwireTriggered: "That cannot be done here.",
-    ToolOutputGuardrailTripwireTriggered: "That cannot be done here.",
-    MaxTurnsExceeded: "The answer took too many steps. Ask for less at once.",
-    ModelRefusalError: "The model refused to answer. Ask in another way.",
-    NoAnswerError: f"The model gave no answer. {RETRY}",
-    TurnTimeoutError: "The answer took too long and was stopped. Ask for less at once.",
-    ActionRefusedError: "That button cannot do this. Reload the page and try again.",
+EXPECTED: dict[type[Exception], tuple[str, bool]] = {
+    InputGuardrailTripwireTriggered: ("That cannot be answered here.", False),
+    OutputGuardrailTripwireTriggered: ("That cannot be answered here.", False),
+    ToolInputGuardrailTripwireTriggered: ("That cannot be done here.", False),
+    ToolOutputGuardrailTripwireTriggered: ("That cannot be done here.", False),
+    MaxTurnsExceeded: ("The answer took too many steps. Ask for less at once.", False),
+    ModelRefusalError: ("The model refused to answer. Ask in another way.", False),
+    NoAnswerError: ("The model gave no answer.", True),
+    TurnTimeoutError: ("The answer took too long and was stopped. Ask for less at once.", False),
+    ActionRefusedError: (REFUSED_ACTION, False),
 }
-"""What ends an answer as it should: no fault, so no traceback in the log."""
-FAULTS: dict[type[Exception], str] = {
-    openai.AuthenticationError: f"The model's server does not accept this app's key. {OPERATOR}",
-    openai.PermissionDeniedError: f"The model's server does not accept this app's key. {OPERATOR}",
-    openai.NotFoundError: f"The model's server does not know the model. {OPERATOR}",
-    openai.RateLimitError: f"The model's server is busy or its quota is used up. {RETRY}",
-    openai.BadRequestError: f"The model's server refused the request. {OPERATOR}",
-    openai.APIConnectionError: f"The model's server cannot be reached. {RETRY}",
-    openai.APIError: f"The model's server has trouble. {RETRY}",
-    ModelBehaviorError: f"The model broke its answer off. {RETRY}",
-    Exception: f"Something went wrong on our side. {RETRY}",
+"""What the user reads, and whether to offer a retry. Not a fault: logged without a traceback."""
+UNEXPECTED: dict[type[Exception], tuple[str, bool]] = {
+    openai.AuthenticationError: (WRONG_KEY, False),
+    openai.PermissionDeniedError: (WRONG_KEY, False),
+    openai.NotFoundError: (f"The model's server does not know the model. {OPERATOR}", False),
+    openai.RateLimitError: ("The model's server is busy or its quota is used up.", True),
+    openai.BadRequestError: (f"The model's server refused the request. {OPERATOR}", False),
+    openai.APIConnectionError: ("The model's server cannot be reached.", True),
+    openai.APIError: ("The model's server has trouble.", True),
+    ModelBehaviorError: ("The model broke its answer off.", True),
+    Exception: ("Something went wrong on our side.", True),
 }
-"""The first that fits is what the user reads."""
+"""The same for faults. The first match counts, so base classes stand below their subclasses."""
 
 
 def explain(error: Exception, request_id: str, thread_id: str) -> CustomStreamError:
     """Log why there is no answer; return what the user reads, with the request's id."""
-    cause = None if isinstance(error, tuple(LIMITS)) else error
+    cause = None if isinstance(error, tuple(EXPECTED)) else error
     facts = {"request_id": request_id, "thread_id": thread_id, "cause": type(error).__name__}
     log.log(logging.ERROR if cause else logging.WARNING, "no answer", exc_info=cause, extra=facts)
-    text = next(text for kind, text in (LIMITS | FAULTS).items() if isinstance(error, kind))
+    known = (EXPECTED | UNEXPECTED).items()
+    text, retry = next(told for kind, told in known if isinstance(error, kind))
     match error:
         case InputGuardrailTripwireTriggered() | OutputGuardrailTripwireTriggered():
             reason = error.guardrail_result.output.output_info
             text = reason if isinstance(reason, str) else text
         case openai.BadRequestError(code="context_length_exceeded"):
             text = "This is more than the model can read. Start a new conversation."
-    return CustomStreamError(text + _request(request_id), allow_retry=RETRY in text)
+    text = f"{text} {RETRY}" if retry else text
+    return CustomStreamError(text + _request(request_id), allow_retry=retry)
 
 
 def unavailable(request_id: str) -> ErrorEvent:
-    """Return the sentence for a fault of ours; the log has the cause under the request's id."""
-    return ErrorEvent(message=FAULTS[Exception] + _request(request_id), allow_retry=True)
+    """Return the event for a fault of ours; the log has the cause under the request's id."""
+    text, _ = UNEXPECTED[Exception]
+    return ErrorEvent(message=f"{text} {RETRY}{_request(request_id)}", allow_retry=True)
 
 
 def _request(request_id: str) -> str:
@@ -89,9 +94,9 @@ def _request(request_id: str) -> str:
 
 
 async def tool_failed(args: ToolErrorFormatterArgs[Chat]) -> str | None:
-    """Tell the model and the user of a tool that raised; a ValueError is the model's to mend.
+    """Tell the model and the user that a tool raised; a ValueError is for the model to correct.
 
-    None: the SDK words it, such as the call of a tool that does not exist.
+    Return None to leave the wording to the SDK, as for a tool that does not exist.
     """
     if args.error is None:
         return None
@@ -102,7 +107,7 @@ async def tool_failed(args: ToolErrorFormatterArgs[Chat]) -> str | None:
 
 
 async def tool_hangs(context: RunContextWrapper[Chat], error: Exception) -> str:
-    """Tell the model and the user of a tool that took longer than TOOL_SECONDS."""
+    """Tell the model and the user that a tool took longer than TOOL_SECONDS."""
     return await _tell(context, getattr(context, "tool_name", "tool"), "took too long", error)
 
 

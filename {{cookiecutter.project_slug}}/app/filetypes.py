@@ -1,4 +1,4 @@
-"""What a file is, told by its bytes: what a browser or a name claims is not believed."""
+"""What a file is, judged by its bytes: what a browser or a name claims is not trusted."""
 
 import codecs
 import io
@@ -31,11 +31,13 @@ EXTENSIONS = {
     ZIP: [".zip"],
     TEXT: [".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".toml", ".html", ".log"],
 }
-"""The types that `look` can tell, and the names that promise them."""
+"""The types that `look` recognizes, and their file name extensions."""
 CLAIMS = {ending: kind for kind, endings in EXTENSIONS.items() for ending in endings}
 
 MAX_PIXELS = 25_000_000
-"""Checked before anything is decoded: so many in a WEBP take 430 MB; a JPEG may have twice."""
+"""Checked before decoding: a WEBP with this many takes 430 MB; a JPEG may have twice as many."""
+MAX_SCANS = 200
+"""Passes of a JPEG of the most pixels; a camera makes 10, what a phone appends looks like 300."""
 PREVIEW_SIDE = 1536
 HEAD = 64 * 1024
 NAME_CHARS = 120
@@ -59,17 +61,26 @@ def look(file: IO[bytes]) -> tuple[str, bytes]:
     try:
         with Image.open(file, formats=[*IMAGES]) as image:
             # phones append a second picture to a JPEG, which Pillow then calls MPO
-            times = 2 if image.format in ("JPEG", "MPO") else 1
-            if image.width * image.height <= times * MAX_PIXELS:
+            times, passes = (2, _scans(file)) if image.format in ("JPEG", "MPO") else (1, 0)
+            if image.width * image.height * max(1, passes / MAX_SCANS) <= times * MAX_PIXELS:
                 return IMAGES.get(image.format or "", "image/jpeg"), _preview(image)
     except UnidentifiedImageError:
         return (TEXT if _is_text(head) else UNKNOWN), b""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        pass  # Pillow's own bound
+        pass  # Pillow's own limit
     except Exception as error:  # a decoder raises anything at all on a broken file
         raise ApiError(415, "file_type", "This image cannot be read: it is damaged.") from error
     text = f"An image has {MAX_PIXELS // 1_000_000} million pixels at most, a JPEG twice as many."
     raise ApiError(413, "image_too_large", text)
+
+
+def _scans(file: IO[bytes]) -> int:
+    """Return how many passes over its pixels a JPEG asks for, at the most: each costs 31 bytes."""
+    place = file.tell()
+    file.seek(0)
+    found = file.read().count(b"\xff\xda")
+    file.seek(place)
+    return found
 
 
 def _preview(image: Image.Image) -> bytes:
@@ -84,13 +95,13 @@ def _preview(image: Image.Image) -> bytes:
 
 
 def _zip_type(ends: bytes) -> str:
-    """Tell Office's documents from other archives by the names at both ends, unpacking nothing."""
+    """Tell Office documents from other archives by the names at both ends, without unpacking."""
     office = DOCUMENTS if b"[Content_Types].xml" in ends else {}
     return next((kind for folder, kind in office.items() if folder in ends), ZIP)
 
 
 def _is_text(head: bytes) -> bool:
-    """Say whether this is the beginning of a UTF-8 text, an SVG or a page of HTML included."""
+    """Say whether this is the beginning of a UTF-8 text; SVG and HTML are texts, too."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -101,7 +112,7 @@ def _is_text(head: bytes) -> bool:
 def contradicts(found: str, claimed: str, name: str) -> bool:
     """Say whether a claimed type or a file name promises something else: a zip called .png.
 
-    Images may go by each other's names, and anything may go by the name of a text.
+    Images may claim to be one another, and anything may claim to be a text.
     """
     promised = {claimed, CLAIMS.get(f".{name.rpartition('.')[2].lower()}", "")}
     same = {*IMAGES.values()} if found in IMAGES.values() else {found}
@@ -109,7 +120,7 @@ def contradicts(found: str, claimed: str, name: str) -> bool:
 
 
 def display_name(name: str) -> str:
-    """Return a name to show: one line without a path, controls or direction marks, cut."""
+    """Return a name to show: one short line without path, control characters or direction marks."""
     text = unicodedata.normalize("NFC", re.split(r"[/\\]", name.rstrip("/\\ "))[-1])
     clean = "".join(c for c in text if unicodedata.category(c) not in UNSEEN).strip()
     if len(clean) > NAME_CHARS:

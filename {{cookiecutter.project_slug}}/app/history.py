@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from itertools import accumulate
 from typing import Any
 
 from agents import ToolOutputFileContent, ToolOutputImage, TResponseInputItem
@@ -19,11 +18,11 @@ from .settings import Settings
 log = logging.getLogger("app.history")
 ContentPart = Callable[[t.Attachment, RequestContext], Awaitable[ResponseInputContentParam]]
 PDF_BYTES = 32 << 20
-"""Of the newest: they are sent whole with each turn, and take about four times that meanwhile."""
+"""All PDFs together: each turn sends them whole, which takes about four times that in memory."""
 REMEMBERED_CHARS = 20_000
-"""How much of a tool's output the next turns are given."""
+"""How much of a tool's output later turns are given."""
 REFUSED = {"type": "refused"}
-"""Stands behind a message that a guardrail stopped: no later turn is given it."""
+"""Stored after a message that a guardrail stopped: later turns are not given that message."""
 
 
 async def load_history(
@@ -34,8 +33,8 @@ async def load_history(
 ) -> list[t.ThreadItem]:
     """Return the newest turns, oldest first: whole ones, up to the settings' HISTORY_*.
 
-    The newest turn is always there. A long thread costs what the budget costs: one page from its
-    end, and further ones only until the newest turn's beginning.
+    The newest turn is always included. However long the thread, this loads one page from its end,
+    and more only to reach the beginning of the newest turn.
     """
     newest: list[t.ThreadItem] = []
     turns, size, after, more, most = 0, 0, None, True, settings.history_items
@@ -50,13 +49,13 @@ async def load_history(
             newest.append(item)
             turns += isinstance(item, t.UserMessageItem)
     while more and turns and not isinstance(newest[-1], t.UserMessageItem):
-        newest.pop()  # the end of a turn that did not fit
+        newest.pop()  # the rest of a turn that did not fit
     given: list[t.ThreadItem] = []
     for item in reversed(newest):
         if isinstance(item, t.HiddenContextItem) and item.content == REFUSED:
             while given and not isinstance(given.pop(), t.UserMessageItem):
                 pass
-        elif not _pending(item):
+        else:
             given.append(item)
     return given
 
@@ -74,11 +73,6 @@ def size_of(item: t.ThreadItem) -> int:
             return len(item.model_dump_json())
 
 
-def _pending(item: t.ThreadItem) -> bool:
-    """Say whether a call never got its result: no model takes a call without one."""
-    return isinstance(item, t.ClientToolCallItem) and item.status == "pending"
-
-
 def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
     """Return what a hidden item keeps of a server tool's call."""
     media = isinstance(output, ToolOutputImage | ToolOutputFileContent)
@@ -91,7 +85,7 @@ def _cut(text: str) -> str:
 
 
 class Converter(ThreadItemConverter):
-    """Thread items as input of both APIs: plain assistant texts, calls with ids of our own."""
+    """Turns thread items into input for both APIs: answers as plain text, calls with new ids."""
 
     def __init__(
         self, context: RequestContext, content_part: ContentPart | None = None, files: int = 10
@@ -102,31 +96,34 @@ class Converter(ThreadItemConverter):
 
     async def convert(self, items: list[t.ThreadItem]) -> list[TResponseInputItem]:
         """Return the model's input for these items, oldest first."""
-        users = (item for item in items if isinstance(item, t.UserMessageItem))
-        newest = [file for item in users for file in item.attachments][::-1][: self._files]
-        pdfs = accumulate((f.metadata or {}).get("size", 0) * (f.mime_type == PDF) for f in newest)
-        pairs = zip(newest, pdfs, strict=True)
-        self._sent = {f.id for f, size in pairs if size <= PDF_BYTES or f.mime_type != PDF}
+        messages = [item for item in items if isinstance(item, t.UserMessageItem)]
+        files = [file for message in messages for file in message.attachments]
+        pdf_bytes = 0
+        for file in files[::-1][: self._files]:  # newest first
+            if file.mime_type == PDF:
+                pdf_bytes += (file.metadata or {}).get("size", 0)
+            if file.mime_type != PDF or pdf_bytes <= PDF_BYTES:
+                self._sent.add(file.id)
         return [_plain(item) for item in await self.to_agent_input(items)]
 
     async def user_message_to_input(
         self, item: t.UserMessageItem, is_last_message: bool = True
     ) -> TResponseInputItem | list[TResponseInputItem] | None:
-        """Keep a quote also when tools or answers follow its message."""
+        """Keep a quote even when tools or answers follow its message."""
         return await super().user_message_to_input(item, is_last_message=True)
 
     async def assistant_message_to_input(
         self, item: t.AssistantMessageItem
     ) -> TResponseInputItem | list[TResponseInputItem] | None:
-        """Replay as plain text: chat-completions models refuse `output_text`."""
+        """Replay as plain text: chat-completions servers refuse `output_text`."""
         text = "\n".join(part.text for part in item.content).strip()
         return {"role": "assistant", "content": text} if text else None
 
     async def client_tool_call_to_input(
         self, item: t.ClientToolCallItem
     ) -> TResponseInputItem | list[TResponseInputItem] | None:
-        """Replay a call of the page's; one without a result is left out."""
-        if _pending(item):
+        """Replay a call that the page has answered; no model accepts one without a result."""
+        if item.status == "pending":
             return None
         output = _cut(json.dumps(item.output))
         return _call(item.id, item.name, json.dumps(item.arguments), output)
@@ -163,18 +160,18 @@ class Converter(ThreadItemConverter):
         self, attachment: t.Attachment
     ) -> ResponseInputContentParam:
         """Send a file's content; one that is old, gone or unreadable is described."""
-        described = f"(file {attachment.name!r}, {attachment.mime_type})"
+        file = f"file {attachment.name!r}, {attachment.mime_type}"
         if self._content_part is None or attachment.id not in self._sent:
-            return _text(described)
+            return _text(f"({file})")
         try:
             return await self._content_part(attachment, self._context)
         except Exception:
             log.exception("file %s cannot be given to the model", attachment.id)
-            return _text(f"{described[:-1]}, which cannot be read)")
+            return _text(f"({file}, which cannot be read)")
 
 
 def _plain(item: Any) -> Any:
-    """Return a message of texts as one text: not every server takes a list of parts."""
+    """Join the parts of a message if all are texts: not every server accepts a list of parts."""
     parts = item.get("content")
     if isinstance(parts, list) and all(part["type"] == "input_text" for part in parts):
         return {"role": item["role"], "content": "\n".join(part["text"] for part in parts)}
@@ -186,6 +183,6 @@ def _text(text: str) -> ResponseInputContentParam:
 
 
 def _call(call_id: str, name: str, arguments: str, output: str) -> list[TResponseInputItem]:
-    """Return a call and its output under the item's id: models may use theirs twice."""
+    """Return a call and its output under the item's id: a model may repeat its own ids."""
     call: Any = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
     return [call, {"type": "function_call_output", "call_id": call_id, "output": output}]

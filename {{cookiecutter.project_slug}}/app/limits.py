@@ -1,4 +1,4 @@
-"""How much one user may ask for; counted in memory, so each of several workers counts its own."""
+"""How much one user may ask for; counted in memory, so each worker counts for itself."""
 
 import math
 import time
@@ -28,7 +28,7 @@ class Limits:
     def hit(self, user: str, request: Request) -> None:
         """Count a request; ApiError 429 with Retry-After past the limit."""
         who = [f"user {user}"]
-        if self._by_address and request.client:  # first: who is refused so leaves no key of a user
+        if self._by_address and request.client:  # first: a refusal then adds no key for the user
             who.insert(0, f"address {network_of(request.client.host)}")
         for name in who:
             if not self._limiter.hit(self._requests, name):
@@ -51,7 +51,7 @@ class Limits:
 
 
 def network_of(host: str) -> str:
-    """Return an IPv6 address's /64, which one caller has whole, and any other as it is."""
+    """Return an IPv6 address's /64, since one caller has all of it; any other host as it is."""
     with suppress(ValueError):
         address = IPv6Address(host)
         return str(address.ipv4_mapped or IPv6Network((int(address), 64), strict=False))

@@ -1,6 +1,6 @@
-"""Signed addresses of files: an image tag carries no token, so the address itself must do.
+"""Signed addresses of files: an image tag sends no token, so the address itself holds one.
 
-An address names its purpose, its owner, the file and its end, and works for whoever has it.
+The token names the purpose, the owner, the file and the expiry, and works for whoever has it.
 """
 
 import json
@@ -16,12 +16,12 @@ from .errors import ApiError
 from .settings import Settings
 
 PREVIEW = re.compile(rb'"((?:preview_)?url|src)":"preview:([\w.-]+)"')
-"""An image as it is stored: in an attachment, generated, or in a widget."""
+"""A stored image: of an attachment, generated, or in a widget."""
 Purpose = Literal["file", "preview", "upload"]
 
 
 class Links:
-    """Makes addresses and takes them; signs with SECRET_KEY."""
+    """Makes and checks addresses, signed with SECRET_KEY."""
 
     def __init__(self, settings: Settings) -> None:
         self._base, self._seconds = settings.base_url, settings.file_link_seconds
@@ -30,7 +30,7 @@ class Links:
     def url(self, purpose: Purpose, attachment_id: str, context: RequestContext) -> str:
         """Return an address that works for one to two times FILE_LINK_SECONDS.
 
-        It is the same for a while, so that browsers may cache what is there.
+        It stays the same for a while, so that browsers can cache the file.
         """
         until = (int(time.time()) // self._seconds + 2) * self._seconds
         token = str(self._signer.dumps([purpose, owner_of(context), attachment_id, until]))
@@ -38,17 +38,17 @@ class Links:
         return f"{self._base}/files/{quote(attachment_id, safe='')}{tail}?token={token}"
 
     def opened(self, token: str, purpose: Purpose, attachment_id: str) -> RequestContext:
-        """Return for whom an address was signed; ApiError 404 when it is not for this or over."""
+        """Return for whom an address was signed; ApiError 404 if it is not for this or expired."""
         try:
             what, owner, which, until = self._signer.loads(token)
         except (BadData, TypeError, ValueError):
             what = owner = which = until = None
         if (what, which) != (purpose, attachment_id) or until < time.time():
-            raise ApiError(404, "link", "This address is over or was never good. Reload the page.")
+            raise ApiError(404, "link", "This link has expired or is not valid. Reload the page.")
         return context_for(owner)
 
     def sign(self, data: bytes, context: RequestContext) -> bytes:
-        """Replace the stored names of previews in serialized JSON by addresses that work."""
+        """Replace the stored names of previews in serialized JSON with signed addresses."""
 
         def address(found: re.Match[bytes]) -> bytes:
             url = self.url("preview", found[2].decode(), context)

@@ -1,4 +1,4 @@
-"""One line a request, the numbers for Prometheus, and what every answer carries."""
+"""One log line per request, metrics for Prometheus, and the headers of every response."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ SECURITY = {
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""For every answer that does not say otherwise; the page has a policy of its own."""
+"""For every response that does not set its own, as the page does."""
 
 
 class JsonLines(logging.Formatter):
@@ -39,7 +39,7 @@ class JsonLines(logging.Formatter):
     known = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; what the record carries besides is data, never part of the text."""
+        """Return the line; `extra` becomes fields of their own, never part of the message."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -72,7 +72,7 @@ def set_up_tracing(app: FastAPI) -> FastAPI:
         log.warning("OTEL_* is set, but OpenTelemetry is not installed: uv sync --extra otel")
         return app
     import_module(f"{package}.auto_instrumentation").initialize()  # drivers, too
-    # no addresses that open a file, and no span for every piece of an answer
+    # no span with a file's address, which opens it, and none for each piece of an answer
     quiet = "healthz,readyz,metrics,files/"
     fastapi.instrument_app(app, excluded_urls=quiet, exclude_spans=["send", "receive"])
     return app
@@ -92,15 +92,15 @@ class Metrics:
         )
         active = Gauge("chat_active_streams", "Answers under way.", registry=self.registry)
         active.set_function(lambda: len(turns))
-        turns.ended = self._turn_ended
+        turns.on_end = self._turn_ended
 
     def _turn_ended(self, turn: Turn) -> None:
         self.turns.labels(turn.outcome).inc()
-        if turn.first_event_seconds is not None:  # what was refused has none
+        if turn.first_event_seconds is not None:  # a refused turn has none
             self.first_event.observe(turn.first_event_seconds)
 
 
-class Requests:
+class RequestLog:
     """Wraps the app: request id, hosts, headers, and one log line for each request."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -117,7 +117,7 @@ class Requests:
             request_id = secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        # a page of another name may have been rebound to us
+        # a foreign name may resolve to this address (DNS rebinding)
         host = re.sub(r":\d+$", "", headers.get("host", "")).lower()
         known = host in self._hosts or scope["path"] in PROBES
 
@@ -160,7 +160,7 @@ class Requests:
             fields |= {"thread_id": turn.thread_id, "events": turn.events}
             fields |= {"outcome": turn.outcome, "first_event_ms": first}
         if "app" in scope and (metrics := getattr(scope["app"].state, "metrics", None)):
-            name = path.split("/")[1] if "endpoint" in scope else ""  # each name takes memory
+            name = path.split("/")[1] if "endpoint" in scope else ""  # each label takes memory
             metrics.requests.labels(op or name, status).inc()
         quiet = path in PROBES
         log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)

@@ -3,7 +3,7 @@
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Annotated
 
 from agents.models.interface import Model
@@ -19,7 +19,7 @@ from .auth import Authenticator, context_of
 from .context import RequestContext
 from .errors import ApiError, add_error_handlers
 from .limits import Limits
-from .logs import Metrics, Requests
+from .logs import Metrics, RequestLog
 from .model import make_model
 from .server import AppServer
 from .settings import Settings
@@ -31,8 +31,10 @@ router = APIRouter()
 Caller = Annotated[RequestContext, Depends(context_of)]
 
 
-def create_app(settings: Settings, *, model: Model | None = None) -> FastAPI:
-    """Return the app; `model` takes the place of the one that the settings name."""
+def create_app(
+    settings: Settings, *, model: Model | None = None, auth: Authenticator | None = None
+) -> FastAPI:
+    """Return the app; `model` and `auth` take the place of those that the settings name."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -57,7 +59,7 @@ def create_app(settings: Settings, *, model: Model | None = None) -> FastAPI:
         openapi_url="/openapi.json" if settings.development else None,
     )
     app.state.settings = settings
-    app.state.auth = Authenticator(settings)
+    app.state.auth = auth or Authenticator(settings)
     app.state.limits = Limits(settings)
     for part in (router, uploads.router, page.router):
         app.include_router(part)
@@ -71,16 +73,19 @@ def create_app(settings: Settings, *, model: Model | None = None) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             allow_credentials=not settings.oidc_issuer,
         )
-    app.add_middleware(Requests, settings=settings)
+    app.add_middleware(RequestLog, settings=settings)
     return app
 
 
 @router.post("/chatkit")
 async def chatkit(request: Request, context: Caller) -> Response:
     """Answer one operation of the ChatKit protocol: JSON, or events for those that stream."""
-    state = request.app.state
-    body = await read_json_body(request, state.settings)
-    request.state.op, answer = await state.server.handle(body, context)
+    state, size = request.app.state, request.headers.get("content-length", "")
+    # a recording takes several times its size in memory until it is written down
+    large = not size.isdecimal() or int(size[:20]) > state.settings.max_body_bytes
+    async with state.files.arriving(context) if large else nullcontext():
+        body = await read_json_body(request, state.settings)
+        request.state.op, answer = await state.server.handle(body, context)
     if isinstance(answer, bytes):
         return Response(answer, media_type="application/json")
     request.state.turn = answer

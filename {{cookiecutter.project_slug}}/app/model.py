@@ -14,10 +14,18 @@ from agents import (
     Runner,
     set_tracing_export_api_key,
 )
-from chatkit.types import AudioInput, UserMessageItem
-from openai import AsyncOpenAI
+from chatkit.types import (
+    AudioInput,
+    Page,
+    Thread,
+    ThreadMetadata,
+    ThreadUpdatedEvent,
+    UserMessageItem,
+)
+from openai import APIError, AsyncOpenAI, BadRequestError
 
 from .errors import ApiError
+from .failures import explain
 from .offline import OfflineModel
 from .settings import Settings
 
@@ -27,12 +35,12 @@ TITLE_SECONDS = 10
 
 
 def make_client(settings: Settings) -> AsyncOpenAI | None:
-    """Return a client of the model's server, None when neither key nor address is set."""
+    """Return a client for the model's server, None when neither key nor address is set."""
     key = settings.openai_api_key.get_secret_value()
     if not key and not settings.openai_base_url:
         return None
     return AsyncOpenAI(
-        api_key=key or "none",  # local servers ask for none, the client insists on one
+        api_key=key or "none",  # local servers need none, but the client insists
         base_url=settings.openai_base_url or None,
         timeout=settings.turn_seconds,
     )
@@ -53,12 +61,12 @@ def make_model(settings: Settings) -> Model:
 
 
 def traced(settings: Settings) -> bool:
-    """Say whether runs go to OpenAI's traces: not those of another server, nor offline ones."""
+    """Say whether runs are traced at OpenAI: only those that OpenAI's own server answers."""
     return bool(settings.openai_api_key) and not settings.openai_base_url
 
 
 def named(model: Any, name: str) -> Any:
-    """Return the model of another name on the same server; a model without a name stays."""
+    """Return the same server's model of another name; a model without a name stays as it is."""
     if not isinstance(model, OpenAIResponsesModel | OpenAIChatCompletionsModel):
         return model
     other = copy(model)
@@ -80,6 +88,12 @@ def title_of(message: UserMessageItem) -> str:
     return f"{head if space else text[: TITLE_CHARS - 1]}…"
 
 
+def renamed(thread: ThreadMetadata, title: str) -> ThreadUpdatedEvent:
+    """Return the event that shows a title; `thread` stays as it is, else the SDK would save it."""
+    fields = thread.model_dump(include=set(ThreadMetadata.model_fields)) | {"title": title}
+    return ThreadUpdatedEvent(thread=Thread(**fields, items=Page()))
+
+
 async def title_by_model(
     agent: Agent[Any], message: UserMessageItem, settings: Settings
 ) -> str | None:
@@ -93,20 +107,30 @@ async def title_by_model(
     try:
         async with asyncio.timeout(TITLE_SECONDS):  # the thread's lease is held meanwhile
             result = await Runner.run(namer, text_of(message)[:2000], run_config=config)
-    except Exception:  # the answer is there: a title is not worth an error
+    except Exception:  # the user has the answer: a title is not worth an error
         log.exception("no title")
         return None
     return " ".join(str(result.final_output).strip("\"'“”. \n").split())[:TITLE_CHARS] or None
 
 
-async def transcribe(audio: AudioInput, settings: Settings) -> str:
-    """Return what was said, through the model's server; ApiError 501 without one."""
+async def transcribe(audio: AudioInput, settings: Settings, request_id: str) -> str:
+    """Return what was said, through the model's server.
+
+    Raises:
+        ApiError: 501 without such a server, 400 for what it cannot understand, else 503.
+    """
     client = make_client(settings)
     if client is None or not settings.transcribe_model:
         raise ApiError(501, "not_offered", "Dictation is not set up here.")
     file = (f"speech.{audio.media_type.rpartition('/')[2]}", audio.data, audio.media_type)
     async with client:
-        answer = await client.audio.transcriptions.create(
-            file=file, model=settings.transcribe_model
-        )
+        try:
+            answer = await client.audio.transcriptions.create(
+                file=file, model=settings.transcribe_model
+            )
+        except BadRequestError as error:
+            raise ApiError(400, "audio", "This recording cannot be understood.") from error
+        except APIError as error:
+            told = explain(error, request_id, "")
+            raise ApiError(503, "model", told.message) from error
     return answer.text

@@ -49,7 +49,7 @@ class OfflineModel(Model):
     def _events(
         self, items: list[Any], tools: set[str], choice: object
     ) -> Iterator[dict[str, Any]]:
-        """Say what a model's server says: an item begins, grows and ends, then the response."""
+        """Yield what a model's server sends: an item begins, grows and ends, then the response."""
         said = [_text(item) for item in items if item.get("role") == "user"] or [""]
         words = re.findall(r"\w+", said[-1].lower())
         calls = [call for word, call in DEMO.items() if word in words or choice == call[0]]
@@ -76,7 +76,7 @@ class OfflineModel(Model):
         yield {"type": "response.completed", "response": response}
 
     def answer(self, items: list[Any], said: list[str]) -> str:
-        """Prove what was given: how many messages, and the first of them."""
+        """Prove what was given: how many messages, the first and the last of them."""
         if items[-1].get("type") == "function_call_output":
             return f"The tool answered: {items[-1]['output']}"
         given = sum("role" in item for item in items)

@@ -15,11 +15,9 @@ from .settings import Settings
 
 FOLDER = Path(__file__).parent / "static"
 WAIT_SECONDS = 10
-"""When the component is not ready after this time, the page calls it blocked."""
+"""If the component is not ready by then, the page says that it is blocked."""
 
 router = APIRouter(include_in_schema=False)
-
-
 static = StaticFiles(directory=FOLDER)
 
 
@@ -44,7 +42,7 @@ def csp(settings: Settings) -> str:
 
 
 @router.get("/")
-@router.head("/", include_in_schema=False)
+@router.head("/")
 async def index(request: Request) -> FileResponse:
     """Return the page; it holds no data, so it asks for no login."""
     policy = csp(request.app.state.settings)
@@ -55,8 +53,8 @@ async def index(request: Request) -> FileResponse:
 async def config(request: Request, response: Response) -> dict[str, Any]:
     """Return what the page must know, all of it public."""
     settings: Settings = request.app.state.settings
-    if not settings.oidc_issuer:  # the cookie comes before requests that run side by side
-        with suppress(ApiError):  # of a login of your own: the page itself is for everybody
+    if not settings.oidc_issuer:  # set the cookie before the page sends requests in parallel
+        with suppress(ApiError):  # from a login of your own: the page itself is public
             await request.app.state.auth.user_of(request)
     response.headers["Cache-Control"] = "no-store"
     plain = settings.development if settings.plain_client is None else settings.plain_client

@@ -1,10 +1,11 @@
 """One turn of the assistant: from the thread's history to the events that the page sees."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from copy import copy
 from datetime import UTC, datetime
+from itertools import takewhile
 
 from agents import (
     Agent,
@@ -27,7 +28,7 @@ from chatkit.store import NotFoundError, Store
 
 from .attachments import Files
 from .context import RequestContext, request_id_of
-from .events import OwnIds, has_content, keep
+from .events import OwnIds, apply_event, has_content, mend
 from .failures import NoAnswerError, TurnTimeoutError, explain, tool_failed, tool_hangs
 from .history import REFUSED, Converter, load_history, size_of, tool_memory
 from .model import named, traced
@@ -48,7 +49,7 @@ async def run(  # noqa: PLR0917 - what a turn is made of
 ) -> AsyncIterator[t.ThreadStreamEvent]:
     """Answer the newest turn of the thread; the model stops when the caller does.
 
-    `spend` is told at the end how many tokens the model's server counted, or about how many.
+    `spend` is called at the end with the tokens that the server counted, or an estimate.
 
     Raises:
         CustomStreamError: one sentence for the user; the log has the cause.
@@ -63,30 +64,59 @@ async def run(  # noqa: PLR0917 - what a turn is made of
         result = _start(agent, await converter.convert(history), chat, message, settings)
         complete = said = False
         try:
-            async for event in _events(chat, result, settings.turn_seconds):
-                for own in ids.own(event):
-                    keep(unfinished, own)
-                    if isinstance(own, t.ThreadItemDoneEvent):
-                        del unfinished[own.item.id]
-                        said |= has_content(own.item)
-                    yield own
+            events = _events(chat, result, settings.turn_seconds)
+            async for event in _in_order(events, ids, unfinished, chat):
+                said |= isinstance(event, t.ThreadItemDoneEvent) and has_content(event.item)
+                yield event
             if not said:
                 raise NoAnswerError
             complete = True
         finally:
             tokens = result.context_wrapper.usage.total_tokens
-            if not complete:  # of the call that was stopped no count has come: about 4 letters each
+            if not complete:  # a stopped call has no count: about 4 characters a token
                 tokens += sum(map(size_of, [*history, *unfinished.values()])) // 4
             spend(tokens)
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
-        for item in unfinished.values():
-            empty = t.ThreadItemRemovedEvent(item_id=item.id)
-            yield t.ThreadItemDoneEvent(item=item) if has_content(item) else empty
+        for end in _ends(unfinished):
+            yield end
         if isinstance(error, InputGuardrailTripwireTriggered):
             yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
         raise explain(error, request_id_of(context), thread.id) from error
+
+
+async def _in_order(
+    events: AsyncIterator[t.ThreadStreamEvent],
+    ids: OwnIds,
+    unfinished: dict[str, t.ThreadItem],
+    chat: Chat,
+) -> AsyncIterator[t.ThreadStreamEvent]:
+    """Yield events of items with ids of their own, which are stored in the order of the page."""
+    async for event in events:
+        for own in ids.own(mend(event)):
+            apply_event(unfinished, own)
+            if isinstance(own, t.ThreadItemDoneEvent):
+                for earlier in _begun_before(own.item.id, unfinished):
+                    await chat.store.add_thread_item(chat.thread.id, earlier, chat.request_context)
+                del unfinished[own.item.id]
+            yield own
+    for end in _ends(unfinished):
+        yield end
+
+
+def _begun_before(item_id: str, unfinished: dict[str, t.ThreadItem]) -> list[t.ThreadItem]:
+    """Return what the user saw before this item and ends after it: it takes its place first."""
+    begun = takewhile(lambda item: item.id != item_id, unfinished.values())
+    return list(filter(has_content, begun))
+
+
+def _ends(unfinished: dict[str, t.ThreadItem]) -> Iterator[t.ThreadStreamEvent]:
+    """End what the model or a tool left open: what shows something stays, the rest goes."""
+    for item in [*unfinished.values()]:
+        del unfinished[item.id]
+        removed = t.ThreadItemRemovedEvent(item_id=item.id)
+        yield t.ThreadItemDoneEvent(item=item) if has_content(item) else removed
 
 
 def _start(
@@ -96,7 +126,7 @@ def _start(
     message: t.UserMessageItem | None,
     settings: Settings,
 ) -> RunResultStreaming:
-    """Start the model with what the user chose in the composer and a limit on each tool's time."""
+    """Start the model with what the user chose in the composer and a time limit for each tool."""
     tools = [copy(tool) for tool in agent.tools]
     for tool in tools:
         if isinstance(tool, FunctionTool) and tool.timeout_seconds is None:
@@ -130,15 +160,15 @@ async def _events(
     queue: asyncio.Queue[t.ThreadStreamEvent | None] = asyncio.Queue()
 
     async def pull() -> None:
-        """Read the SDK's stream to its end, in a task that no cancellation tears apart."""
+        """Read the SDK's stream to its end, in a task that is never cancelled."""
         try:
             async for event in stream_agent_response(chat, result):
-                # a copy: tools go on changing the workflow that they have added
+                # a copy: tools go on changing the workflow that they added
                 added = isinstance(event, t.ThreadItemAddedEvent)
                 queue.put_nowait(event.model_copy(deep=True) if added else event)
         finally:
             queue.put_nowait(None)
-            # frees a reader that the SDK leaves behind
+            # the SDK leaves a task waiting on this queue; one more event ends it
             await chat.stream(t.ProgressUpdateEvent(text=""))
 
     def stop(_: object) -> None:
@@ -147,7 +177,7 @@ async def _events(
     puller = asyncio.create_task(pull())
     caller = asyncio.current_task()
     if caller:
-        caller.add_done_callback(stop)  # it may be cancelled while it holds an event
+        caller.add_done_callback(stop)  # it may be cancelled while this waits at a yield
     deadline = asyncio.get_running_loop().time() + seconds
     try:
         while True:
@@ -181,8 +211,8 @@ class ToolMemory(RunHooks[Chat]):
         memory = tool_memory(context.tool_name, context.tool_arguments, result)
         item, caller = _hidden(chat, memory), chat.request_context
         with suppress(NotFoundError):  # the thread was deleted meanwhile
-            await chat.store.add_thread_item(chat.thread.id, item, caller)  # the run may yet fail
-        await chat.stream(t.ThreadItemDoneEvent(item=item))  # a guardrail may take it away
+            await chat.store.add_thread_item(chat.thread.id, item, caller)  # now: the run may fail
+        await chat.stream(t.ThreadItemDoneEvent(item=item))  # so that a guardrail can remove it
 
 
 def _hidden(chat: Chat, content: dict[str, str]) -> t.HiddenContextItem:

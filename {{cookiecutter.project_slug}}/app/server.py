@@ -5,8 +5,6 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,17 +16,16 @@ from chatkit.errors import ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
 from chatkit.types import StreamingReq as StreamingRequest
-from pydantic import ValidationError
 
 from .assistant import ACTIONS, SYNC_ACTIONS
 from .attachments import Files
 from .checks import check, parse
 from .context import RequestContext, context_for, owner_of, request_id_of
 from .errors import ApiError
-from .events import has_content, update
-from .failures import ActionRefusedError, explain, unavailable
+from .events import TURN_STATE, TurnState, has_content, noted, update
+from .failures import REFUSED_ACTION, ActionRefusedError, explain, unavailable
 from .limits import Limits
-from .model import title_by_model, title_of, transcribe
+from .model import renamed, title_by_model, title_of, transcribe
 from .run import run
 from .settings import Settings
 from .store import ChatStore
@@ -39,22 +36,8 @@ CLAIM_SECONDS = 2.0
 """How long a message waits for an answer that is stopping: people press Stop, then type."""
 
 
-@dataclass
-class Kept:
-    """What a stop must know of its turn, besides the items that the SDK holds as pending."""
-
-    done: dict[str, t.ThreadItem] = field(default_factory=dict)
-    """Whole items, for the write of one of them may be what the stop interrupts."""
-    marked: bool = False
-    """Whether the stop has been written down."""
-
-
-KEPT: ContextVar[Kept] = ContextVar("kept")
-"""Each turn is a task of its own, and so has its own."""
-
-
 class AppServer(ChatKitServer[RequestContext]):
-    """Checks a request, runs its turn under the thread's lease, and loses nothing of it."""
+    """Checks a request, runs its turn under the thread's lease, and keeps all that was said."""
 
     def __init__(
         self,
@@ -79,8 +62,8 @@ class AppServer(ChatKitServer[RequestContext]):
         """Return the operation's name, and its JSON answer or a turn whose first event is there.
 
         Raises:
-            ApiError: what cannot be taken, with its status.
-            NotFoundError: what this user does not have.
+            ApiError: a request that is refused, with its status.
+            NotFoundError: something that this user does not have.
         """
         request = parse(body)
         limit = self._settings.max_body_bytes
@@ -115,18 +98,16 @@ class AppServer(ChatKitServer[RequestContext]):
         self, request: StreamingRequest, context: RequestContext, turn: Turn
     ) -> AsyncGenerator[bytes, None]:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
-        KEPT.set(Kept())
+        TURN_STATE.set(TurnState())
         created = b""
         try:
             if not isinstance(request, t.ThreadsCreateReq):
                 await self._claim(turn, request.params.thread_id, context)
-            async for event in self._process_streaming_impl(request, context):
+            async for event in self._events(request, context, turn):
                 if isinstance(event, t.ThreadCreatedEvent):
                     await self._claim(turn, event.thread.id, context)
-                    created = self._frame(event, context)  # goes out when its message is stored
+                    created = self._frame(event, context)  # sent once its message is stored
                     continue
-                if isinstance(event, t.ErrorEvent) and not await self._exists(turn, context):
-                    return  # deleted meanwhile: there is nobody to tell
                 frame = self._frame(event, context)
                 yield created + frame if created else frame
                 created = b""
@@ -134,19 +115,48 @@ class AppServer(ChatKitServer[RequestContext]):
             await self._mark_stopped(turn, context)
             raise
         except Exception:
-            if turn.events:  # else the answer has a status of its own
+            if turn.events:  # else the status of the response says it
                 yield self._frame(unavailable(request_id_of(context)), context)
             elif created:  # nothing of the first message was stored
                 await self._files.delete_thread(turn.thread_id, context)
             raise
         finally:
             if turn.thread_id:
-                turn.over = True  # a stop would only keep the lease
+                turn.finishing = True  # a stop would leave the lease behind
                 await self._store.release_turn(turn.thread_id, turn.id, context)
 
+    async def _events(
+        self, request: StreamingRequest, context: RequestContext, turn: Turn
+    ) -> AsyncIterator[t.ThreadStreamEvent]:
+        """Yield the SDK's events, and before an error the items that a retry removed in vain."""
+        replaced = await self._replaced(request, context)
+        async for event in self._process_streaming_impl(request, context):
+            if isinstance(event, t.ErrorEvent):
+                if not await self._exists(turn, context):
+                    return  # deleted meanwhile: there is nobody to tell
+                if not any(map(has_content, TURN_STATE.get().done.values())):
+                    for item in replaced:
+                        await self._store.add_thread_item(turn.thread_id, item, context)
+                        if has_content(item):
+                            yield t.ThreadItemDoneEvent(item=item)
+            yield event
+
+    async def _replaced(
+        self, request: StreamingRequest, context: RequestContext
+    ) -> list[t.ThreadItem]:
+        """Return what a retry is about to remove, oldest first: if it fails, that is put back."""
+        items: list[t.ThreadItem] = []
+        if isinstance(request, t.ThreadsRetryAfterItemReq):
+            params = request.params
+            async for item in self._paginate_thread_items_reverse(params.thread_id, context):
+                if item.id == params.item_id:
+                    break
+                items.append(item)
+        return items[::-1]
+
     async def _mark_stopped(self, turn: Turn, context: RequestContext) -> None:
-        """Write a stop down that came before the SDK began to watch for it."""
-        if turn.thread_id and not KEPT.get().marked:
+        """Store a stop that came before the SDK began to handle stops."""
+        if turn.thread_id:
             thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
             await self.handle_stream_cancelled(thread, [], context)
 
@@ -175,8 +185,8 @@ class AppServer(ChatKitServer[RequestContext]):
 
     def _frame(self, event: t.ThreadStreamEvent, context: RequestContext) -> bytes:
         if isinstance(event, t.ErrorEvent) and event.code == ErrorCode.STREAM_ERROR:
-            event = unavailable(request_id_of(context))  # the SDK has no sentence for it
-        # As the SDK's `_serialize`, but without the way over a string: half the time.
+            event = unavailable(request_id_of(context))  # the SDK's has no sentence
+        # as the SDK's `_serialize`, but without building a string first: half the time
         data = event.__pydantic_serializer__.to_json(
             event, by_alias=True, exclude_none=True, context={"exclude_metadata": True}
         )
@@ -205,7 +215,8 @@ class AppServer(ChatKitServer[RequestContext]):
             self._files,
             lambda tokens: self._limits.spend_tokens(owner, tokens),
         ):
-            yield _noted(event)
+            yield noted(event)
+        TURN_STATE.get().settled = True  # the answer is whole
         if title and input_user_message and self._settings.title_model:
             better = await title_by_model(self._agent, input_user_message, self._settings)
             if better and await self._store.set_title_if_unchanged(
@@ -218,12 +229,14 @@ class AppServer(ChatKitServer[RequestContext]):
     ) -> None:
         """Store what was said before the stop, and that it was stopped.
 
-        The SDK would drop widgets and workflows, and would put a partial text over a full one
-        whose write had just begun: an item that was done is stored again as it was.
+        The SDK would drop widgets and workflows, and would overwrite a finished text with a partial
+        one if its write had just begun: so finished items are stored again as they were.
         """
-        kept = KEPT.get()
-        kept.marked = True
-        pending = {item.id: kept.done.get(item.id, item) for item in pending_items}
+        state = TURN_STATE.get()
+        if state.settled:
+            return
+        state.settled = True
+        pending = {item.id: state.done.get(item.id, item) for item in pending_items}
         with suppress(NotFoundError):  # the thread was deleted meanwhile
             for item in filter(has_content, pending.values()):
                 await self._store.add_thread_item(thread.id, item, context)
@@ -232,11 +245,11 @@ class AppServer(ChatKitServer[RequestContext]):
     def _update_pending_items(
         self, pending_items: dict[str, t.ThreadItem], event: t.ThreadItemUpdatedEvent
     ) -> None:
-        """Bring an unfinished item up to date; the SDK leaves widgets and images as they began."""
+        """Apply an update to an unfinished item; the SDK would not for widgets and images."""
         if item := pending_items.get(event.item_id):
             update(item, event.update)
 
-    # --- what else the protocol offers ---
+    # --- the rest of the protocol ---
 
     async def action(
         self,
@@ -248,8 +261,8 @@ class AppServer(ChatKitServer[RequestContext]):
         """Run the handler that `assistant.ACTIONS` names for the action's type."""
         try:
             async for event in ACTIONS[action.type](thread, action, sender, context):
-                yield _noted(event)
-        except ValueError as error:  # the page sent what the handler cannot take
+                yield noted(event)
+        except ValueError as error:  # the handler does not accept what the page sent
             refused = ActionRefusedError(action.type)
             raise explain(refused, request_id_of(context), thread.id) from error
 
@@ -263,8 +276,8 @@ class AppServer(ChatKitServer[RequestContext]):
         """Run the handler that `assistant.SYNC_ACTIONS` names, and store the item it changed."""
         try:
             answer = await SYNC_ACTIONS[action.type](thread, action, sender, context)
-        except ValidationError as error:  # the page sent what the handler cannot take
-            raise ApiError(400, "action", "That button cannot do this.") from error
+        except ValueError as error:  # the handler does not accept what the page sent
+            raise ApiError(400, "action", REFUSED_ACTION) from error
         if answer.updated_item is not None:
             await self._store.save_item(thread.id, answer.updated_item, context)
         return answer
@@ -280,17 +293,5 @@ class AppServer(ChatKitServer[RequestContext]):
         self, audio_input: t.AudioInput, context: RequestContext
     ) -> t.TranscriptionResult:
         """Turn speech into text through the configured API."""
-        return t.TranscriptionResult(text=await transcribe(audio_input, self._settings))
-
-
-def _noted(event: t.ThreadStreamEvent) -> t.ThreadStreamEvent:
-    """Return the event; what it finishes is kept for a stop."""
-    if isinstance(event, t.ThreadItemDoneEvent | t.ThreadItemReplacedEvent):
-        KEPT.get().done[event.item.id] = event.item
-    return event
-
-
-def renamed(thread: t.ThreadMetadata, title: str) -> t.ThreadUpdatedEvent:
-    """Return the event that shows a title; `thread` itself stays as it is (the SDK would save)."""
-    fields = thread.model_dump(include=set(t.ThreadMetadata.model_fields)) | {"title": title}
-    return t.ThreadUpdatedEvent(thread=t.Thread(**fields, items=t.Page()))
+        text = await transcribe(audio_input, self._settings, request_id_of(context))
+        return t.TranscriptionResult(text=text)

@@ -85,12 +85,12 @@ class Settings(BaseSettings):
     shutdown_seconds: float = Field(10, ge=0, description="grace of running answers at SIGTERM")
 
     secret_key: SecretStr = Field(SecretStr(""), description="signs cookies and file addresses")
-    oidc_issuer: str = Field("", description="login: who signs the bearer tokens")
-    oidc_audience: str = Field("", description="login: for whom they are")
+    oidc_issuer: str = Field("", description="login: the issuer that signs the bearer tokens")
+    oidc_audience: str = Field("", description="login: the audience that the tokens must name")
     allow_anonymous: bool = Field(
         default=False, description="production without login: a signed cookie is the user"
     )
-    allowed_origins: Names = Field([], description="other origins of pages; cookies: same site's")
+    allowed_origins: Names = Field([], description="other origins whose pages may call the app")
     allowed_hosts: Names = Field([], description="Host headers answered; empty: loopback's names")
 
     max_body_bytes: int = Field(1 << 20, ge=1024, description="a request's body, uploads apart")
@@ -98,19 +98,19 @@ class Settings(BaseSettings):
     max_audio_bytes: int = Field(10 << 20, ge=1, description="one dictation")
     max_attachments: int = Field(10, ge=0, description="files in one message; 0: no uploads")
     max_file_bytes: int = Field(20 << 20, ge=1, description="one uploaded file")
-    max_user_file_bytes: int = Field(500 << 20, ge=1, description="one user's files, 5,000 at most")
+    max_user_file_bytes: int = Field(500 << 20, ge=1, description="a user's files; 5,000 at most")
     files_url: str = Field("", description="memory://, s3://bucket/…; empty: a folder in DATA_DIR")
     file_types: Names = Field(
         ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"],
         description="what may be uploaded, told by its bytes: MIME types",
     )
-    file_link_seconds: int = Field(1800, ge=1, description="a file's address: 1 to 2 times")
+    file_link_seconds: int = Field(1800, ge=1, description="a file's address: to twice as long")
     upload_strategy: Literal["direct", "two_phase"] = Field(
         "direct", description="how the page sends files: direct or two_phase"
     )
-    turns_per_user: int = Field(4, ge=1, description="answers under way for one user, a process")
-    turns_total: int = Field(500, ge=1, description="answers under way for all, a process")
-    requests_per_minute: int = Field(240, ge=1, description="requests of one user, a process")
+    turns_per_user: int = Field(4, ge=1, description="one user's answers at once, in each process")
+    turns_total: int = Field(500, ge=1, description="all answers at once, in each process")
+    requests_per_minute: int = Field(240, ge=1, description="one user's requests, in each process")
     tokens_per_day: int = Field(0, ge=0, description="model tokens of one user a day; 0: no bound")
 
     chatkit_script_url: str = Field(
@@ -145,12 +145,16 @@ class Settings(BaseSettings):
         for origin in self.allowed_origins:  # no wildcard: cookies would go to any page
             if not re.fullmatch(r"https?://[\w.:\[\]-]+", origin):
                 raise ValueError(f"ALLOWED_ORIGINS={origin}: write it as https://chat.example.com")
-        for name, url in {"PUBLIC_URL": self.public_url, "OIDC_ISSUER": self.oidc_issuer}.items():
-            if url and not re.match(r"https?://\w", url):
-                raise ValueError(f"{name}={url}: write it as https://chat.example.com")
+        for name, url, example in (
+            ("PUBLIC_URL", self.public_url, "https://chat.example.com"),
+            ("OIDC_ISSUER", self.oidc_issuer, "https://login.example.com"),
+            ("OPENAI_BASE_URL", self.openai_base_url, "http://127.0.0.1:11434/v1"),
+        ):
+            if url and not re.match(r"https?://[\w\[]", url):
+                raise ValueError(f"{name}={url}: write it as {example}")
         for host in self.allowed_hosts:
             if not re.fullmatch(r"[\w.-]+|\[[\w:]+\]", host):
-                raise ValueError(f"ALLOWED_HOSTS={host}: write a name without scheme and port")
+                raise ValueError(f"ALLOWED_HOSTS={host}: write each host's name, no scheme or port")
         if self.environment == "production":
             self._production()
         # jinja: if cookiecutter.storage_type == "memory"
@@ -164,25 +168,21 @@ class Settings(BaseSettings):
 
     def _production(self) -> None:
         """Refuse a production app that is open, forgetful or signs with a known key."""
-        key, placeholder = self.secret_key.get_secret_value(), "domain_pk_localhost"
-        faults = {
-            "STORE_URL is not set: say where conversations live": not self.store_url,
-            "SECRET_KEY needs 32 random characters: openssl rand -hex 32": (
-                len(key) < 32 or len(set(key)) < 10  # no word, no placeholder
-            ),
-            "OIDC_AUDIENCE is not set: a token for any app would be taken": (
-                self.oidc_issuer and not self.oidc_audience
-            ),
-            "OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true": (
-                not self.oidc_issuer and not self.allow_anonymous
-            ),
-            "CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key": (
-                self.chatkit_domain_key.startswith(placeholder)
-            ),
-            "ALLOWED_HOSTS is not set: name the hosts the app answers for": not self.allowed_hosts,
-        }
-        if found := [text for text, wrong in faults.items() if wrong]:
-            raise ValueError("; ".join(found))
+        key, found = self.secret_key.get_secret_value(), []
+        if not self.store_url:
+            found.append("STORE_URL is not set: say where conversations live")
+        if len(key) < 32 or len(set(key)) < 10:  # no word, no placeholder
+            found.append("SECRET_KEY needs 32 random characters: openssl rand -hex 32")
+        if self.oidc_issuer and not self.oidc_audience:
+            found.append("OIDC_AUDIENCE is not set: a token for any app would be taken")
+        if not self.oidc_issuer and not self.allow_anonymous:
+            found.append("OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true")
+        if self.chatkit_domain_key.startswith("domain_pk_localhost"):
+            found.append("CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key")
+        if not self.allowed_hosts:
+            found.append("ALLOWED_HOSTS is not set: name the hosts the app answers for")
+        if found:
+            raise ValueError("\n".join(found))
 
     @property
     def development(self) -> bool:

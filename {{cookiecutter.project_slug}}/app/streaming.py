@@ -20,7 +20,7 @@ from .errors import ApiError
 
 log = logging.getLogger("app.streaming")
 RENEW_SECONDS = 1.5
-"""Between two renewals of a lease, which lasts 15 s: so soon a stop from elsewhere is heard."""
+"""Between two renewals of a lease (of 15 s), each of which also notices a stop from elsewhere."""
 
 
 class Turn:
@@ -34,10 +34,11 @@ class Turn:
         self.first_event_seconds: float | None = None
         self.outcome: Literal["running", "done", "stopped", "failed"] = "running"
         self._started = time.monotonic()
-        self._ready: list[bytes] = []  # unbounded: a turn's size is its bound
+        self._ready: list[bytes] = []  # unbounded: it never holds more than one answer
         self._error: Exception | None = None
         self._news = asyncio.Event()
-        self._left = self.over = False
+        self._unread = False  # the reader is gone; the answer may go on
+        self.finishing = False  # only the lease is left to release: too late for a stop
         self.task: asyncio.Task[None] | None = None
 
     async def drive(self, answer: AsyncGenerator[bytes, None]) -> None:
@@ -47,33 +48,33 @@ class Turn:
                 if self.first_event_seconds is None:
                     self.first_event_seconds = time.monotonic() - self._started
                 self.events += 1
-                if not self._left:
+                if not self._unread:
                     self._ready.append(event)
                     self._news.set()
             self.outcome = "done"
         except asyncio.CancelledError:
             self.outcome = "stopped"
         except Exception as error:
-            self.outcome, self._error = "failed", error  # for the reader, who answers with it
-            if self.events:  # it has answered already
+            self.outcome, self._error = "failed", error  # `first` raises it
+            if self.events:  # too late for that
                 log.exception("answer cut short", extra={"thread_id": self.thread_id})
         finally:
             self._news.set()
 
     @property
     def running(self) -> bool:
-        """Say whether the answer is still being made or its clean-up still runs."""
+        """Say whether the answer or its clean-up still runs, whatever `outcome` says by then."""
         return self.task is None or not self.task.done()
 
     def stop(self) -> None:
         """Cancel the answer, once: a second cancel would cut its clean-up short."""
-        if self.task and self.running and not (self.over or self.task.cancelling()):
+        if self.task and self.running and not (self.finishing or self.task.cancelling()):
             self.outcome = "stopped"
             self.task.cancel()
 
     def leave(self) -> None:
-        """Take note that nobody reads any more."""
-        self._left = True
+        """Throw away what is ready and what will be: nobody reads it any more."""
+        self._unread = True
         self._ready.clear()
         self._news.set()
 
@@ -94,7 +95,7 @@ class Turn:
 
     async def chunks(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
         """Yield what is ready, in one piece; a comment after `heartbeat` seconds of silence."""
-        while not self._left:
+        while not self._unread:
             if self._ready:
                 data, self._ready = b"".join(self._ready), []
                 yield data
@@ -120,13 +121,13 @@ class Turns:
         per_user: int,
         total: int,
     ) -> None:
-        """Keep the limits; `renew` prolongs a turn's lease and says whether it may go on."""
+        """Keep the limits; `renew` extends a turn's lease and says whether the turn may go on."""
         self._renew, self._on_disconnect = renew, on_disconnect
         self._per_user, self._total = per_user, total
         self._running: dict[str, Turn] = {}
         self._users: Counter[str] = Counter()
-        self.ended: Callable[[Turn], None] = lambda _: None  # told of each turn's end
-        self.grace_over = False  # the server has waited already
+        self.on_end: Callable[[Turn], None] = lambda _: None
+        self.grace_over = False  # uvicorn has waited already
         self._closing = False
         self._renewer: asyncio.Task[None] | None = None
 
@@ -157,10 +158,10 @@ class Turns:
         self._users[turn.user] -= 1
         if not self._users[turn.user]:
             del self._users[turn.user]
-        self.ended(turn)
+        self.on_end(turn)
 
     async def _keep_leases(self) -> None:
-        """Renew all leases, side by side: one after the other would be late on a slow store."""
+        """Renew all leases at once: on a slow store, one after the other would be too late."""
         while self._running:
             await asyncio.sleep(RENEW_SECONDS)
             await asyncio.gather(*map(self._keep_lease, self._running.values()))
@@ -174,7 +175,7 @@ class Turns:
             log.exception("lease not renewed", extra={"thread_id": turn.thread_id})
 
     def disconnected(self, turn: Turn) -> None:
-        """Do what ON_DISCONNECT says about an answer that nobody reads any more."""
+        """Apply ON_DISCONNECT to an answer that nobody reads any more."""
         turn.leave()
         if self._on_disconnect == "cancel":
             turn.stop()
@@ -187,7 +188,7 @@ class Turns:
         return bool(found)
 
     async def close(self, grace: float) -> None:
-        """Let the answers end, `grace` seconds at the most, then stop them and wait for that."""
+        """Give the answers `grace` seconds to end, then stop them and wait for their clean-up."""
         self._closing = True
         if tasks := [turn.task for turn in self._running.values() if turn.task]:
             await asyncio.wait(tasks, timeout=0 if self.grace_over else grace)
@@ -201,7 +202,7 @@ class Turns:
 
 
 class EventStream(Response):
-    """The connection's side of a turn: what is ready, heartbeats, and who has gone."""
+    """The connection's side of a turn: sends what is ready, and notices when the reader leaves."""
 
     media_type = "text/event-stream"
 
@@ -213,7 +214,7 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the turn ends or the reader has gone, also when `send` waits for a reader."""
+        """Send until the turn ends or the reader is gone, even while `send` is waiting for it."""
         gone = asyncio.create_task(self._gone(receive))
         gone.add_done_callback(lambda _: self._turns.disconnected(self._turn))
         try:
@@ -223,7 +224,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
             log.debug("reader gone", extra={"thread_id": self._turn.thread_id})
-        except asyncio.CancelledError:  # the server's grace is over: end as a stop does
+        except asyncio.CancelledError:  # uvicorn's grace is over: end as a stop does
             self._turns.grace_over = True
             self._turn.leave()
             self._turn.stop()

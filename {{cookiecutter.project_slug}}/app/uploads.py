@@ -100,7 +100,7 @@ async def upload_announced(attachment_id: str, token: str, request: Request) -> 
 
 @router.get("/{attachment_id}/url")
 async def address(attachment_id: str, request: Request, context: Caller) -> dict[str, str]:
-    """Return the address where the owner's browser may fetch the file for a while."""
+    """Return an address where the owner's browser can fetch the file for a while."""
     await request.app.state.store.load_attachment(attachment_id, context)
     return {"url": request.app.state.files.links.url("file", attachment_id, context)}
 
@@ -125,7 +125,7 @@ async def _send(request: Request, purpose: Purpose, attachment_id: str, token: s
     if purpose == "preview":
         part, kind, how = ".preview", "image/jpeg", "inline"
     chunks = files.read(attachment, context, part)
-    first = await anext(chunks)  # so that bytes that are gone are a 404
+    first = await anext(chunks)  # before the status is sent: missing bytes are a 404
 
     async def body() -> AsyncIterator[bytes]:
         yield first

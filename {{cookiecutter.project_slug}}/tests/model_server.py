@@ -105,6 +105,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers["Authorization"] != f"Bearer {KEY}":
             return self.refuse(401, "invalid_api_key")
         if self.path == "/v1/audio/transcriptions":
+            if self.state.script and isinstance(first := self.state.script[0], Fault):
+                return self.refuse(first.status, first.code)
             self.state.audio.append(body)
             return self.answer({"text": "spoken words"})
         request = json.loads(body)

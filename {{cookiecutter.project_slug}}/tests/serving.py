@@ -16,10 +16,12 @@ from agents.items import TResponseStreamEvent
 from agents.models.interface import Model
 from fastapi import FastAPI
 
+from app.auth import Authenticator
 from app.main import create_app
 from app.offline import OfflineModel
 from app.settings import Settings
 
+SECRET = "0123456789abcdef0123456789abcdef"
 Event = dict[str, Any]
 
 
@@ -158,9 +160,11 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(settings: Settings, model: Model | None = None) -> AsyncIterator[Served]:
+async def serving(
+    settings: Settings, model: Model | None = None, auth: Authenticator | None = None
+) -> AsyncIterator[Served]:
     """Serve the app on a free port of loopback for as long as the block lasts."""
-    app = create_app(settings, model=model)
+    app = create_app(settings, model=model, auth=auth or Authenticator(settings))
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, access_log=False)
@@ -181,6 +185,17 @@ def settings_for(store_url: str, folder: Path, **changes: Any) -> Settings:
     """Return settings that no `.env` and no environment of the machine can change."""
     base: dict[str, Any] = {"store_url": store_url, "data_dir": folder, "openai_api_key": ""}
     return Settings(_env_file=None, **(base | {"requests_per_minute": 100_000} | changes))
+
+
+def production(store_url: str, folder: Path, **changes: Any) -> Settings:
+    """Return the settings of a production app."""
+    base: dict[str, Any] = {
+        "environment": "production",
+        "secret_key": SECRET,
+        "chatkit_domain_key": "domain_pk_real",
+        "allowed_hosts": "Chat.Example.com",
+    }
+    return settings_for(store_url, folder, **(base | changes))
 
 
 async def until(condition: Callable[[], bool]) -> None:

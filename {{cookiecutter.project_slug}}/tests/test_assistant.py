@@ -70,6 +70,8 @@ async def test_buttons_change_the_widget_with_and_without_a_stream(
         assert error["message"].startswith("That button cannot do this. Reload the page")
         assert "(request " in error["message"]
         assert (await caller.items(thread))[1] == stored
+        answer = await caller.op("threads.sync_custom_action", thread_id=thread, action=close)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "action")
 
 
 @pytest.mark.parametrize("kind", ["threads.custom_action", "threads.sync_custom_action"])

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from shutil import rmtree
+from types import SimpleNamespace
 
 import pytest
 
@@ -120,7 +121,10 @@ def test_an_age_is_in_hours_days_or_weeks() -> None:
 
 
 def test_a_wrong_command_says_what_is_expected(
-    store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store_url: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One sentence and an exit status."""
     settings = settings_for(store_url, tmp_path)
@@ -135,5 +139,8 @@ def test_a_wrong_command_says_what_is_expected(
     assert capsys.readouterr().err == "Line 1 is no line of an export.\n"
     assert main(["import", str(tmp_path / "none")], settings) == 2
     assert "No such file" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    assert main(["import"], settings) == 2
+    assert capsys.readouterr().err == "import: name the export's file, or pipe it in\n"
     assert main(["forget", "nobody"], settings) == 1
     assert capsys.readouterr().err == "forget: nothing\n"

@@ -29,7 +29,7 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
 def refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """Return a function that runs an app that cannot start, and returns the one line it says."""
+    """Return a function that runs an app that cannot start, and returns what it says."""
     monkeypatch.chdir(tmp_path)  # away from the `.env` of who runs this
     monkeypatch.setattr("app.__main__.set_up_logging", lambda _: None)  # pytest's own stays
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -40,8 +40,7 @@ def refusal(
         with pytest.raises(SystemExit) as ended:
             sys.exit(main(list(arguments)))
         assert ended.value.code == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        return line
+        return capsys.readouterr().err.removesuffix("\n")
 
     return refused
 
@@ -74,13 +73,13 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
     [
         ({"PORT": "eighty"}, "PORT=eighty"),
         ({"MAX_TURNS": "0"}, "MAX_TURNS=0"),
-        ({"ENVIRONMENT": "production"}, "STORE_URL"),
         ({"ON_DISCONNECT": "panic"}, "ON_DISCONNECT=panic"),
         ({"ALLOWED_ORIGINS": "https://a.example,*"}, "ALLOWED_ORIGINS=*"),
         ({"ALLOWED_ORIGINS": "https://a.example/"}, "ALLOWED_ORIGINS=https://a.example/"),
         ({"ALLOWED_HOSTS": "a.example:8000"}, "ALLOWED_HOSTS=a.example:8000"),
         ({"PUBLIC_URL": "a.example"}, "PUBLIC_URL=a.example"),
         ({"OIDC_ISSUER": "login.example"}, "OIDC_ISSUER=login.example"),
+        ({"OPENAI_BASE_URL": "my.models"}, "OPENAI_BASE_URL=my.models"),
         ({"WORKERS": "2", "FILES_URL": "memory://"}, "WORKERS must be 1"),
         ({"DATA_DIR": "taken", "STORE_URL": ""}, "DATA_DIR=taken: "),
     ],
@@ -90,7 +89,29 @@ def test_a_wrong_setting_is_named_in_one_line(
 ) -> None:
     """Exit status 2, the setting and its fault, nothing else."""
     (tmp_path / "taken").touch()
-    assert name in refusal(**settings)
+    line = refusal(**settings)
+    assert name in line
+    assert "\n" not in line
+
+
+def test_production_has_a_line_for_each_setting_that_is_missing(
+    refusal: Callable[..., str],
+) -> None:
+    """Nobody starts it five times to learn of five settings."""
+    lines = refusal(ENVIRONMENT="production").splitlines()
+    names = ("STORE_URL", "SECRET_KEY", "OIDC_ISSUER", "CHATKIT_DOMAIN_KEY", "ALLOWED_HOSTS")
+    assert [line.startswith(name) for line, name in zip(lines, names, strict=True)] == [True] * 5
+
+
+def test_a_misspelt_setting_of_the_env_file_is_named(
+    refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    """With the one it looks like; what looks like none is for another program."""
+    (tmp_path / ".env").write_text("MAX_TRUNS=9\nPOSTGRES_PASSWORD=x\nHTTP_PROXY=x\n")
+    assert refusal("exprot").startswith("unknown command")
+    lines = refusal(HOST="example.com").splitlines()
+    assert lines[0] == ".env: MAX_TRUNS is no setting; MAX_TURNS is one"
+    assert len(lines) == 2
 
 
 def test_a_wrong_line_of_the_env_file_is_named(refusal: Callable[..., str], tmp_path: Path) -> None:
@@ -112,6 +133,7 @@ def test_a_development_app_stays_on_this_machine(refusal: Callable[..., str], ho
 def test_a_wrong_store_is_named_in_one_line(refusal: Callable[..., str]) -> None:
     """The setting to change is STORE_URL."""
     line = refusal(STORE_URL="mongodb://user:hidden@127.0.0.1/chat")
+    assert "\n" not in line
     assert "STORE_URL" in line
     assert "hidden" not in line
 
@@ -121,6 +143,7 @@ def test_a_port_in_use_is_named_in_one_line(refusal: Callable[..., str], store_u
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = refusal(PORT=port, STORE_URL=store_url)
+    assert "\n" not in line
     assert f"127.0.0.1:{port}" in line
     assert "set another HOST or PORT" in line
 

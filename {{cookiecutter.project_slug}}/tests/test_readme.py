@@ -47,20 +47,18 @@ def test_the_example_names_settings() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_login_of_ones_own_names_the_user(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The README's function takes the place of ours; who is not signed in gets a 401."""
+async def test_a_login_of_ones_own_names_the_user(store_url: str, tmp_path: Path) -> None:
+    """The README's class takes the place of ours; who is not signed in gets a 401."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (source,) = re.findall(r"```python\n(async def user_of.*?)```", text, re.DOTALL)
+    (source,) = re.findall(r"```python\n(class Login.*?)```", text, re.DOTALL)
 
     async def user_of(session: str) -> str:
         return {"s1": "ada"}.get(session, "")
 
     names = vars(auth) | {"my_login": SimpleNamespace(user_of=user_of)}
     exec(source, names)  # noqa: S102 - our own README
-    monkeypatch.setattr(auth.Authenticator, "user_of", names["user_of"])
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+    settings = settings_for(store_url, tmp_path)
+    async with serving(settings, Words(3), names["Login"](settings)) as served:
         async with served.caller(Cookie="session=s1") as ada, served.caller() as nobody:
             await ada.say("hello")
             assert [owner async for owner in served.app.state.store.owners()] == ["ada"]

@@ -123,12 +123,6 @@ async def test_what_is_refused_leaves_nothing(
         assert [owner async for owner in served.app.state.store.owners()] == []
 
 
-async def test_a_photo_of_50_million_pixels_is_taken(store_url: str, tmp_path: Path) -> None:
-    """Of a JPEG only a fraction is decoded."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
-        await sent(caller, picture("JPEG", (8000, 6000)), "photo.jpg")
-
-
 async def test_an_address_to_upload_to_is_tried_so_often_a_minute(
     store_url: str, tmp_path: Path
 ) -> None:

@@ -5,7 +5,6 @@ import { GREETING, PROMPTS, Refused, address, call, config, headersFor, openThre
 
 const at = (id) => /** @type {any} */ (document.getElementById(id));
 at("main").append(at("plain").content);
-document.body.classList.add("plain");
 const [log, status, files, text, submit] = ["log", "status", "files", "text", "submit"].map(at);
 
 /** @type {string | null} the open chat; null: a new one */
@@ -20,14 +19,27 @@ let atEnd = true;
 
 const PAGE = { limit: 50, order: "desc" };
 const read = async (type, params) => (await call(type, params)).json();
-const tell = (message, ...buttons) => status.replaceChildren(message, ...buttons);
+const toEnd = () => atEnd && (log.scrollTop = log.scrollHeight);
 /** The files of the message being written; one without an id is still on its way. */
 const attached = () => [...files.children].map((row) => row.dataset.id);
 
-function fail(error, ...buttons) {
-  if (error instanceof Refused) return tell(error.message, ...buttons);
+/** Say how things are: an "error", a word to "wait" until there is more to see, or a note. */
+function tell(message, kind = "", remedy) {
+  status.className = `status ${kind}`;
+  status.replaceChildren(message, " ", remedy || "");
+}
+
+function fail(error, remedy) {
+  if (error instanceof Refused) return tell(error.message, "error", remedy);
   if (!(error instanceof TypeError)) console.warn("plain client", error);
-  tell("The server cannot be reached. ", ...buttons);
+  tell("The server cannot be reached.", "error", remedy);
+}
+
+/** Put a node in another's place; the focus stays on the same button or goes to the messages. */
+function swap(old, fresh) {
+  const held = [...old.querySelectorAll("button, summary")].indexOf(document.activeElement);
+  old.replaceWith(fresh);
+  if (held >= 0) (fresh.querySelectorAll("button, summary")[held] ?? log).focus();
 }
 
 /** Show what depends on whether an answer is under way. */
@@ -35,19 +47,16 @@ function paint() {
   log.setAttribute("aria-busy", String(turn !== null));
   submit.textContent = turn ? "Stop" : "Send";
   submit.disabled = text.disabled || (!turn && !attached().every(Boolean));
-  log.querySelector(".start")?.remove();
-  if (!turn && !shown.size) {
-    const prompts = PROMPTS.map((it) => button(it.label, () => void say(String(it.prompt))));
-    log.append(h("div", { class: "start" }, h("h2", {}, GREETING), ...prompts));
-  }
-  if (atEnd) log.scrollTop = log.scrollHeight;
+  toEnd();
 }
 
 // ---- chats ----
 
 async function listChats(after = null) {
   const page = await read("threads.list", { ...PAGE, after });
-  at("chats")[after ? "append" : "replaceChildren"](...page.data.map(chatRow));
+  const list = after ? at("chats") : h("ul", { id: "chats" });
+  list.append(...page.data.map(chatRow));
+  if (!after) swap(at("chats"), list);
   at("older").onclick = () => void listChats(page.after).catch(fail);
   at("older").hidden = !page.has_more;
 }
@@ -55,7 +64,7 @@ async function listChats(after = null) {
 function chatRow({ id, title }) {
   const name = title || "New chat";
   const row = h("li", {}, button(name, () => void openChat(id), "open"));
-  if (id === current) row.firstElementChild.setAttribute("aria-current", "true");
+  if (id === current) row.firstElementChild.ariaCurrent = "true";
   const rename = () => {
     const title = prompt("Rename this chat", name)?.trim();
     if (title) call("threads.update", { thread_id: id, title }).then(() => listChats()).catch(fail);
@@ -73,11 +82,11 @@ function chatRow({ id, title }) {
 /** Clear the page for a chat; an answer under way in the one before goes on unseen. */
 function clear(id) {
   [turn, current, before, shown, atEnd] = [null, id, null, new Map(), true];
-  log.replaceChildren();
+  log.replaceChildren(start);
   tell("");
   openThread.set(id);
   text.disabled = at("attach").disabled = false;
-  document.body.classList.remove("side-open");
+  at("menu").ariaExpanded = "false";
   paint();
 }
 
@@ -98,7 +107,7 @@ async function openChat(id) {
   } catch (error) {
     if (id !== current) return;
     if (error instanceof Refused && error.status === 404) newChat();
-    fail(error, ...(current ? [button("Try again", () => void openChat(id))] : []));
+    fail(error, current && button("Try again", () => void openChat(id)));
   }
 }
 
@@ -109,8 +118,8 @@ async function showOlder() {
   const page = await read("items.list", { ...PAGE, thread_id: id, after });
   if (id !== current) return;
   const below = log.scrollHeight - log.scrollTop;
-  const found = page.data.reverse().map((item) => [item.id, { item, node: render(item, act) }]);
-  log.prepend(...found.map(([, { node }]) => node));
+  const found = page.data.reverse().map((item) => [item.id, { item, node: render(item) }]);
+  start.after(...found.map(([, { node }]) => node));
   shown = new Map([...found, ...shown]);
   before = page.has_more ? page.after : null;
   paint();
@@ -129,6 +138,7 @@ async function say(words) {
     text.value = ""; // not before the server has it
     files.replaceChildren();
   };
+  if (start.contains(document.activeElement)) log.focus();
   atEnd = true;
   if (!current) return answer("threads.create", { input }, sent);
   return answer("threads.add_user_message", { thread_id: current, input }, sent);
@@ -137,7 +147,7 @@ async function say(words) {
 async function answer(type, params, begun = () => {}) {
   const mine = (turn = new AbortController());
   let id = current;
-  tell("");
+  tell("Thinking…", "wait");
   paint();
   try {
     for await (const event of events(await call(type, params, mine.signal))) {
@@ -147,12 +157,13 @@ async function answer(type, params, begun = () => {}) {
       if (turn === mine) apply(event);
     }
   } catch (error) {
+    const lost = id && !(error instanceof Refused); // a refusal leaves all as it was
     if (mine.signal.aborted) tell("Stopped.");
-    else if (turn === mine && id) fail(error, button("Reload the chat", () => void openChat(id)));
-    else if (turn === mine) fail(error);
+    else if (turn === mine) fail(error, lost && button("Reload the chat", () => void openChat(id)));
   }
   if (turn !== mine) return current === id && openChat(id); // its end came unseen
   turn = null;
+  if (status.matches(".wait")) tell("");
   paint();
   const last = [...shown.values()].at(-1)?.item;
   if (last?.type !== "client_tool_call" || last.status !== "pending") return;
@@ -175,29 +186,30 @@ async function* events(response) {
 function apply(event) {
   if (event.type === "thread.created") openThread.set((current = event.thread.id));
   if (event.thread) void listChats().catch(fail);
-  if (event.type === "thread.item.added") tell(""); // the end of what was in progress
   if (event.item) put(event.item);
   if (event.type === "thread.item.updated") update(event.item_id, event.update);
   if (event.type === "thread.item.removed") drop(event.item_id);
-  if (["progress_update", "notice"].includes(event.type)) tell(event.text ?? event.message);
+  const node = shown.get(event.item?.id ?? event.item_id)?.node;
+  if (status.matches(".wait") && node?.matches(".theirs:has(> :not(.actions, p:empty))")) tell("");
+  if (event.type === "progress_update") tell(event.text, "wait");
+  if (event.type === "notice") tell(event.message, event.level === "info" ? "" : "error");
   if (event.type === "stream_options") submit.disabled = !event.stream_options.allow_cancel;
-  if (event.type === "error") {
-    const again = event.allow_retry ? [button("Try again", retry)] : [];
-    tell(event.message ?? "The answer could not be finished. ", ...again);
-  }
-  if (atEnd) log.scrollTop = log.scrollHeight;
+  const again = event.allow_retry && button("Try again", retry);
+  if (event.type === "error") tell(event.message ?? "The answer broke off.", "error", again);
+  toEnd();
 }
 
 function put(item) {
-  const node = render(item, act);
+  const node = render(item);
   const known = shown.get(item.id);
-  if (known) known.node.replaceWith(node);
+  if (known) swap(known.node, node);
   else log.append(node);
   shown.set(item.id, { item, node });
 }
 
 function drop(id) {
-  shown.get(id)?.node.remove();
+  const { node } = shown.get(id) ?? {};
+  if (node) swap(node, new DocumentFragment());
   shown.delete(id);
 }
 
@@ -210,42 +222,34 @@ function update(id, change) {
     return node?.querySelectorAll(".text")[change.content_index].append(change.delta);
   }
   if (change.content) item.content[change.content_index] = change.content;
-  if (change.widget) item.widget = change.widget;
+  for (const key of ["widget", "image"]) item[key] = change[key] ?? item[key];
   if (change.task) item.workflow.tasks[change.task_index] = change.task;
-  if (change.image) item.image = change.image;
-  const found = change.component_id && find(item.widget, change.component_id);
-  if (found && change.component) Object.assign(found, change.component);
-  else if (found) found.value = (found.value ?? "") + change.delta;
+  const spot = parts(item.widget ?? {}).find(({ id }) => id && id === change.component_id);
+  if (spot) Object.assign(spot, change.component ?? { value: (spot.value ?? "") + change.delta });
   put(item);
 }
-
-/** Send a thumb; say whether the server took it. */
-const rate = ({ id, thread_id }, kind) =>
-  call("items.feedback", { thread_id, item_ids: [id], kind }).then(() => true, fail);
 
 function retry() {
   const ids = [...shown.keys()];
   const asked = ids.findLastIndex((id) => shown.get(id)?.item.type === "user_message");
   if (turn || asked < 0) return;
-  ids.slice(asked + 1).forEach(drop);
-  void answer("threads.retry_after_item", { thread_id: current, item_id: ids[asked] });
+  log.focus(); // the button goes
+  const begun = () => ids.slice(asked + 1).forEach(drop);
+  void answer("threads.retry_after_item", { thread_id: current, item_id: ids[asked] }, begun);
 }
 
-async function run({ type, payload, handler, streaming }, item) {
+function run({ type, payload, handler, streaming }, item) {
   const params = { thread_id: current, item_id: item.id, action: { type, payload } };
   if (turn) return;
   if (handler === "client") return tell(`“${type}” is for the page's own code.`);
   if (streaming !== false) return answer("threads.custom_action", params);
-  const sent = read("threads.sync_custom_action", params);
-  await sent.then(({ updated_item }) => updated_item && put(updated_item), fail);
+  read("threads.sync_custom_action", params).then(({ updated_item: it }) => it && put(it), fail);
 }
-
-const act = { rate, retry, run };
 
 /** Send a file and show how far it is: `fetch` cannot tell, the older XMLHttpRequest can. */
 async function upload(file) {
   const request = new XMLHttpRequest();
-  const bar = h("progress", { value: 0, "aria-label": `Upload of ${file.name}` });
+  const bar = h("progress", { value: 0, ariaLabel: `Upload of ${file.name}` });
   const leave = (error) => {
     row.remove();
     paint();
@@ -254,8 +258,7 @@ async function upload(file) {
   const remove = () => {
     request.abort();
     leave();
-    const { id: attachment_id } = row.dataset;
-    if (attachment_id) call("attachments.delete", { attachment_id }).catch(fail);
+    if (row.dataset.id) call("attachments.delete", { attachment_id: row.dataset.id }).catch(fail);
   };
   const row = h("li", {}, file.name, bar, button("✕", remove, "icon", `Remove ${file.name}`));
   files.append(row);
@@ -268,7 +271,9 @@ async function upload(file) {
   request.responseType = "json";
   request.onload = () => {
     const { status, response: it } = request;
-    if (status >= 300) return leave(new Refused(it?.error?.message ?? `Refused (${status}).`));
+    const said = it?.error?.message ?? `Refused (${status}).`;
+    const hint = `$& These are: ${Object.values(config.accept).flat().join(", ")}.`;
+    if (status >= 300) return leave(new Refused(said.replace(/are not taken\.$/, hint)));
     row.dataset.id = it.id;
     bar.remove();
     if (it.preview_url) row.prepend(h("img", { src: it.preview_url, alt: "" }));
@@ -281,33 +286,30 @@ async function upload(file) {
 
 // ---- what each item shows: text nodes, images and buttons, no HTML ----
 
-/** Make an element: properties by their names, other names as attributes. @returns {any} */
+/** Make an element of properties and children. @returns {any} */
 function h(tag, props, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (name in node) Reflect.set(node, name, value);
-    else node.setAttribute(name, String(value));
-  }
+  const node = Object.assign(document.createElement(tag), props);
   node.append(...children);
   return node;
 }
 
-/** A button; with a label of its own its text is a sign. */
-function button(text, onclick, kind = "", label = "") {
-  const named = label && { title: label, "aria-label": label };
-  return h("button", { type: "button", class: kind, onclick, ...named }, text);
+/** A button; with a label of its own its content is a sign. */
+function button(content, onclick, className = "", label = "") {
+  const named = label && { title: label, ariaLabel: label };
+  return h("button", { type: "button", className, onclick, ...named }, ...[content].flat());
 }
 
-const paragraph = (words, kind = "text") => h("p", { class: kind, dir: "auto" }, words);
+const paragraph = (words, className = "text") => h("p", { className, dir: "auto" }, words);
+const cite = ({ source: it }) => paragraph(`Source: ${it.title || it.filename || it.url}`, "quiet");
 
-/** An item as an element, hidden when it has nothing to show; `act` is what its buttons do. */
-function render(item, act) {
-  const [kind, name] = item.type === "user_message" ? ["mine", "You"] : ["theirs", "Assistant"];
-  const body = bodies[item.type]?.(item, act) ?? [];
-  return h("article", { class: `item ${kind}`, "aria-label": name, hidden: !body.length }, ...body);
+/** An item as an element, hidden when it has nothing to show. */
+function render(item) {
+  const [who, ariaLabel] = item.type === "user_message" ? ["mine", "You"] : ["theirs", "Assistant"];
+  const body = bodies[item.type]?.(item) ?? [];
+  return h("article", { className: `item ${who}`, ariaLabel, hidden: !body.length }, ...body);
 }
 
-/** @type {Record<string, (item: any, act: any) => Node[]>} */
+/** @type {Record<string, (item: any) => Node[]>} */
 const bodies = {
   user_message: ({ content, attachments }) => [
     ...content.map((part) => paragraph(part.text)),
@@ -315,16 +317,12 @@ const bodies = {
       src ? h("img", { src, alt: name }) : paragraph(name, "file"),
     ),
   ],
-  assistant_message: (item, act) => [
+  assistant_message: (item) => [
     ...item.content.map((part) => paragraph(part.text)),
-    ...item.content.flatMap((part) => part.annotations).map(({ source: it }) =>
-      paragraph(`Source: ${it.title || it.filename || it.url}`, "quiet"),
-    ),
-    actions(item, act),
+    ...item.content.flatMap((part) => part.annotations).map(cite),
+    actions(item),
   ],
-  widget: (item, act) => [
-    h("div", { class: "widget" }, ...widget(item.widget, (action) => act.run(action, item))),
-  ],
+  widget: (item) => [h("div", { className: "widget" }, ...widget(item.widget, item))],
   workflow: ({ workflow: { summary, tasks } }) => [steps(summary?.title ?? "Steps", tasks)],
   task: ({ task }) => [steps("Step", [task])],
   generated_image: ({ image }) =>
@@ -338,40 +336,36 @@ function steps(title, tasks) {
   return h("details", {}, h("summary", {}, title), ...lines);
 }
 
-function actions(item, act) {
-  const rate = (kind) => async (event) => {
-    if (!(await act.rate(item, kind))) return;
-    const { parentElement: row } = event.target;
-    for (const each of row.children) each.ariaPressed = String(each === event.target);
-  };
+function actions({ id, thread_id }) {
+  const rate = (kind) => ({ target }) =>
+    call("items.feedback", { thread_id, item_ids: [id], kind }).then(() => {
+      for (const each of [good, bad]) each.ariaPressed = String(each === target);
+    }, fail);
   const good = button("Good", rate("positive"), "small", "Good answer");
   const bad = button("Bad", rate("negative"), "small", "Bad answer");
-  const again = button("Again", act.retry, "small", "Answer again");
-  return h("div", { class: "actions" }, good, bad, again);
+  const again = button("Again", retry, "small", "Answer again");
+  return h("div", { className: "actions" }, good, bad, again);
 }
 
 /** A widget's text and buttons; its looks are ChatKit's business. */
-function widget(part, run) {
+function widget(part, item) {
   const words = part.value ?? part.label ?? part.alt;
-  const said = words ? [h("span", { class: part.type, dir: "auto" }, words)] : [];
-  const inner = inside(part).flatMap((child) => widget(child, run));
-  const press = (action, ...label) =>
-    h("button", { type: "button", onclick: () => void run(action) }, ...label);
-  if (part.onClickAction) return [press(part.onClickAction, ...said, ...inner)];
+  const said = words ? [h("span", { className: part.type, dir: "auto" }, words)] : [];
+  const inner = inside(part).flatMap((child) => widget(child, item));
+  if (part.onClickAction) return [button([...said, ...inner], () => run(part.onClickAction, item))];
   const choices = [part.confirm, part.cancel].filter(Boolean);
-  return [...said, ...inner, ...choices.map(({ label, action }) => press(action, label))];
+  return [...said, ...inner, ...choices.map((it) => button(it.label, () => run(it.action, item)))];
 }
 
 const inside = (part) => [part.children ?? []].flat();
-
-/** The part of a widget that has this id. */
-const find = (part, id) =>
-  part.id === id ? part : inside(part).reduce((found, it) => found ?? find(it, id), undefined);
+const parts = (part) => [part, ...inside(part).flatMap(parts)];
 
 // ---- the start ----
 
+const start = h("div", { className: "start" }, h("h2", {}, GREETING)); // hidden in a chat
+start.append(...PROMPTS.map((it) => button(it.label, () => void say(String(it.prompt)))));
 at("home").onclick = ({ target }) => (target.hash = location.hash);
-at("menu").onclick = () => document.body.classList.toggle("side-open");
+at("menu").onclick = () => (at("menu").ariaExpanded = String(at("menu").ariaExpanded !== "true"));
 at("new").onclick = newChat;
 at("attach").onclick = () => at("picker").click();
 at("attach").hidden = !config.maxFiles;
@@ -390,7 +384,13 @@ at("composer").onsubmit = (event) => {
   if (turn) turn.abort();
   else void say(text.value.trim());
 };
-document.onkeydown = ({ key }) => void (key === "Escape" && turn?.abort());
+document.onkeydown = ({ key }) => {
+  if (key !== "Escape") return;
+  if (at("menu").ariaExpanded !== "true") return turn?.abort();
+  at("menu").click();
+  at("menu").focus();
+};
+new ResizeObserver(toEnd).observe(log); // a growing composer takes of its height
 log.onscroll = () => {
   atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   if (before && log.scrollTop < 200) void showOlder().catch(fail);

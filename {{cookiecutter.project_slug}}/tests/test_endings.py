@@ -1,0 +1,162 @@
+"""How answers end: what is left open, out of order or broken is stored as the user saw it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import function_tool
+from agents.testing import ScriptedModel, assistant_message
+from chatkit import types as t
+from chatkit.agents import AgentContext
+
+from app.clock import clock
+from app.context import RequestContext
+from app.events import OwnIds
+from app.run import _in_order
+from app.store import ChatStore as Store
+
+from .model_server import Fault, model_server
+from .serving import Caller, serving, settings_for, text_of, thread_of
+from .talking import Chat, calls, talking, tools
+from .values import ALICE, NOON, thread
+
+pytestmark = pytest.mark.anyio
+
+
+async def texts(caller: Caller, thread_id: str) -> list[str]:
+    """Return what is stored: the text of each message, and the kind of each other item."""
+    items = await caller.items(thread_id)
+    return [item["content"][0]["text"] if "content" in item else item["type"] for item in items]
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+async def test_a_widget_that_its_tool_leaves_open_ends_as_it_was(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The page sees its end, and a reload shows it."""
+
+    @function_tool
+    async def leaving(ctx: Chat) -> None:
+        """Begin a widget, and fail."""
+
+        async def grow() -> AsyncGenerator[Any, None]:
+            yield clock("UTC", "It")
+            yield clock("UTC", "It is late")
+            if how == "raises":
+                raise RuntimeError
+            await asyncio.Event().wait()
+
+        await ctx.context.stream_widget(grow())
+
+    tools(monkeypatch, leaving)
+    async with talking(store_url, tmp_path, calls("leaving", "Sorry."), tool_seconds=0.2) as caller:
+        events = await caller.say("go")
+        items = await caller.items(thread_of(events))
+    added = [e["item"]["id"] for e in events if e["type"] == "thread.item.added"]
+    done = [e["item"]["id"] for e in events if e["type"] == "thread.item.done"]
+    assert set(added) <= set(done)
+    (widget,) = [item for item in items if item["type"] == "widget"]
+    assert widget["widget"]["children"][0]["value"] == "It is late"
+
+
+async def test_what_began_first_is_stored_first(store: Store) -> None:
+    """Also where a widget ends before the text above it, as the SDK tells of some."""
+    base = {"thread_id": "t", "created_at": NOON}
+    widget = t.WidgetItem(id="w", **base, widget=clock("UTC", "It is late"))
+    empty = t.AssistantMessageItem(id="m", **base, content=[])
+    full = empty.model_copy(update={"content": [t.AssistantMessageContent(text="Let me look.")]})
+    part = t.AssistantMessageContentPartTextDelta(content_index=0, delta="Let me")
+
+    async def events() -> AsyncIterator[t.ThreadStreamEvent]:
+        yield t.ThreadItemAddedEvent(item=empty)
+        yield t.ThreadItemUpdatedEvent(item_id="m", update=part)
+        yield t.ThreadItemDoneEvent(item=widget)
+        yield t.ThreadItemDoneEvent(item=full)
+
+    await store.save_thread(thread(), ALICE)
+    chat = AgentContext[RequestContext](thread=thread(), store=store, request_context=ALICE)
+    ids = OwnIds(lambda kind: f"own {kind}")
+    async for event in _in_order(events(), ids, {}, chat):
+        if isinstance(event, t.ThreadItemDoneEvent):  # as the SDK does
+            await store.add_thread_item("t", event.item, ALICE)
+    stored = await store.load_thread_items("t", None, 9, "asc", ALICE)
+    assert [item.id for item in stored.data] == ["own message", "w"]
+    assert stored.data[0] == full.model_copy(update={"id": "own message"})
+
+
+async def test_a_retry_that_fails_gives_the_answer_back(store_url: str, tmp_path: Path) -> None:
+    """The SDK removes it first; the page is shown it again, before the error."""
+    with model_server("good answer", Fault(400), "better answer") as server:
+        base = {"openai_api_key": "sk-local", "openai_base_url": server.url}
+        async with serving(settings_for(store_url, tmp_path, **base)) as app:
+            async with app.caller() as caller:
+                thread_id = thread_of(await caller.say("go"))
+                place = {"thread_id": thread_id}
+                place["item_id"] = (await caller.items(thread_id))[0]["id"]
+                async with caller.events("threads.retry_after_item", **place) as events:
+                    seen = [event async for event in events]
+                assert await texts(caller, thread_id) == ["go", "good answer"]
+                async with caller.events("threads.retry_after_item", **place) as events:
+                    assert text_of([event async for event in events]) == "better answer"
+                assert await texts(caller, thread_id) == ["go", "better answer"]
+    assert [event["type"] for event in seen][-2:] == ["thread.item.done", "error"]
+
+
+@pytest.mark.parametrize("api", ["responses", "chat_completions"])
+async def test_half_an_emoji_of_the_model_costs_no_answer(
+    store_url: str, tmp_path: Path, api: str
+) -> None:
+    """What cannot be stored is replaced; the rest is there."""
+    with model_server("words \ud83d and \ud83d\ude00 more") as server:
+        base = {"openai_api_key": "sk-local", "openai_base_url": server.url, "model_api": api}
+        async with serving(settings_for(store_url, tmp_path, **base)) as app:
+            async with app.caller() as caller:
+                events = await caller.say("go")
+                stored = await texts(caller, thread_of(events))
+    assert text_of(events) == "words � and 😀 more"
+    assert stored == ["go", "words � and 😀 more"]
+
+
+async def test_a_stop_behind_the_answer_says_nothing_to_the_model(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a better title is looked for, the answer is whole already."""
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*_: object) -> None:
+        asked.set()
+        await over.wait()
+
+    monkeypatch.setattr("app.server.title_by_model", slowly)
+    said = [assistant_message(text, item_id=text) for text in ("Whole.", "More.")]
+    model = ScriptedModel([[said[0]], [said[1]]])
+    async with talking(store_url, tmp_path, model, title_model="titles") as caller:
+        task = asyncio.create_task(caller.say("go"))
+        await asked.wait()
+        (thread,) = (await caller.op("threads.list")).json()["data"]
+        assert (await caller.post(f"/threads/{thread['id']}/stop")).json() == {"stopped": True}
+        await task
+        await caller.say("and?", thread["id"])
+    assert model.last_call
+    assert [item["content"] for item in model.last_call.input] == ["go", "Whole.", "and?"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "text"),
+    [(Fault(400), 400, "cannot be understood"), (Fault(401), 503, "this app's key")],
+)
+async def test_a_recording_that_is_refused_says_why(
+    store_url: str, tmp_path: Path, fault: Fault, status: int, text: str
+) -> None:
+    """Of the user's part, and of the operator's."""
+    with model_server(fault) as server:
+        base = {"openai_api_key": "sk-local", "openai_base_url": server.url}
+        settings = settings_for(store_url, tmp_path, transcribe_model="ears", **base)
+        async with serving(settings) as app, app.caller() as caller:
+            answer = await caller.op(
+                "input.transcribe", audio_base64="AAAA", mime_type="audio/webm"
+            )
+    assert answer.status_code == status
+    assert text in answer.json()["error"]["message"]

@@ -1,0 +1,39 @@
+"""What a file is: large pictures, and those that only ask for much work."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from app.errors import ApiError
+from app.filetypes import look
+
+from .sending import app_for, picture, sent
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_photo_of_50_million_pixels_is_taken(store_url: str, tmp_path: Path) -> None:
+    """Of a JPEG only a fraction is decoded."""
+    async with app_for(store_url, tmp_path) as (_, caller, _):
+        await sent(caller, picture("JPEG", (8000, 6000)), "photo.jpg")
+
+
+def with_scans(count: int, side: int) -> io.BytesIO:
+    """Return a progressive JPEG that repeats its last scan: each is one more pass over it all."""
+    data = picture("JPEG", (side, side), progressive=True)
+    last = data[[found.start() for found in re.finditer(b"\xff\xda", data)][-1] : -2]
+    return io.BytesIO(data[:-2] + last * count + data[-2:])
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_at_once() -> None:
+    """Few bytes would keep everybody's uploads waiting for a minute."""
+    with pytest.raises(ApiError) as refused:
+        look(with_scans(1000, 4000))
+    assert refused.value.status == 413
+
+
+def test_a_small_jpeg_may_have_many_scans() -> None:
+    """What a phone appends to a picture may look like scans."""
+    assert look(with_scans(1000, 40))[0] == "image/jpeg"
