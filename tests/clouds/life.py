@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, ".")
 from chatkit.store import NotFoundError
 
-from app.blobs import CHUNK, Blobs, key_of, open_blobs
+from app.blobs import CHUNK, FOLDER, Blobs, key_of, open_blobs
 
 PARTS = 12_000_000
 """More than obstore sends in one request."""
@@ -31,10 +31,10 @@ async def live(blobs: Blobs) -> None:
     chunks = [chunk async for chunk in blobs.read(large)]
     assert b"".join(chunks) == data
     assert max(map(len, chunks)) < 8 * CHUNK, "it is handed on as it comes"
-    assert await keys(blobs, "", 60) == {small, large, other}
+    assert await keys(blobs, FOLDER, 60) == {small, large, other}
     assert await keys(blobs, key_of("a/b"), 60) == {small, large}
     assert await keys(blobs, key_of("a"), 60) == set(), "a prefix is a folder"
-    assert await keys(blobs, "", -60) == set()
+    assert await keys(blobs, FOLDER, -60) == set()
     for key in (small, small, other):
         await blobs.delete(key)
     for key in (small, other):
@@ -43,7 +43,7 @@ async def live(blobs: Blobs) -> None:
         except NotFoundError:
             continue
         raise AssertionError("read after its deletion")
-    assert await keys(blobs, "", 60) == {large}
+    assert await keys(blobs, FOLDER, 60) == {large}
     await blobs.delete(large)
 
 

@@ -3,8 +3,8 @@
 A key is a path of plain names, so no name that a user chose ever reaches a file system. Each place
 has the same four methods: `put` takes an open file from where it stands and is there whole or not
 at all, `read` yields chunks or raises NotFoundError before the first, `delete` of what is not there
-is no error, and `keys` lists what lies below a folder (`""`: all) and is older than a time in
-seconds since 1970.
+is no error, and `keys` lists what lies below a folder and is older than a time in seconds since
+1970.
 """
 
 import atexit
@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -65,9 +65,10 @@ class Folder:
         await to_thread.run_sync(self._put, self._root / key, file)
 
     def _put(self, path: Path, file: IO[bytes]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         try:
-            with _create(draft) as out:
+            with draft.open("xb") as out:
                 shutil.copyfileobj(file, out, CHUNK)
                 out.flush()
                 os.fsync(out.fileno())
@@ -87,37 +88,21 @@ class Folder:
 
     async def delete(self, key: str) -> None:
         """Remove the file, and its folder with the last one."""
-        await to_thread.run_sync(self._delete, self._root / key)
-
-    def _delete(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
+        path = anyio.Path(self._root, key)
+        await path.unlink(missing_ok=True)
         with suppress(OSError):  # it is not empty
-            path.parent.rmdir()
+            await path.parent.rmdir()
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield paths below the folder, a folder at a time."""
-        folders = self._old(self._root / prefix, before)
-        while (found := await to_thread.run_sync(next, folders, None)) is not None:
-            for path in found:
-                yield path.relative_to(self._root).as_posix()
-
-    def _old(self, top: Path, before: float) -> Iterator[list[Path]]:
-        for folder, _, names in os.walk(top):
-            found = []
-            for path in [Path(folder, name) for name in names]:
+        folders = os.walk(self._root / prefix)
+        while found := await to_thread.run_sync(next, folders, None):
+            folder, _, names = found
+            for name in names:
+                path = anyio.Path(folder, name)
                 with suppress(FileNotFoundError):  # deleted meanwhile
-                    if path.stat().st_mtime < before:
-                        found.append(path)
-            yield found
-
-
-def _create(path: Path) -> IO[bytes]:
-    """Open a new file; try again when a delete removed the empty folder in between."""
-    for _ in range(9):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(FileNotFoundError):
-            return path.open("xb")
-    return path.open("xb")
+                    if (await path.stat()).st_mtime < before:
+                        yield path.relative_to(self._root).as_posix()
 
 
 class Memory:
@@ -142,9 +127,8 @@ class Memory:
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield the keys below a folder."""
-        folder = f"{prefix}/" if prefix else ""
         for key, (written, _) in list(self._bytes.items()):
-            if written < before and key.startswith(folder):
+            if written < before and key.startswith(f"{prefix}/"):
                 yield key
 
 
@@ -188,7 +172,7 @@ class Cloud:
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield the objects' keys, page by page."""
-        async for page in self._api.list(self._bucket, prefix=prefix or None):
+        async for page in self._api.list(self._bucket, prefix=prefix):
             for found in page:
                 if found["last_modified"].timestamp() < before:
                     yield found["path"]
@@ -199,15 +183,14 @@ Blobs = Folder | Memory | Cloud
 
 def open_blobs(url: str, folder: Path) -> Blobs:
     """Return the place that FILES_URL names, the folder when it names none, or raise FilesError."""
-    match url.partition("://"):
-        case ("", "", _):
-            return Folder(folder)
-        case ("file", "://", path):
-            return Folder(Path(path))
-        case ("memory", "://", ""):
-            return Memory()
-        case (scheme, "://", _) if scheme in PROVIDERS:
-            return Cloud(url)
-        case (scheme, _, _):
-            known = "write file:///folder, memory://, s3://…, gs://… or az://…"
-            raise FilesError(f"FILES_URL begins with {scheme!a}: {known}")
+    if not url:
+        return Folder(folder)
+    if url == "memory://":
+        return Memory()
+    scheme, separator, path = url.partition("://")
+    if separator and scheme == "file":
+        return Folder(Path(path))
+    if separator and scheme in PROVIDERS:
+        return Cloud(url)
+    known = "write file:///folder, memory://, s3://…, gs://… or az://…"
+    raise FilesError(f"FILES_URL begins with {scheme!a}: {known}")
