@@ -16,7 +16,6 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from io import BytesIO
-from math import inf
 from typing import IO, Any
 from weakref import WeakValueDictionary
 
@@ -37,13 +36,18 @@ from .store import ChatStore, new_id
 
 log = logging.getLogger("app.files")
 SWEEP_SECONDS = 86_400
-MAX_UNSENT = 200
-"""Files of one user that are in no thread yet: each upload reads their records."""
+MAX_FILES = 5000
+"""Files of one user: each upload reads their records."""
 
 
 def size_of(attachment: t.Attachment) -> int:
     """Return a file's size in bytes, as it was uploaded or announced."""
     return int((attachment.metadata or {}).get("size", 0))
+
+
+def data_url(kind: str, data: bytes) -> str:
+    """Return an address that holds its content, as the model takes it."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 class Files(AttachmentStore[RequestContext]):
@@ -69,12 +73,13 @@ class Files(AttachmentStore[RequestContext]):
         """Announce a two-phase upload: the answer says where to send the bytes."""
         if not self._settings.max_attachments:
             raise NotImplementedError
-        self._check_size(params.size, self._settings.max_file_bytes)
+        self._check_size(params.size)
         claimed = params.mime_type if params.mime_type in EXTENSIONS else UNKNOWN
         attachment = self._record(new_id("attachment"), params.name, claimed, params.size)
         url = AnyUrl(self.links.url("upload", attachment.id, context))
         attachment.upload_descriptor = t.AttachmentUploadDescriptor(url=url, method="PUT")
-        async with self._room(params.size, context):
+        async with self._lock(context):
+            await self._check_quota(params.size, context)
             await self._store.save_attachment(attachment, context)
         return attachment
 
@@ -88,7 +93,7 @@ class Files(AttachmentStore[RequestContext]):
     ) -> t.Attachment:
         """Check an uploaded file, store its bytes and its record; a refused one leaves nothing."""
         size = await to_thread.run_sync(file.seek, 0, 2)
-        self._check_size(size, size_of(announced) if announced else self._settings.max_file_bytes)
+        self._check_size(size)
         kind, preview = await to_thread.run_sync(look, file, limiter=self._looking)
         if kind not in self._settings.file_types:
             raise ApiError(415, "file_type", f"Files of this type ({kind}) are not taken.")
@@ -96,21 +101,22 @@ class Files(AttachmentStore[RequestContext]):
             raise ApiError(415, "file_type", f"This file is not what its name says: it is {kind}.")
         attachment_id = announced.id if announced else new_id("attachment")
         attachment = self._record(attachment_id, name, kind, size)
-        async with self._room(0 if announced else size, context):
+        key = key_of(owner_of(context), attachment_id)
+        async with self._lock(context):
             if announced:
-                await self.announced(attachment_id, context)
+                await self.announced(attachment_id, context)  # another try may have come first
+            else:
+                await self._check_quota(size, context)
             try:
                 await to_thread.run_sync(file.seek, 0)
-                await self.write(attachment, file, context)
+                await self.blobs.put(key, file)
                 if preview:
-                    await self.write(attachment, BytesIO(preview), context, ".preview")
+                    await self.blobs.put(f"{key}.preview", BytesIO(preview))
                 await self._store.save_attachment(attachment, context)
             except BaseException:
-                with anyio.CancelScope(shield=True), suppress(ApiError):
-                    if announced:  # another worker may have stored a second upload of it
-                        with suppress(NotFoundError):
-                            await self.announced(attachment_id, context)
-                    await self._delete_bytes(attachment_id, context)
+                if not announced:  # else `sweep` will take the bytes with the record
+                    with anyio.CancelScope(shield=True):
+                        await self._delete_bytes(attachment_id, context)
                 raise
         return attachment
 
@@ -129,26 +135,22 @@ class Files(AttachmentStore[RequestContext]):
             return t.FileAttachment(**fields)
         return t.ImageAttachment(**fields, preview_url=AnyUrl(f"preview:{attachment_id}"))
 
-    def _check_size(self, size: int, limit: int) -> None:
+    def _check_size(self, size: int) -> None:
         if size <= 0:
             raise ApiError(400, "file_empty", "The file is empty.")
-        if size > limit:
-            raise too_large(limit)
+        if size > self._settings.max_file_bytes:
+            raise too_large(self._settings.max_file_bytes)
 
-    @asynccontextmanager
-    async def _room(self, size: int, context: RequestContext) -> AsyncIterator[None]:
-        """Check the quota, one file of a user at a time; each worker may let in one too many."""
-        lock = self._locks.setdefault(owner_of(context), asyncio.Lock())
-        async with lock:
-            limit = self._settings.max_user_file_bytes
-            found = await self._store.load_attachments(None, context)
-            if size and sum(each.thread_id is None for each in found) >= MAX_UNSENT:
-                raise ApiError(413, "quota", "Too many files wait to be sent. Send or remove some.")
-            sizes = filter(None, [*map(size_of, found), size])
-            if sum(max(each, limit // 5000) for each in sizes) > limit:
-                text = f"All your files together have {limit:,} bytes at most. Delete some first."
-                raise ApiError(413, "quota", text)
-            yield
+    def _lock(self, context: RequestContext) -> asyncio.Lock:
+        """Return what lets a user's files in one by one; each worker may let in one too many."""
+        return self._locks.setdefault(owner_of(context), asyncio.Lock())
+
+    async def _check_quota(self, size: int, context: RequestContext) -> None:
+        limit = self._settings.max_user_file_bytes
+        sizes = [*map(size_of, await self._store.load_attachments(None, context)), size]
+        if sum(sizes) > limit or len(sizes) > MAX_FILES:
+            text = f"You can keep {MAX_FILES:,} files of {limit:,} bytes in all. Delete some first."
+            raise ApiError(413, "quota", text)
 
     async def check_attachments(
         self, ids: Iterable[str], thread_id: str | None, context: RequestContext
@@ -168,17 +170,16 @@ class Files(AttachmentStore[RequestContext]):
 
     # --- out ---
 
-    async def write(
-        self, attachment: t.Attachment, file: IO[bytes], context: RequestContext, part: str = ""
-    ) -> None:
-        """Store the bytes of a file or, with the part `.preview`, of its preview."""
-        await self.blobs.put(key_of(owner_of(context), attachment.id, part), file)
-
-    def read(
+    async def read(
         self, attachment: t.Attachment, context: RequestContext, part: str = ""
-    ) -> AsyncIterator[bytes]:
-        """Yield those bytes; NotFoundError before the first when they are gone."""
-        return self.blobs.read(key_of(owner_of(context), attachment.id, part))
+    ) -> bytes:
+        """Return the bytes of a file or, with the part `.preview`, of its preview.
+
+        Raises:
+            NotFoundError: they are gone.
+        """
+        chunks = self.blobs.read(key_of(owner_of(context), attachment.id, part))
+        return b"".join([chunk async for chunk in chunks])
 
     async def content_part(
         self, attachment: t.Attachment, context: RequestContext
@@ -187,17 +188,14 @@ class Files(AttachmentStore[RequestContext]):
         name, kind = json.dumps(attachment.name, ensure_ascii=False), attachment.mime_type
         try:
             if isinstance(attachment, t.ImageAttachment):
-                picture = await self._read(attachment, context, ".preview")
-                url = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+                url = data_url("image/jpeg", await self.read(attachment, context, ".preview"))
                 return {"type": "input_image", "detail": "auto", "image_url": url}
             if kind == PDF:
-                document = await self._read(attachment, context)
-                url = f"data:{PDF};base64,{base64.b64encode(document).decode()}"
+                url = data_url(PDF, await self.read(attachment, context))
                 return {"type": "input_file", "filename": attachment.name, "file_data": url}
             if kind == TEXT:
                 limit = self._settings.max_text_chars
-                data = await self._read(attachment, context, most=limit * 4)
-                said = data.decode("utf-8-sig", "replace")
+                said = (await self.read(attachment, context)).decode("utf-8-sig", "replace")
                 cut = f"\n(cut after {limit} characters)" if len(said) > limit else ""
                 text = f"The file {name}:\n{said[:limit]}{cut}"
             else:
@@ -206,16 +204,6 @@ class Files(AttachmentStore[RequestContext]):
         except NotFoundError:
             text = f"(The file {name} is no longer there.)"
         return {"type": "input_text", "text": text}
-
-    async def _read(
-        self, attachment: t.Attachment, context: RequestContext, part: str = "", most: float = inf
-    ) -> bytes:
-        data = bytearray()
-        async for chunk in self.read(attachment, context, part):
-            data += chunk
-            if len(data) >= most:
-                break
-        return bytes(data)
 
     # --- deleted ---
 
@@ -269,12 +257,10 @@ class Files(AttachmentStore[RequestContext]):
                 except Exception:
                     log.exception("files cannot be swept")
 
-        task = asyncio.create_task(hourly())
-        try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(hourly())
             yield
-        finally:
             task.cancel()
-            await asyncio.wait([task])
 
     async def _sweep_objects(self, before: float) -> int:
         owner, known, removed = None, set[str](), 0

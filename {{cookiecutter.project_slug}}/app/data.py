@@ -11,34 +11,31 @@ import base64
 import json
 import os
 import re
-import stat
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext, suppress
-from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from anyio import to_thread
+from anyio import wrap_file
 from chatkit.store import NotFoundError
 from chatkit.types import Attachment, Page, ThreadMetadata
 from tqdm import tqdm
 
 from .attachments import Files, size_of
-from .blobs import CHUNK, PARTS, key_of, owner_in
+from .blobs import PARTS, key_of, owner_in
 from .context import RequestContext, context_for
 from .settings import Settings
-from .store import ATTACHMENT, ITEM, ChatStore, open_store, sort_time
+from .store import ATTACHMENT, ITEM, ChatStore, open_store
 
 T = TypeVar("T")
 Line = dict[str, Any]
 PAGE = 100
 COUNTED = {"thread": "threads", "attachment": "files", "item": "items"}
-DAY = 86_400
-UNITS = {"h": 3600, "d": DAY, "w": 7 * DAY}
+UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
 
 
 class DataError(RuntimeError):
@@ -88,10 +85,8 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
                 path = options.file and Path(options.file)
                 if not path and sys.stdin.isatty():
                     raise DataError("import: name the export's file, or pipe it in")
-                # the standard input stays open: a thread reads it, which may be waiting
                 with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
-                    found = os.fstat(file.fileno())  # a pipe has no size yet
-                    size = found.st_size if stat.S_ISREG(found.st_mode) else None
+                    size = os.fstat(file.fileno()).st_size or None  # a pipe has none yet
                     await import_lines(file, store, files, counts, size)
             case "forget":
                 await forget(options.user, store, files, counts)
@@ -154,7 +149,7 @@ async def _file_line(attachment: Attachment, files: Files, context: RequestConte
     line: Line = {"attachment": attachment.model_dump(mode="json")}
     for part in PARTS:
         with suppress(NotFoundError):  # no preview, or an upload that never came
-            data = b"".join([chunk async for chunk in files.read(attachment, context, part)])
+            data = await files.read(attachment, context, part)
             line[f"bytes{part}"] = base64.b64encode(data).decode()
     if "bytes" not in line and attachment.upload_descriptor is None:
         tqdm.write(f"{attachment.id}: its bytes are not in FILES_URL", file=sys.stderr)
@@ -162,92 +157,64 @@ async def _file_line(attachment: Attachment, files: Files, context: RequestConte
 
 
 async def import_lines(
-    file: IO[bytes],
-    store: ChatStore,
-    files: Files,
-    counts: Counter[str],
-    size: int | None = None,
+    file: IO[bytes], store: ChatStore, files: Files, counts: Counter[str], size: int | None = None
 ) -> None:
     """Write an export of `size` bytes; once more does no harm, so it can be run again.
 
     Raises:
         DataError: names the line that cannot be read or stored.
     """
-    lanes = asyncio.Semaphore(16)  # a store's answers have deadlines, waiting included
-
-    async def write(lines: list[tuple[int, Line | None]]) -> None:
-        async with lanes:
-            for number, line in lines:
-                if line is None:
-                    raise DataError(f"Line {number} is no line of an export.")
-                try:
-                    await _write(line, store, files)
-                except (ValueError, KeyError, TypeError, NotFoundError) as error:
-                    reason = str(error).partition("\n")[0]
-                    raise DataError(f"Line {number} cannot be stored: {reason}") from error
-                counts.update(COUNTED[key] for key in line.keys() & COUNTED)
-
-    done = 0
+    number = 0
     with tqdm(desc="import", total=size, unit="B", unit_scale=True, disable=None) as bar:
-        # read in a thread: a pipe may pause, and writers' answers have deadlines
-        while texts := await to_thread.run_sync(file.readlines, CHUNK, abandon_on_cancel=True):
-            first: list[tuple[int, Line | None]] = []  # threads of one time keep their order
-            rest = defaultdict[tuple[str, str], list[tuple[int, Line | None]]](list)
-            for number, text in enumerate(texts, done + 1):
-                line = _parsed(text)
-                if line is None or "thread" in line or "attachment" in line:
-                    first.append((number, line))
-                else:  # what belongs to one thread stays in order
-                    rest[line["owner"], str(line.get("thread_id"))].append((number, line))
-            await write(first)
-            ends = await asyncio.gather(*map(write, rest.values()), return_exceptions=True)
-            for error in filter(None, ends):
-                raise error
-            done += len(texts)
-            bar.update(sum(map(len, texts)))
+        async for text in wrap_file(file):  # read in a thread: a pipe may pause
+            number += 1
+            try:
+                line = json.loads(text)
+                await _write(line, store, files)
+            except (ValueError, TypeError, RecursionError, NotFoundError) as error:
+                reason = str(error).partition("\n")[0]
+                raise DataError(f"Line {number} cannot be imported: {reason}") from error
+            counts.update(COUNTED[key] for key in line.keys() & COUNTED)
+            bar.update(len(text))
 
 
-def _parsed(text: bytes) -> Line | None:
-    with suppress(ValueError, RecursionError):
-        line = json.loads(text)
-        if isinstance(line, dict) and isinstance(line.get("owner"), str):
-            return line
-    return None
-
-
-async def _write(line: Line, store: ChatStore, files: Files) -> None:
-    context = context_for(line["owner"])
+async def _write(line: Any, store: ChatStore, files: Files) -> None:
     match line:
-        case {"thread": document}:
+        case {"owner": str(owner), "thread": document}:
+            context = context_for(owner)
             thread = ThreadMetadata.model_validate(document)
             await store.undelete_thread(thread.id, context)
             await store.save_thread(thread, context)
-        case {"attachment": document}:
+        case {"owner": str(owner), "attachment": document}:
+            context = context_for(owner)
             attachment = ATTACHMENT.validate_python(document)
             for part in PARTS:
                 if f"bytes{part}" in line:
                     data = base64.b64decode(line[f"bytes{part}"], validate=True)
-                    await files.write(attachment, BytesIO(data), context, part)
+                    await files.blobs.put(key_of(owner, attachment.id, part), BytesIO(data))
             await store.save_attachment(attachment, context)
-        case {"item": document, "thread_id": str(thread_id)}:
-            await store.add_thread_item(thread_id, ITEM.validate_python(document), context)
-        case {"feedback": dict(feedback), "thread_id": str(thread_id)}:
+        case {"owner": str(owner), "item": document, "thread_id": str(thread_id)}:
+            item = ITEM.validate_python(document)
+            await store.add_thread_item(thread_id, item, context_for(owner))
+        case {"owner": str(owner), "feedback": dict(feedback), "thread_id": str(thread_id)}:
             for item_id, kind in feedback.items():
-                await store.save_feedback(thread_id, [item_id], kind, context)
+                await store.save_feedback(thread_id, [item_id], kind, context_for(owner))
         case _:
-            raise ValueError("it holds neither a thread nor a file, an item or feedback")
+            raise ValueError("it is no line of an export")
 
 
 async def forget(owner: str, store: ChatStore, files: Files, counts: Counter[str]) -> None:
     """Delete all threads and files of an owner, bytes without a record included."""
     context = context_for(owner)
+    attachments = await store.load_attachments(None, context)  # threads take theirs along
     with tqdm(desc="forget", unit=" threads", disable=None) as bar:
         while threads := (await store.load_threads(PAGE, None, "asc", context)).data:
             for thread in threads:
-                await _delete(thread.id, files, context, counts)
+                await store.delete_thread(thread.id, context)
+                counts["threads"] += 1
                 bar.update()
-    for attachment in await store.load_attachments(None, context):
-        await files.delete_attachment(attachment.id, context)
+    for attachment in attachments:
+        await store.delete_attachment(attachment.id, context)
         counts["files"] += 1
         counts["bytes"] += size_of(attachment)
     async for key in files.blobs.keys(key_of(owner), time.time() + 60):
@@ -257,34 +224,19 @@ async def forget(owner: str, store: ChatStore, files: Files, counts: Counter[str
 
 async def purge(age: float, store: ChatStore, files: Files, counts: Counter[str]) -> None:
     """Delete every thread whose newest item is older than `age` seconds."""
-    before = time.time() - age
+    before = time.time() - age  # a naive time is this machine's, as the SDK writes it
     owners = [owner async for owner in store.owners()]
     for owner in tqdm(owners, "purge", unit=" users", disable=None):
-        context, after, more = context_for(owner), None, True
-        while more:
-            page = await store.load_threads(PAGE, after, "asc", context)
-            # Naive times are sorted as if they were UTC: a day apart at the most.
-            more = page.has_more and sort_time(page.data[-1].created_at) / 1e6 < before + DAY
-            for thread in page.data:
-                newest = await store.load_thread_items(thread.id, None, 1, "desc", context)
-                if max(_written(each.created_at) for each in [thread, *newest.data]) < before:
-                    await _delete(thread.id, files, context, counts)
-                else:
-                    after = thread.id
-
-
-def _written(moment: datetime) -> float:
-    """Return Unix seconds; a naive time is this machine's, as the SDK writes them."""
-    try:
-        return moment.timestamp()
-    except (OverflowError, ValueError):  # in the year 1 there is no time zone
-        return sort_time(moment) / 1e6
-
-
-async def _delete(
-    thread_id: str, files: Files, context: RequestContext, counts: Counter[str]
-) -> None:
-    counts["threads"] += 1
-    for attachment in await files.delete_thread(thread_id, context):
-        counts["files"] += 1
-        counts["bytes"] += size_of(attachment)
+        context = context_for(owner)
+        old = [
+            thread
+            async for thread in _walk(store.load_threads, context)
+            if thread.created_at.timestamp() < before
+        ]
+        for thread in old:
+            newest = await store.load_thread_items(thread.id, None, 1, "desc", context)
+            if all(item.created_at.timestamp() < before for item in newest.data):
+                counts["threads"] += 1
+                for attachment in await files.delete_thread(thread.id, context):
+                    counts["files"] += 1
+                    counts["bytes"] += size_of(attachment)

@@ -6,6 +6,7 @@ The token names the purpose, the owner, the file and the expiry, and works for w
 import json
 import re
 import time
+from contextlib import suppress
 from typing import Literal
 from urllib.parse import quote
 
@@ -34,18 +35,15 @@ class Links:
         """
         until = (int(time.time()) // self._seconds + 2) * self._seconds
         token = str(self._signer.dumps([purpose, owner_of(context), attachment_id, until]))
-        tail = "/preview" if purpose == "preview" else ""
-        return f"{self._base}/files/{quote(attachment_id, safe='')}{tail}?token={token}"
+        return f"{self._base}/files/{quote(attachment_id, safe='')}/{purpose}?token={token}"
 
     def opened(self, token: str, purpose: Purpose, attachment_id: str) -> RequestContext:
         """Return for whom an address was signed; ApiError 404 if it is not for this or expired."""
-        try:
+        with suppress(BadData):
             what, owner, which, until = self._signer.loads(token)
-        except (BadData, TypeError, ValueError):
-            what = owner = which = until = None
-        if (what, which) != (purpose, attachment_id) or until < time.time():
-            raise ApiError(404, "link", "This link has expired or is not valid. Reload the page.")
-        return context_for(owner)
+            if (what, which) == (purpose, attachment_id) and until >= time.time():
+                return context_for(owner)
+        raise ApiError(404, "link", "This link has expired or is not valid. Reload the page.")
 
     def sign(self, data: bytes, context: RequestContext) -> bytes:
         """Replace the stored names of previews in serialized JSON with signed addresses."""

@@ -1,10 +1,9 @@
 """The routes of files: uploads in one step or two, and downloads at signed addresses."""
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from tempfile import SpooledTemporaryFile
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from anyio import to_thread
@@ -16,9 +15,9 @@ from starlette.responses import StreamingResponse
 
 from .attachments import Files, size_of, too_large
 from .auth import context_of
+from .blobs import key_of
 from .context import RequestContext, owner_of
 from .errors import ApiError
-from .links import Purpose
 
 FORM_BYTES = 64 * 1024
 """What multipart may add to the file itself."""
@@ -36,14 +35,10 @@ async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGener
         raise refusal
     chunks = request.stream()
     try:
-        while True:
-            async with asyncio.timeout(SILENT_SECONDS):
-                chunk = await anext(chunks, b"")
+        while chunk := await asyncio.wait_for(anext(chunks, b""), SILENT_SECONDS):
             size += len(chunk)
             if size > limit:
                 raise refusal
-            if not chunk:
-                return
             yield chunk
     except TimeoutError:
         raise ApiError(408, "cut_off", "The request stopped arriving.") from None
@@ -81,7 +76,7 @@ async def upload(request: Request, context: Caller) -> Response:
             await form.close()
 
 
-@router.put("/{attachment_id}")
+@router.put("/{attachment_id}/upload")
 async def upload_announced(attachment_id: str, token: str, request: Request) -> Response:
     """Take the bytes of a two-phase upload, once, at the address that `attachments.create` gave."""
     files: Files = request.app.state.files
@@ -105,26 +100,18 @@ async def address(attachment_id: str, request: Request, context: Caller) -> dict
     return {"url": request.app.state.files.links.url("file", attachment_id, context)}
 
 
-@router.get("/{attachment_id}")
-async def download(attachment_id: str, token: str, request: Request) -> Response:
-    """Send a file to whoever has its address: as an attachment, never as a page."""
-    return await _send(request, "file", attachment_id, token)
-
-
-@router.get("/{attachment_id}/preview")
-async def preview(attachment_id: str, token: str, request: Request) -> Response:
-    """Send an image's preview, to be shown in place."""
-    return await _send(request, "preview", attachment_id, token)
-
-
-async def _send(request: Request, purpose: Purpose, attachment_id: str, token: str) -> Response:
+@router.get("/{attachment_id}/{purpose}")
+async def download(
+    attachment_id: str, purpose: Literal["file", "preview"], token: str, request: Request
+) -> Response:
+    """Send a file to whoever has its address: to be saved, or an image's preview to be shown."""
     files, store = request.app.state.files, request.app.state.store
     context = files.links.opened(token, purpose, attachment_id)
     attachment = await store.load_attachment(attachment_id, context)
-    part, kind, how = "", attachment.mime_type, "attachment"
+    part, kind, how = "", attachment.mime_type, "attachment"  # never as a page
     if purpose == "preview":
         part, kind, how = ".preview", "image/jpeg", "inline"
-    chunks = files.read(attachment, context, part)
+    chunks = files.blobs.read(key_of(owner_of(context), attachment_id, part))
     first = await anext(chunks)  # before the status is sent: missing bytes are a 404
 
     async def body() -> AsyncIterator[bytes]:
@@ -132,10 +119,9 @@ async def _send(request: Request, purpose: Purpose, attachment_id: str, token: s
         async for chunk in chunks:
             yield chunk
 
-    ascii_name = re.sub(r'[^ -~]|["\\%]', "_", attachment.name)
-    name = f"filename=\"{ascii_name}\"; filename*=UTF-8''{quote(attachment.name, safe='')}"
+    name = quote(attachment.name, safe="")
     headers = {
-        "Content-Disposition": f"{how}; {name}",  # RFC 6266
+        "Content-Disposition": f"{how}; filename*=UTF-8''{name}",  # RFC 6266
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "X-Content-Type-Options": "nosniff",
         "Cross-Origin-Resource-Policy": "cross-origin" if part else "same-origin",

@@ -6,6 +6,7 @@ from chatkit.types import AttachmentUploadDescriptor
 from pydantic import AnyUrl
 
 from app.attachments import Files
+from app.blobs import key_of
 from app.context import context_for
 from app.store import ChatStore as Store
 
@@ -24,11 +25,11 @@ async def fill(store: Store, files: Files, owner: str, threads: int = 3) -> None
             await store.add_thread_item(known.id, item, context)
         await store.save_feedback(known.id, [ITEMS[0].id], "positive", context)
         inside = file(f"f{number}", known.id).model_copy(update={"metadata": {"size": 4}})
-        await files.write(inside, io.BytesIO(b"\0\xff%d" % number), context)
-        await files.write(inside, io.BytesIO(b"small"), context, ".preview")
+        await files.blobs.put(key_of(owner, inside.id), io.BytesIO(b"\0\xff%d" % number))
+        await files.blobs.put(key_of(owner, inside.id, ".preview"), io.BytesIO(b"small"))
         await store.save_attachment(inside, context)
     outside = file("f-alone").model_copy(update={"metadata": {"size": 5}})
-    await files.write(outside, io.BytesIO(b"alone"), context)
+    await files.blobs.put(key_of(owner, outside.id), io.BytesIO(b"alone"))
     await store.save_attachment(outside, context)
     announced = AttachmentUploadDescriptor(url=AnyUrl("https://files.example/f"), method="PUT")
     waiting = file("f-announced").model_copy(update={"upload_descriptor": announced})

@@ -49,7 +49,7 @@ def test_an_import_shows_a_bar_on_a_terminal(
         monkeypatch.setattr(sys, "stdin", given)
         assert main(["import"], settings) == 2
     assert re.fullmatch(r"import: [\d.]+B \[\d\d:\d\d, .+B/s\]", lines[0])
-    assert lines[1:] == ["Line 2 is no line of an export."]
+    assert lines[1:] == ["Line 2 cannot be imported: Expecting value: line 1 column 1 (char 0)"]
 
 
 if SHARED:  # other data ends with its process, before a command could read it
@@ -136,7 +136,7 @@ def test_a_wrong_command_says_what_is_expected(
     bad.write_text("no json\n")
     capsys.readouterr()
     assert main(["import", str(bad)], settings) == 2
-    assert capsys.readouterr().err == "Line 1 is no line of an export.\n"
+    assert capsys.readouterr().err.startswith("Line 1 cannot be imported: ")
     assert main(["import", str(tmp_path / "none")], settings) == 2
     assert "No such file" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))

@@ -284,8 +284,8 @@ async def test_a_hostile_name_is_data(store_url: str, tmp_path: Path) -> None:
     async with app_for(store_url, tmp_path) as (_, caller, _):
         attachment = await sent(caller, b"hello", "../../../o;n zwö.txt")
         answer = await caller.get(await address(caller, attachment["id"]))
-        ascii_name, real_name = 'filename="o;n zw_.txt"', "filename*=UTF-8''o%3Bn%20zw%C3%B6.txt"
-        assert answer.headers["content-disposition"] == f"attachment; {ascii_name}; {real_name}"
+        name = "filename*=UTF-8''o%3Bn%20zw%C3%B6.txt"
+        assert answer.headers["content-disposition"] == f"attachment; {name}"
         keys = [path.relative_to(tmp_path / "files").as_posix() for path in on_disk(tmp_path)]
         assert len(keys) == 1
         assert owner_in(keys[0])
