@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, ".")
-from chatkit.store import NotFoundError
-
 from app.blobs import CHUNK, FOLDER, Blobs, key_of, open_blobs
 
 PARTS = 12_000_000
@@ -40,7 +38,7 @@ async def live(blobs: Blobs) -> None:
     for key in (small, other):
         try:
             await anext(blobs.read(key))
-        except NotFoundError:
+        except FileNotFoundError:
             continue
         raise AssertionError("read after its deletion")
     assert await keys(blobs, FOLDER, 60) == {large}

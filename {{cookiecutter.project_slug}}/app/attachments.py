@@ -176,7 +176,7 @@ class Files(AttachmentStore[RequestContext]):
         """Return the bytes of a file or, with the part `.preview`, of its preview.
 
         Raises:
-            NotFoundError: they are gone.
+            FileNotFoundError: they are gone.
         """
         chunks = self.blobs.read(key_of(owner_of(context), attachment.id, part))
         return b"".join([chunk async for chunk in chunks])
@@ -201,7 +201,7 @@ class Files(AttachmentStore[RequestContext]):
             else:
                 size = size_of(attachment)
                 text = f"(The file {name}, {kind}, {size} bytes; its content cannot be read here.)"
-        except NotFoundError:
+        except FileNotFoundError:
             text = f"(The file {name} is no longer there.)"
         return {"type": "input_text", "text": text}
 

@@ -2,9 +2,9 @@
 
 A key is a path of plain names, so no name that a user chose ever reaches a file system. Each place
 has the same four methods: `put` takes an open file from where it stands and is there whole or not
-at all, `read` yields chunks or raises NotFoundError before the first, `delete` of what is not there
-is no error, and `keys` lists what lies below a folder and is older than a time in seconds since
-1970.
+at all, `read` yields chunks or raises FileNotFoundError before the first, `delete` of what is not
+there is no error, and `keys` lists what lies below a folder and is older than a time in seconds
+since 1970.
 """
 
 import atexit
@@ -22,7 +22,6 @@ from typing import IO, Any
 
 import anyio
 from anyio import to_thread
-from chatkit.store import NotFoundError
 
 CHUNK = 256 * 1024
 FOLDER = "attachments"
@@ -78,11 +77,7 @@ class Folder:
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         """Yield the file's bytes."""
-        try:
-            file = await anyio.open_file(self._root / key, "rb")
-        except FileNotFoundError:
-            raise NotFoundError(key) from None
-        async with file:
+        async with await anyio.open_file(self._root / key, "rb") as file:
             while chunk := await file.read(CHUNK):
                 yield chunk
 
@@ -94,7 +89,7 @@ class Folder:
             await path.parent.rmdir()
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
-        """Yield paths below the folder, a folder at a time."""
+        """Yield paths below the folder, one after the other."""
         folders = os.walk(self._root / prefix)
         while found := await to_thread.run_sync(next, folders, None):
             folder, _, names = found
@@ -118,7 +113,7 @@ class Memory:
     async def read(self, key: str) -> AsyncIterator[bytes]:
         """Yield the bytes in one piece."""
         if key not in self._bytes:
-            raise NotFoundError(key)
+            raise FileNotFoundError(key)
         yield self._bytes[key][1]
 
     async def delete(self, key: str) -> None:
@@ -158,10 +153,7 @@ class Cloud:
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         """Yield the object's bytes as they arrive."""
-        try:
-            found = await self._api.get_async(self._bucket, key)
-        except FileNotFoundError:
-            raise NotFoundError(key) from None
+        found = await self._api.get_async(self._bucket, key)
         async for chunk in found.stream(CHUNK):
             yield bytes(chunk)
 

@@ -148,7 +148,7 @@ async def export_lines(owner: str, store: ChatStore, files: Files) -> AsyncItera
 async def _file_line(attachment: Attachment, files: Files, context: RequestContext) -> Line:
     line: Line = {"attachment": attachment.model_dump(mode="json")}
     for part in PARTS:
-        with suppress(NotFoundError):  # no preview, or an upload that never came
+        with suppress(FileNotFoundError):  # no preview, or an upload that never came
             data = await files.read(attachment, context, part)
             line[f"bytes{part}"] = base64.b64encode(data).decode()
     if "bytes" not in line and attachment.upload_descriptor is None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 
 from anyio import to_thread
+from chatkit.store import NotFoundError
 from chatkit.types import Attachment
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.datastructures import UploadFile
@@ -112,7 +113,10 @@ async def download(
     if purpose == "preview":
         part, kind, how = ".preview", "image/jpeg", "inline"
     chunks = files.blobs.read(key_of(owner_of(context), attachment_id, part))
-    first = await anext(chunks)  # before the status is sent: missing bytes are a 404
+    try:
+        first = await anext(chunks)  # before the status is sent
+    except FileNotFoundError:
+        raise NotFoundError(attachment_id) from None
 
     async def body() -> AsyncIterator[bytes]:
         yield first

@@ -11,7 +11,6 @@ from typing import Any
 
 import obstore.store
 import pytest
-from chatkit.store import NotFoundError
 
 from app.blobs import (
     PROVIDERS,
@@ -58,7 +57,7 @@ async def test_bytes_come_back_from_every_place(blobs: Blobs, tmp_path: Path) ->
         await blobs.delete(key)
     await blobs.delete(long)
     (tmp_path / "the place itself stays").touch()
-    with pytest.raises(NotFoundError):
+    with pytest.raises(FileNotFoundError):
         await anext(blobs.read(key))
 
 

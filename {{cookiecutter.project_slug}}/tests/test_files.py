@@ -55,6 +55,8 @@ async def test_a_download_is_no_page(store_url: str, tmp_path: Path) -> None:
         assert answer.headers["content-disposition"].startswith("attachment;")
         assert "sandbox" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"].startswith("private")
+        on_disk(tmp_path)[0].unlink()
+        assert (await caller.get(await address(caller, attachment["id"]))).status_code == 404
 
 
 async def test_only_addresses_are_signed(store_url: str, tmp_path: Path) -> None:
