@@ -14,13 +14,21 @@ from .errors import ApiError
 IMAGES = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
 PDF, TEXT, ZIP = "application/pdf", "text/plain", "application/zip"
 UNKNOWN = "application/octet-stream"
+OFFICE = "application/vnd.openxmlformats-officedocument."
+DOCX = f"{OFFICE}wordprocessingml.document"
+XLSX = f"{OFFICE}spreadsheetml.sheet"
+PPTX = f"{OFFICE}presentationml.presentation"
+FOLDERS = {b"word/": DOCX, b"xl/": XLSX, b"ppt/": PPTX}
 EXTENSIONS = {
     "image/png": [".png"],
     "image/jpeg": [".jpg", ".jpeg"],
     "image/gif": [".gif"],
     "image/webp": [".webp"],
     PDF: [".pdf"],
-    ZIP: [".zip", ".docx", ".xlsx", ".pptx"],
+    DOCX: [".docx"],
+    XLSX: [".xlsx"],
+    PPTX: [".pptx"],
+    ZIP: [".zip"],
     TEXT: [".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".toml", ".html", ".log"],
 }
 """The types that `look` recognizes, and their file name extensions."""
@@ -49,7 +57,11 @@ def look(file: IO[bytes]) -> tuple[str, bytes]:
     if head.startswith(b"%PDF-"):
         return PDF, b""
     if head.startswith(b"PK\x03\x04"):
-        return ZIP, b""
+        # an Office document is told by the names at an archive's ends, without unpacking
+        file.seek(-min(HEAD, file.seek(0, io.SEEK_END)), io.SEEK_END)
+        ends = head + file.read()
+        office = FOLDERS if b"[Content_Types].xml" in ends else {}
+        return next((kind for folder, kind in office.items() if folder in ends), ZIP), b""
     most, scans = MAX_PIXELS, 0
     if head.startswith(JPEG):  # 31 bytes can ask for one more pass over its pixels
         most, scans = 2 * MAX_PIXELS, (head + file.read()).count(SCAN)

@@ -36,7 +36,11 @@ async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGener
         raise refusal
     chunks = request.stream()
     try:
-        while chunk := await asyncio.wait_for(anext(chunks, b""), SILENT_SECONDS):
+        while True:
+            async with asyncio.timeout(SILENT_SECONDS):
+                chunk = await anext(chunks, b"")
+            if not chunk:
+                return
             size += len(chunk)
             if size > limit:
                 raise refusal

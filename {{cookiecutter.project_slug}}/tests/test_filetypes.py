@@ -2,6 +2,7 @@
 
 import io
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,15 @@ def test_a_jpeg_of_a_thousand_scans_is_refused_at_once() -> None:
 def test_a_small_jpeg_may_have_many_scans() -> None:
     """What a phone appends to a picture may look like scans."""
     assert look(with_scans(1000, 40))[0] == "image/jpeg"
+
+
+def test_office_documents_are_told_from_other_archives() -> None:
+    """By the names in them, whatever the file is called."""
+    for folder, ending in (("word", "wordprocessingml.document"), ("other", "zip")):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("[Content_Types].xml", "<Types/>")
+            archive.writestr(f"{folder}/document.xml", "<w/>")
+        kind, preview = look(file)
+        assert kind.endswith(ending)
+        assert preview == b""
