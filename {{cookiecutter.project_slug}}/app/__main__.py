@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import ExitStack
 from difflib import get_close_matches
 
 import uvicorn
@@ -24,52 +23,52 @@ DATA_COMMANDS = ("export", "forget", "import", "purge", "sweep")
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status: 2 for what the caller can mend."""
     if arguments and arguments[0] not in DATA_COMMANDS:
-        what = "" if arguments[0] in ("-h", "--help") else f"unknown command {arguments[0]!r}; "
         usage = f"usage: python -m app [{'|'.join(DATA_COMMANDS)}] …; with none it serves"
-        return _refuse(what + usage)
-    settings = _settings()
+        return _refuse(f"unknown command {arguments[0]!r}; {usage}")
     # jinja: if cookiecutter.storage_type == "memory"
     if arguments:
         text = "a running app keeps its conversations to itself: delete on the page, or restart it"
         return _refuse(f"{arguments[0]}: {text}")
     # jinja: endif
+    settings = _settings()
     set_up_logging(settings.log_level)
-    signal.signal(signal.SIGTERM, _exit)
-    stack = ExitStack()
-    with stack:
-        if not settings.store_url:
-            try:
-                settings.data_dir.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                sys.exit(_refuse(f"DATA_DIR={settings.data_dir}: {error.strerror}"))
-            # jinja: if cookiecutter.storage_type in ["redis", "postgres"]
-            import dev  # noqa: PLC0415 - it is no part of a production image
-
-            engine = dev.engine(settings.data_dir / "{{ cookiecutter.storage_type }}")
-            try:
-                os.environ["STORE_URL"] = stack.enter_context(engine)
-            except RuntimeError as error:  # one line: no wheel, or the folder is in use
-                sys.exit(_refuse(str(error)))
-            # jinja: elif cookiecutter.storage_type == "sqlite"
-            os.umask(0o077)  # what is said is not for the machine's other users
-            os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
-            # jinja: else
-            os.environ["STORE_URL"] = "memory://"
-            # jinja: endif
-            settings = Settings()  # workers read the environment, too
-        from .blobs import FilesError  # noqa: PLC0415 - the SDK takes seconds to import
-        from .store import StoreError  # noqa: PLC0415
-
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    if not settings.store_url:
         try:
-            if arguments:
-                from . import data  # noqa: PLC0415
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            sys.exit(_refuse(f"DATA_DIR={settings.data_dir}: {error.strerror}"))
+        # jinja: if cookiecutter.storage_type in ["redis", "postgres"]
+        import dev  # noqa: PLC0415 - it is no part of a production image
 
-                return data.main(arguments, settings)
-            return serve(settings)
-        except (StoreError, FilesError) as error:
-            return _refuse(str(error))
-        except KeyboardInterrupt:
-            return 0
+        engine = dev.Server(settings.data_dir / "{{ cookiecutter.storage_type }}")
+        try:
+            engine.start()
+        except RuntimeError as error:  # one line: no wheel, or the folder is in use
+            sys.exit(_refuse(str(error)))
+        os.environ["STORE_URL"] = engine.url
+        # jinja: elif cookiecutter.storage_type == "sqlite"
+        os.umask(0o077)  # what is said is not for the machine's other users
+        os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
+        # jinja: else
+        os.environ["STORE_URL"] = "memory://"
+        # jinja: endif
+        settings = Settings()  # workers read the environment, too
+    from .blobs import FilesError  # noqa: PLC0415 - the SDK takes seconds to import
+    from .store import StoreError  # noqa: PLC0415
+
+    try:
+        # jinja: if cookiecutter.storage_type != "memory"
+        if arguments:
+            from . import data  # noqa: PLC0415
+
+            return data.main(arguments, settings)
+        # jinja: endif
+        return serve(settings)
+    except (StoreError, FilesError) as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return 0
 
 
 def _settings() -> Settings:
@@ -121,7 +120,6 @@ def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
     )
     if settings.workers > 1:
-        listener.set_inheritable(True)
         Multiprocess(config, sockets=[listener]).run()
     else:
         uvicorn.Server(config).run(sockets=[listener])
@@ -138,12 +136,6 @@ def app() -> FastAPI:
     gc.collect()
     gc.freeze()  # the SDK's 200,000 objects: each full collection would stop every answer for 0.1 s
     return chat
-
-
-def _exit(*_: object) -> None:
-    """End cleanly at the SIGTERM that uvicorn raises again; another one changes nothing."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(0)
 
 
 def _warn_of_misspelt() -> None:
