@@ -3,10 +3,8 @@
 Read from the environment, then from `.env`; the field `max_turns` is the variable `MAX_TURNS`.
 """
 
-import ipaddress
 import re
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -22,6 +20,7 @@ def _split(value: object) -> object:
 
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A list written with commas: `ALLOWED_HOSTS=chat.example.com,localhost`."""
+Url = Annotated[str, Field(pattern=r"^(https?://.+)?$")]
 
 
 class Settings(BaseSettings):
@@ -36,9 +35,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="the address to listen on; development: loopback")
     port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
-    public_url: str = Field(
-        "", description="the app's address for browsers; empty: the first of ALLOWED_HOSTS"
-    )
+    public_url: Url = Field("", description="the app's address; empty: the first of ALLOWED_HOSTS")
     workers: int = Field(1, ge=1, le=64, description="processes on this machine; memory: only 1")
     data_dir: Path = Field(Path(".data"), description="uploaded files; in development all data")
     # jinja: if cookiecutter.storage_type == "postgres"
@@ -60,10 +57,8 @@ class Settings(BaseSettings):
         description="where conversations live; empty in development: an engine of the app's own",
     )
 
-    openai_api_key: SecretStr = Field(
-        SecretStr(""), description="empty: the offline model, which needs no network"
-    )
-    openai_base_url: str = Field("", description="another server with OpenAI's API")
+    openai_api_key: SecretStr = Field(SecretStr(""), description="empty: the offline model answers")
+    openai_base_url: Url = Field("", description="another server with OpenAI's API")
     model: str = Field("gpt-5-mini", description="the model's name as its server knows it")
     model_api: Literal["responses", "chat_completions"] = Field(
         "responses", description="chat_completions for LiteLLM, vLLM, Ollama and most others"
@@ -85,11 +80,9 @@ class Settings(BaseSettings):
     shutdown_seconds: float = Field(10, ge=0, description="grace of running answers at SIGTERM")
 
     secret_key: SecretStr = Field(SecretStr(""), description="signs cookies and file addresses")
-    oidc_issuer: str = Field("", description="login: the issuer that signs the bearer tokens")
+    oidc_issuer: Url = Field("", description="login: the issuer that signs the bearer tokens")
     oidc_audience: str = Field("", description="login: the audience that the tokens must name")
-    allow_anonymous: bool = Field(
-        default=False, description="production without login: a signed cookie is the user"
-    )
+    allow_anonymous: bool = Field(default=False, description="production without login: by cookie")
     allowed_origins: Names = Field([], description="other origins whose pages may call the app")
     allowed_hosts: Names = Field([], description="Host headers answered; empty: loopback's names")
 
@@ -117,9 +110,7 @@ class Settings(BaseSettings):
         "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js",
         description="where the page loads the component from",
     )
-    chatkit_domain_key: str = Field(
-        "domain_pk_localhost_dev", description="the key that OpenAI gave for this domain"
-    )
+    chatkit_domain_key: str = Field("domain_pk_localhost_dev", description="from OpenAI's settings")
     plain_client: bool | None = Field(
         None, description="the page's own client as a fallback; empty: in development only"
     )
@@ -127,17 +118,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error"
     )
-    metrics_token: SecretStr = Field(
-        SecretStr(""), description="turns /metrics on, for callers that bring this bearer token"
-    )
-    trace_content: bool = Field(
-        default=False, description="OpenAI's traces also carry what was said"
-    )
+    metrics_token: SecretStr = Field(SecretStr(""), description="bearer token that opens /metrics")
+    trace_content: bool = Field(default=False, description="OpenAI's traces carry what was said")
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
         """Refuse what would be unsafe; each sentence names the setting to change."""
-        if self.environment == "development" and not _is_loopback(self.host):
+        if self.development and self.host not in ("127.0.0.1", "localhost", "::1"):
             raise ValueError(
                 f"HOST={self.host} would show a development app to the network; "
                 "keep HOST=127.0.0.1 or set ENVIRONMENT=production"
@@ -145,24 +132,16 @@ class Settings(BaseSettings):
         for origin in self.allowed_origins:  # no wildcard: cookies would go to any page
             if not re.fullmatch(r"https?://[\w.:\[\]-]+", origin):
                 raise ValueError(f"ALLOWED_ORIGINS={origin}: write it as https://chat.example.com")
-        for name, url, example in (
-            ("PUBLIC_URL", self.public_url, "https://chat.example.com"),
-            ("OIDC_ISSUER", self.oidc_issuer, "https://login.example.com"),
-            ("OPENAI_BASE_URL", self.openai_base_url, "http://127.0.0.1:11434/v1"),
-        ):
-            if url and not re.match(r"https?://[\w\[]", url):
-                raise ValueError(f"{name}={url}: write it as {example}")
         for host in self.allowed_hosts:
             if not re.fullmatch(r"[\w.-]+|\[[\w:]+\]", host):
                 raise ValueError(f"ALLOWED_HOSTS={host}: write each host's name, no scheme or port")
-        if self.environment == "production":
+        if not self.development:
             self._production()
-        # jinja: if cookiecutter.storage_type == "memory"
-        alone = True
-        # jinja: else
-        alone = self.files_url.startswith("memory:")
+        # jinja: if cookiecutter.storage_type != "memory"
+        if not self.files_url.startswith("memory:"):
+            return self
         # jinja: endif
-        if alone and self.workers > 1:
+        if self.workers > 1:
             raise ValueError("WORKERS must be 1: memory lives in one process")
         return self
 
@@ -206,19 +185,6 @@ class Settings(BaseSettings):
         path = self.data_dir / "secret_key"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(f".{secrets.token_hex(4)}")
-            draft.touch(mode=0o600)
-            draft.write_text(secrets.token_hex(32))
-            try:
-                path.hardlink_to(draft)  # the first process wins; the others read its key
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink()
-        return path.read_text().strip()
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(32))
+        return path.read_text()
