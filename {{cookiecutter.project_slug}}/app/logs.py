@@ -65,13 +65,13 @@ def set_up_tracing(app: FastAPI) -> FastAPI:
     """Trace with OpenTelemetry where its variables (OTEL_*) are set; it reads them by itself."""
     if not any(name.startswith("OTEL_") for name in os.environ):
         return app
-    package = "opentelemetry.instrumentation"
     try:
-        fastapi = import_module(f"{package}.fastapi").FastAPIInstrumentor
+        fastapi = import_module("opentelemetry.instrumentation.fastapi").FastAPIInstrumentor
+        drivers = import_module("opentelemetry.instrumentation.auto_instrumentation")
     except ImportError:
         log.warning("OTEL_* is set, but OpenTelemetry is not installed: uv sync --extra otel")
         return app
-    import_module(f"{package}.auto_instrumentation").initialize()  # drivers, too
+    drivers.initialize()
     # no span with a file's address, which opens it, and none for each piece of an answer
     quiet = "healthz,readyz,metrics,files/"
     fastapi.instrument_app(app, excluded_urls=quiet, exclude_spans=["send", "receive"])
@@ -82,15 +82,11 @@ class Metrics:
     """The app's numbers, in a registry of its own."""
 
     def __init__(self, turns: Turns) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "chat_requests", "Requests.", ["op", "status"], registry=self.registry
-        )
-        self.turns = Counter("chat_turns", "Answers.", ["outcome"], registry=self.registry)
-        self.first_event = Histogram(
-            "chat_first_event_seconds", "Time to first event.", registry=self.registry
-        )
-        active = Gauge("chat_active_streams", "Answers under way.", registry=self.registry)
+        self.registry = own = CollectorRegistry()
+        self.requests = Counter("chat_requests", "Requests.", ["op", "status"], registry=own)
+        self.turns = Counter("chat_turns", "Answers.", ["outcome"], registry=own)
+        self.first_event = Histogram("chat_first_event_seconds", "First event.", registry=own)
+        active = Gauge("chat_active_streams", "Answers under way.", registry=own)
         active.set_function(lambda: len(turns))
         turns.on_end = self._turn_ended
 
@@ -144,8 +140,8 @@ class RequestLog:
 
     def _write(self, scope: Scope, status: int, seconds: float) -> None:
         """Write the line: who, what, how long; never what was said."""
-        state, turn = scope["state"], scope["state"].get("turn")
-        path, op = scope["path"], state.get("op", "")
+        state, path = scope["state"], scope["path"]
+        op, turn = state.get("op", ""), state.get("turn")
         fields = {
             "request_id": state["request_id"],
             "method": scope["method"],
@@ -159,8 +155,6 @@ class RequestLog:
             first = round((turn.first_event_seconds or 0.0) * 1000, 1)
             fields |= {"thread_id": turn.thread_id, "events": turn.events}
             fields |= {"outcome": turn.outcome, "first_event_ms": first}
-        if "app" in scope and (metrics := getattr(scope["app"].state, "metrics", None)):
-            name = path.split("/")[1] if "endpoint" in scope else ""  # each label takes memory
-            metrics.requests.labels(op or name, status).inc()
-        quiet = path in PROBES
-        log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)
+        name = path.split("/")[1] if "endpoint" in scope else ""  # each label takes memory
+        scope["app"].state.metrics.requests.labels(op or name, status).inc()
+        log.log(logging.DEBUG if path in PROBES else logging.INFO, "request", extra=fields)

@@ -36,7 +36,6 @@ def csp(settings: Settings) -> str:
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
-        "object-src": "'none'",
     }
     return "; ".join(f"{name} {value.strip()}" for name, value in sources.items())
 
