@@ -15,6 +15,7 @@ ANSWERS = {
     "__name_escaped": "{{ (cookiecutter.__name_escaped | string).encode('unicode_escape').hex() }}",
     "__dev": "{{ (cookiecutter.__dev | string).encode('unicode_escape').hex() }}",
 }
+SLUGIFIED = "{{ cookiecutter.project_slug | string | slugify(max_length=63) }}"
 CHOICES = {
     "storage_type": ("memory", "sqlite", "redis", "postgres"),
     "context_type": ("dict", "dataclass", "pydantic"),
@@ -22,13 +23,7 @@ CHOICES = {
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 DIGITS = "0123456789"
 LONGEST = 63  # a host name's part
-WINDOWS = {
-    "con",
-    "prn",
-    "aux",
-    "nul",
-    *(port + digit for port in ("com", "lpt") for digit in DIGITS),
-}
+WINDOWS = {"con", "prn", "aux", "nul"} | {port + n for port in ("com", "lpt") for n in DIGITS}
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
@@ -37,17 +32,6 @@ def is_slug(text: str) -> bool:
     words = text.split("-")
     plain = all(word and set(word) <= set(LETTERS + DIGITS) for word in words)
     return plain and text[0] in LETTERS and len(text) <= LONGEST and text not in WINDOWS
-
-
-def slug_like(text: str) -> str:
-    """Return a slug that would pass, as near to the text as possible."""
-    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    slug = "-".join("".join(c if c in LETTERS + DIGITS else " " for c in ascii_text).split())
-    if not slug:
-        return "chatkit-app"
-    if slug[0] in DIGITS or slug in WINDOWS:
-        slug = "app-" + slug
-    return slug[:LONGEST].rstrip("-")
 
 
 def faults(answers: dict[str, str]) -> list[str]:
@@ -61,8 +45,10 @@ def faults(answers: dict[str, str]) -> list[str]:
         if category in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(char) in BIDI:
             found.append(f"project_name holds the control character {char!a}: leave it out")
     if not is_slug(slug):
+        near = SLUGIFIED or "chatkit-app"
+        near = near if is_slug(near) else f"app-{near}"[:LONGEST].rstrip("-")
         found.append(
-            f"project_slug {slug!a} cannot be used: try {slug_like(slug)!r} "
+            f"project_slug {slug!a} cannot be used: try {near!r} "
             "(lower-case letters, digits and single dashes; a letter first, no dash last; "
             f"{LONGEST} characters at most; no name of a Windows device)"
         )
