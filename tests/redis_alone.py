@@ -220,14 +220,13 @@ async def test_a_hanging_server_costs_five_seconds_and_no_restart(
 ) -> None:
     async with Store.open(private_engine.url) as store:
         await store.save_thread(thread(), ALICE)
-        assert private_engine._process
-        os.kill(private_engine._process.pid, signal.SIGSTOP)
+        os.kill(private_engine._processes[0].pid, signal.SIGSTOP)
         begun = time.monotonic()
         waiting = [store.load_thread("t", ALICE) for _ in range(80)]  # more than connections
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert {type(answer) for answer in answers} == {exceptions.TimeoutError}
         assert time.monotonic() - begun < 5.5
-        os.kill(private_engine._process.pid, signal.SIGCONT)
+        os.kill(private_engine._processes[0].pid, signal.SIGCONT)
         assert (await store.load_thread("t", ALICE)).id == "t"
 
 
@@ -240,11 +239,10 @@ async def test_where_one_connection_is_silent_all_are_made_anew(
         await asyncio.gather(*(store.ping() for _ in range(3)))
         idle = [each.connection for each in store._idle]
         assert [each.is_connected for each in idle] == [True] * 3
-        assert private_engine._process
-        os.kill(private_engine._process.pid, signal.SIGSTOP)
+        os.kill(private_engine._processes[0].pid, signal.SIGSTOP)
         with pytest.raises(exceptions.TimeoutError):
             await store.ping()
-        os.kill(private_engine._process.pid, signal.SIGCONT)
+        os.kill(private_engine._processes[0].pid, signal.SIGCONT)
         assert not any(each.is_connected for each in idle)
         await store.ping()
 

@@ -37,7 +37,7 @@ class Server:
         self.folder, self._fsync = folder.absolute(), fsync
         self.password = secrets.token_hex(16)  # keeps the machine's other users out
         self._port = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
         atexit.register(self.stop)
 
     @property
@@ -57,7 +57,7 @@ class Server:
             f'appendonly yes\nappendfsync {self._fsync}\nsave ""\n'
         )
         with (self.folder / "valkey.log").open("wb") as log:
-            self._process = subprocess.Popen(
+            server = subprocess.Popen(
                 [program, config],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -67,30 +67,24 @@ class Server:
                 start_new_session=True,  # Ctrl-C is for the app, which still has to store things
             )
         os.close(lock)  # Valkey has its own copy: the lock is held as long as it lives
-        watch = [sys.executable, "-c", WATCH, str(self._process.pid)]
-        self._watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
-        self._wait_until_it_answers(self._process)
+        watch = [sys.executable, "-c", WATCH, str(server.pid)]
+        watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
+        self._processes = [server, watcher]
+        self._wait_until_it_answers(server)
 
     def stop(self) -> None:
         """End it in order."""
-        self._end(signal.SIGTERM)
+        for server in self._processes[:1]:
+            server.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(30)
+        self.kill()
 
     def kill(self) -> None:
         """End it as a crash would."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(how)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-        with self._watcher as watcher:
-            watcher.kill()
+        while self._processes:
+            with self._processes.pop() as process:  # the watcher first
+                process.kill()
 
     def _lock(self) -> int:
         """Take the folder, or say that another server has it."""
@@ -110,10 +104,10 @@ class Server:
             else:
                 return lock
 
-    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_it_answers(self, server: subprocess.Popen[bytes]) -> None:
         """Return when this server has loaded its data, not another one on the same port."""
         deadline = time.monotonic() + START_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
+        while server.poll() is None and time.monotonic() < deadline:
             address = ("127.0.0.1", self._port)
             with suppress(OSError), socket.create_connection(address, 1) as probe:
                 probe.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())

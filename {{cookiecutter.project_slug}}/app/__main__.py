@@ -11,6 +11,7 @@ from difflib import get_close_matches
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import DotEnvSettingsSource
 from uvicorn.supervisors import Multiprocess
 
@@ -77,7 +78,7 @@ def _settings() -> Settings:
         _warn_of_misspelt()
         return Settings()
     except ValidationError as error:
-        sys.exit(_refuse(*(_fault(dict(fault)) for fault in error.errors(include_url=False))))
+        sys.exit(_refuse(*(_fault(fault) for fault in error.errors(include_url=False))))
     except UnicodeDecodeError:
         sys.exit(_refuse(".env is not UTF-8: save it so"))
 
@@ -146,12 +147,12 @@ def _warn_of_misspelt() -> None:
             _refuse(f".env: {name.upper()} is no setting; {meant.upper()} is one")
 
 
-def _fault(fault: dict[str, object]) -> str:
+def _fault(fault: ErrorDetails) -> str:
     """Return a setting's name and what is wrong with its value; a secret's value is not shown."""
-    place = fault["loc"]
-    name = str(place[0]).upper() if isinstance(place, tuple) and place else ""
-    text = str(fault["msg"]).removeprefix("Value error, ")
-    return f"{name}={fault.get('input')!s:.100}: {text}" if name else text
+    text = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
+        return text
+    return f"{str(fault['loc'][0]).upper()}={fault['input']!s:.100}: {text}"
 
 
 def _refuse(*lines: str) -> int:

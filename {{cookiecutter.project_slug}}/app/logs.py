@@ -152,9 +152,8 @@ class RequestLog:
             "ms": round(seconds * 1000, 1),
         }
         if turn is not None:
-            first = round((turn.first_event_seconds or 0.0) * 1000, 1)
-            fields |= {"thread_id": turn.thread_id, "events": turn.events}
-            fields |= {"outcome": turn.outcome, "first_event_ms": first}
+            fields |= {"thread_id": turn.thread_id, "events": turn.events, "outcome": turn.outcome}
+            fields["first_event_ms"] = round((turn.first_event_seconds or 0.0) * 1000, 1)
         name = path.split("/")[1] if "endpoint" in scope else ""  # each label takes memory
         scope["app"].state.metrics.requests.labels(op or name, status).inc()
         log.log(logging.DEBUG if path in PROBES else logging.INFO, "request", extra=fields)
