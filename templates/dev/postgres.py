@@ -178,31 +178,32 @@ def _lock(data: Path) -> Iterator[dict[str, Any]]:
 
 
 def _process_options(*needed: Path) -> dict[str, Any]:
-    """Return how to start a program so that it is not root and ends with this process."""
+    """Return how to start a program so that it is not root, and Ctrl-C is not for it."""
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
     if sys.platform == "win32":
         return options | {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     else:  # noqa: RET505 (mypy reads Windows' branch only so)
-        options["start_new_session"] = True  # Ctrl-C reaches the app alone, which has to save
+        options["start_new_session"] = True  # the app, which has to save, ends it
         if os.geteuid() == 0:  # PostgreSQL refuses root
             nobody = pwd.getpwnam("nobody")
             folders = [folder for path in needed for folder in (path, *path.parents)]
             if all(folder.stat().st_mode & 0o001 for folder in folders):
                 options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             elif sys.platform == "linux":
-                options["preexec_fn"] = lambda: _call_root(nobody.pw_uid)
+                libc = ctypes.CDLL(None)
+                options["preexec_fn"] = lambda: _rename_root(libc, nobody.pw_uid)
             else:
                 raise RuntimeError(f"PostgreSQL refuses root: use another user, or {USE_A_SERVER}")
         return options
 
 
-def _call_root(uid: int) -> None:
+def _rename_root(libc: ctypes.CDLL, uid: int) -> None:
     """Give root another user's name, in a user namespace: it still owns its files.
 
     It runs between fork and exec, where nobody could not pass a folder of root's, such as /root.
     """
     clone_newuser = 0x10000000
-    if ctypes.CDLL(None).unshare(clone_newuser):
+    if libc.unshare(clone_newuser):
         raise PermissionError
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{uid} 0 1")

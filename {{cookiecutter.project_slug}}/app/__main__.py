@@ -92,10 +92,11 @@ def serve(settings: Settings) -> int:
         """Meet a wrong URL here, where it is one line, and upgrade before workers start."""
         async with open_store(settings) as store:
             Files(settings, store)
-            await store.ping()
 
     asyncio.run(open_once())
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    host, family = settings.host, socket.AF_INET
+    if ":" in host:
+        host, family = f"[{host}]", socket.AF_INET6
     # with its protocol named, or asyncio leaves Nagle's algorithm on: 40 ms for each answer
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name == "posix":
@@ -105,9 +106,8 @@ def serve(settings: Settings) -> int:
         listener.listen(2048)  # who comes before the app is ready waits
     except OSError as error:
         listener.close()
-        where = f"{settings.host}:{settings.port}"
-        return _refuse(f"cannot listen on {where} ({error.strerror}): set another HOST or PORT")
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        where = f"{host}:{settings.port} ({error.strerror})"
+        return _refuse(f"cannot listen on {where}: set another HOST or PORT")
     port = listener.getsockname()[1]
     os.environ["PORT"] = str(port)  # workers read it, too: files are named by whole addresses
     print(f"http://{host}:{port}", flush=True)
