@@ -5,17 +5,18 @@ look and its last write: each is one step for every task of the event loop.
 """
 
 import json
+import re
 import secrets
 import time
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from math import isfinite
+from itertools import count
 from operator import attrgetter
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
 from chatkit.types import (
@@ -26,10 +27,10 @@ from chatkit.types import (
     ThreadItem,
     ThreadMetadata,
 )
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import TypeAdapter, ValidationError
 
-from .context import RequestContext, owner_of
+from .context import RequestContext as Context
+from .context import owner_of
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -37,9 +38,15 @@ if TYPE_CHECKING:
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
+ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
+THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
+ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANNOTATIONS = attrgetter("annotations")
+STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # a NUL, half an emoji: not for every engine
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
+Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
 
 
 class StoreError(RuntimeError):
@@ -52,62 +59,36 @@ def new_id(kind: StoreItemType) -> str:
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-def storable(text: str | None) -> bool:
-    """Say whether every engine can hold this id: no NUL, no lone surrogate."""
-    if not text or text.isprintable():  # nearly always, and fast
-        return True
-    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
-
-
 def require_storable(**ids: str | None) -> None:
     """Raise ValueError, naming the field, for an id that no engine could hold."""
     for name, value in ids.items():
-        if not storable(value):
+        if value and UNFIT_FOR_AN_ID.search(value):
             raise ValueError(f"{name} holds a NUL or a lone surrogate")
 
 
-def dump(model: BaseModel) -> str:
-    """Return the JSON of a record; ValueError names the field that cannot be stored as it is."""
+def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
+    """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
+
+    It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
+    """
+    field = type(record).__name__
     try:
-        # model_dump_json, but faster, and silent: its warnings quote what was said
-        text = model.__pydantic_serializer__.to_json(model, warnings="none").decode()
-        # of an answer only annotations hold values of any kind
-        if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
-            from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
-            # for NaN it writes null, for half an emoji in a key U+FFFD
-            plain = model.model_dump(warnings=False)
-            json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
-            type(model).model_validate_json(text)  # else its whole page could not be read
+        # an answer comes most often, and holds values of any kind in annotations alone
+        if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
+            field = "content"  # which alone may hold half an emoji
+            return record.__pydantic_serializer__.to_json(record, warnings="none").decode()
+        # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
+        for name, value in kind.dump_python([record], warnings="none")[0].items():
+            field = name
+            STRICT.encode(value).encode()
+        page = kind.dump_json([record], warnings="none")
+        kind.validate_json(page)  # it writes what it may not read: nested too deep, say
+    except ValidationError as error:  # whose text would quote what was said
+        reasons = error.errors(include_url=False, include_input=False)
+        raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (TypeError, ValueError, RecursionError) as error:
-        field = type(model).__name__
-        with suppress(ValueError, RecursionError):  # a cycle, say
-            field = _unstorable(model.model_dump(warnings=False), "") or field
-        reason: object = error
-        if isinstance(error, ValidationError):  # whose text would quote what was said
-            reason = error.errors(include_url=False, include_input=False)
-        raise ValueError(f"{field} cannot be stored: {reason}") from None
-    return text
-
-
-def _unstorable(value: object, path: str) -> str:
-    """Return the path of the first lone surrogate or endless number below `value`, or ''."""
-    if isinstance(value, str):
-        return path if any("\ud800" <= c <= "\udfff" for c in value) else ""
-    if isinstance(value, float):
-        return "" if isfinite(value) else path
-    pairs = value.items() if isinstance(value, dict) else ()
-    for key, inner in enumerate(value) if isinstance(value, list | tuple) else pairs:
-        here = f"{path}.{key!a}" if path else str(key)
-        if found := _unstorable(key, here) or _unstorable(inner, here):
-            return found
-    return ""
-
-
-def metadata_of(thread: ThreadMetadata) -> ThreadMetadata:
-    """Return the thread without its items: the SDK sends a Thread, and would get two back."""
-    if type(thread) is ThreadMetadata:
-        return thread
-    return ThreadMetadata(**thread.model_dump(include=set(ThreadMetadata.model_fields)))
+        raise ValueError(f"{field} cannot be stored: {error}") from None
+    return page[1:-1].decode()
 
 
 def sort_time(moment: datetime) -> int:
@@ -119,63 +100,53 @@ def sort_time(moment: datetime) -> int:
 # --- end ---
 
 T = TypeVar("T")
-NUMBER_BITS = 40
+NUMBERS = 1 << 40
 
 
-class Shelf(Generic[T]):
-    """Values by id and in order: a page costs two binary searches and its own length."""
+class Shelf(dict[str, T]):
+    """Values by id that have an order, too: a page costs a binary search and its own length."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}  # by id: the rank, then a number that counts up
-        self._order: list[int] = []  # all places, sorted
-        self._held: dict[int, T] = {}  # by place
-        self._count = 0
+        self._order: list[str] = []
+        self._places: dict[str, int] = {}  # by which the ids are ordered: the rank, then a number
+        self._numbers = count()
 
-    def __len__(self) -> int:
-        """Return how many values there are."""
-        return len(self._places)
-
-    def get(self, key: str) -> T | None:
-        """Return the value with this id, if there is one."""
-        place = self._places.get(key)
-        return None if place is None else self._held[place]
+    def _index(self, key: str) -> int:
+        return bisect_left(self._order, self._places[key], key=self._places.__getitem__)
 
     def put(self, key: str, value: T, rank: int = 0) -> None:
         """Put a value behind all others of its rank, or in the place of the one with its id."""
         place = self._places.get(key)
-        if place is None or place >> NUMBER_BITS != rank:
+        if place is None or place // NUMBERS != rank:
             if place is None:
-                number = self._count = self._count + 1
+                number = next(self._numbers)
             else:
-                number = place % (1 << NUMBER_BITS)
-                self.pop(key)
-            place = self._places[key] = (rank << NUMBER_BITS) + number
-            if self._order and place < self._order[-1]:
-                insort(self._order, place)
+                number = place % NUMBERS
+                self.take(key)
+            place = self._places[key] = rank * NUMBERS + number
+            if self._order and place < self._places[self._order[-1]]:
+                insort(self._order, key, key=self._places.__getitem__)
             else:
-                self._order.append(place)  # nearly always
-        self._held[place] = value
+                self._order.append(key)  # nearly always
+        self[key] = value
 
-    def pop(self, key: str) -> T | None:
+    def take(self, key: str) -> T | None:
         """Take the value with this id away and return it, if there is one."""
-        place = self._places.pop(key, None)
-        if place is None:
-            return None
-        del self._order[bisect_left(self._order, place)]
-        return self._held.pop(place)
+        if key in self:
+            del self._order[self._index(key)], self._places[key]
+        return self.pop(key, None)
 
     def page(self, after: str | None, limit: int, order: str) -> tuple[list[T], bool]:
         """Return `limit` values behind the one at `after`, and whether more follow."""
-        if limit <= 0 or (after is not None and after not in self._places):
+        if limit <= 0 or (after is not None and after not in self):
             return [], False
-        cursor = None if after is None else self._places[after]
         if order == "desc":
-            end = len(self._order) if cursor is None else bisect_left(self._order, cursor)
-            found = self._order[max(0, end - limit - 1) : end][::-1]
+            end = len(self) if after is None else self._index(after)
+            ids = self._order[max(0, end - limit - 1) : end][::-1]
         else:
-            start = 0 if cursor is None else bisect_right(self._order, cursor)
-            found = self._order[start : start + limit + 1]
-        return [self._held[place] for place in found[:limit]], len(found) > limit
+            start = 0 if after is None else self._index(after) + 1
+            ids = self._order[start : start + limit + 1]
+        return [self[key] for key in ids[:limit]], len(ids) > limit
 
 
 @dataclass
@@ -198,7 +169,7 @@ EMPTY: Shelf[Conversation] = Shelf()
 """What an owner has who has nothing yet: nothing is kept of those who only ask."""
 
 
-class MemoryStore(Store[RequestContext]):
+class MemoryStore(Store[Context]):
     """Threads, items and attachments in dictionaries, each owner's apart."""
 
     def __init__(self) -> None:
@@ -218,28 +189,28 @@ class MemoryStore(Store[RequestContext]):
     async def ping(self) -> None:
         """Do nothing: this engine is always there."""
 
-    def _shelf(self, context: RequestContext) -> Shelf[Conversation]:
+    def _shelf(self, context: Context) -> Shelf[Conversation]:
         return self._threads.get(owner_of(context), EMPTY)
 
-    def _find(self, thread_id: str, context: RequestContext) -> Conversation:
-        if found := self._threads.get(owner_of(context), EMPTY).get(thread_id):
+    def _find(self, thread_id: str, context: Context) -> Conversation:
+        if found := self._shelf(context).get(thread_id):
             return found
         raise NotFoundError(f"There is no thread {thread_id!a}")
 
     # --- threads ---
 
-    def generate_thread_id(self, context: RequestContext) -> str:
+    def generate_thread_id(self, context: Context) -> str:
         """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
         return new_id("thread")
 
-    async def load_thread(self, thread_id: str, context: RequestContext) -> ThreadMetadata:
+    async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
         """Return a thread's metadata, or raise NotFoundError."""
         return ThreadMetadata.model_validate_json(self._find(thread_id, context).doc)
 
-    async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
+    async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
         """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
-        doc = dump(metadata_of(thread)).encode()
+        doc = dump(thread, THREADS).encode()
         if self._tombstones.get((owner_of(context), thread.id), 0) > time.monotonic():
             raise NotFoundError(f"The thread {thread.id!a} was deleted")
         threads = self._threads[owner_of(context)]
@@ -248,18 +219,18 @@ class MemoryStore(Store[RequestContext]):
         threads.put(thread.id, conversation, sort_time(thread.created_at))
 
     async def load_threads(
-        self, limit: int, after: str | None, order: str, context: RequestContext
+        self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
         found, more = self._shelf(context).page(after, limit, order)
         data = [ThreadMetadata.model_validate_json(each.doc) for each in found]
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
-    async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
+    async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
         owner, now = owner_of(context), time.monotonic()
         threads, held = self._shelf(context), self._attachments.get(owner, {})
-        if conversation := threads.pop(thread_id):
+        if conversation := threads.take(thread_id):
             for attachment_id in conversation.attachments:
                 del held[attachment_id]
             if not held:
@@ -271,31 +242,31 @@ class MemoryStore(Store[RequestContext]):
             while next(iter(self._tombstones.values())) <= now:
                 self._tombstones.popitem(last=False)
 
-    async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
+    async def undelete_thread(self, thread_id: str, context: Context) -> None:
         """Let a deleted id be saved again, for an import."""
         self._tombstones.pop((owner_of(context), thread_id), None)
 
     async def set_title_if_unchanged(
-        self, thread_id: str, old: str | None, new: str, context: RequestContext
+        self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
         """Set the title if it still is `old`; say whether it was set."""
         conversation = self._shelf(context).get(thread_id) or Conversation()
         thread = conversation.doc and ThreadMetadata.model_validate_json(conversation.doc)
         if not thread or thread.title != old:
             return False
-        conversation.doc = dump(thread.model_copy(update={"title": new})).encode()
+        conversation.doc = dump(thread.model_copy(update={"title": new}), THREADS).encode()
         return True
 
     # --- items ---
 
     def generate_item_id(
-        self, item_type: StoreItemType, thread: ThreadMetadata, context: RequestContext
+        self, item_type: StoreItemType, thread: ThreadMetadata, context: Context
     ) -> str:
         """Return a new id with the SDK's prefix for its kind."""
         return new_id(item_type)
 
     async def load_thread_items(
-        self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
+        self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
         conversation = self._shelf(context).get(thread_id) or Conversation()
@@ -303,36 +274,32 @@ class MemoryStore(Store[RequestContext]):
         data = [ITEM.validate_json(doc) for doc in found]
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
-    async def add_thread_item(
-        self, thread_id: str, item: ThreadItem, context: RequestContext
-    ) -> None:
+    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
         if not (thread_id + item.id).isprintable():  # nearly always it is, and this is faster
             require_storable(thread_id=thread_id, item_id=item.id)
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
-        doc = dump(item).encode()
+        doc = dump(item, ITEMS).encode()
         self._find(thread_id, context).items.put(item.id, doc)
 
     save_item = add_thread_item  # both add, both replace
 
-    async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
+    async def load_item(self, thread_id: str, item_id: str, context: Context) -> ThreadItem:
         """Return an item, or raise NotFoundError."""
-        conversation = self._threads.get(owner_of(context), EMPTY).get(thread_id)
+        conversation = self._shelf(context).get(thread_id)
         if conversation and (doc := conversation.items.get(item_id)):
             return ITEM.validate_json(doc)
         raise NotFoundError(f"There is no item {item_id!a}")
 
-    async def delete_thread_item(
-        self, thread_id: str, item_id: str, context: RequestContext
-    ) -> None:
+    async def delete_thread_item(self, thread_id: str, item_id: str, context: Context) -> None:
         """Delete an item and its feedback, if they are there."""
         if conversation := self._shelf(context).get(thread_id):
-            conversation.items.pop(item_id)
+            conversation.items.take(item_id)
             conversation.feedback.pop(item_id, None)
 
     async def save_feedback(
-        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
+        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
         """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids))
@@ -341,19 +308,17 @@ class MemoryStore(Store[RequestContext]):
             raise NotFoundError("There is no such item")
         conversation.feedback |= dict.fromkeys(item_ids, kind)
 
-    async def load_feedback(
-        self, thread_id: str, context: RequestContext
-    ) -> dict[str, FeedbackKind]:
+    async def load_feedback(self, thread_id: str, context: Context) -> dict[str, FeedbackKind]:
         """Return the thumbs of a thread by item."""
         conversation = self._shelf(context).get(thread_id)
         return dict(conversation.feedback) if conversation else {}
 
     # --- attachments ---
 
-    async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
+    async def save_attachment(self, attachment: Attachment, context: Context) -> None:
         """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
-        doc, thread_id = dump(attachment).encode(), attachment.thread_id
+        doc, thread_id = dump(attachment, ATTACHMENTS).encode(), attachment.thread_id
         conversation = self._find(thread_id, context) if thread_id is not None else Conversation()
         held = self._attachments[owner_of(context)]
         if held.get(attachment.id, (None,))[0] not in (None, thread_id):
@@ -361,13 +326,13 @@ class MemoryStore(Store[RequestContext]):
         conversation.attachments.add(attachment.id)
         held[attachment.id] = thread_id, doc
 
-    async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
+    async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
         """Return an attachment's record, or raise NotFoundError."""
         if found := self._attachments.get(owner_of(context), {}).get(attachment_id):
             return ATTACHMENT.validate_json(found[1])
         raise NotFoundError(f"There is no attachment {attachment_id!a}")
 
-    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
+    async def delete_attachment(self, attachment_id: str, context: Context) -> None:
         """Delete an attachment's record, if it is there."""
         held = self._attachments.get(owner_of(context), {})
         thread_id, _ = held.pop(attachment_id, (None, b""))
@@ -376,9 +341,7 @@ class MemoryStore(Store[RequestContext]):
         if thread_id is not None:
             self._find(thread_id, context).attachments.remove(attachment_id)
 
-    async def load_attachments(
-        self, thread_id: str | None, context: RequestContext
-    ) -> list[Attachment]:
+    async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
         """Return the records of one thread, or with None all that the owner has, oldest first."""
         held = self._attachments.get(owner_of(context), {})
         return [ATTACHMENT.validate_json(v) for of, v in held.values() if thread_id in (None, of)]
@@ -390,7 +353,7 @@ class MemoryStore(Store[RequestContext]):
 
     # --- turns: one answer at a time in a thread ---
 
-    async def claim_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+    async def claim_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Take a thread's lease for LEASE_SECONDS; False while another turn holds it.
 
         It is a promise, not a lock: a worker that was paused past its lease may still write.
@@ -404,7 +367,7 @@ class MemoryStore(Store[RequestContext]):
         conversation.turn = turn_id, time.monotonic() + LEASE_SECONDS
         return True
 
-    async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+    async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Prolong the lease; False when it was lost or was asked to stop."""
         conversation = self._shelf(context).get(thread_id) or Conversation()
         if conversation.holder() != turn_id or conversation.stopping:
@@ -412,13 +375,13 @@ class MemoryStore(Store[RequestContext]):
         conversation.turn = turn_id, time.monotonic() + LEASE_SECONDS
         return True
 
-    async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
+    async def release_turn(self, thread_id: str, turn_id: str, context: Context) -> None:
         """Give the lease back, if it is this turn's."""
         conversation = self._shelf(context).get(thread_id) or Conversation()
         if conversation.holder() == turn_id:
             conversation.turn = "", 0.0
 
-    async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
+    async def stop_turn(self, thread_id: str, context: Context) -> bool:
         """Ask the turn that holds the lease to stop; False when none does."""
         conversation = self._shelf(context).get(thread_id) or Conversation()
         conversation.stopping = conversation.holder() is not None

@@ -14,9 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from math import isfinite
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
@@ -29,10 +28,10 @@ from chatkit.types import (
     ThreadItem,
     ThreadMetadata,
 )
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import TypeAdapter, ValidationError
 
-from .context import RequestContext, owner_of
+from .context import RequestContext as Context
+from .context import owner_of
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -40,9 +39,15 @@ if TYPE_CHECKING:
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
+ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
+THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
+ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANNOTATIONS = attrgetter("annotations")
+STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # a NUL, half an emoji: not for every engine
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
+Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
 
 
 class StoreError(RuntimeError):
@@ -55,62 +60,36 @@ def new_id(kind: StoreItemType) -> str:
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-def storable(text: str | None) -> bool:
-    """Say whether every engine can hold this id: no NUL, no lone surrogate."""
-    if not text or text.isprintable():  # nearly always, and fast
-        return True
-    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
-
-
 def require_storable(**ids: str | None) -> None:
     """Raise ValueError, naming the field, for an id that no engine could hold."""
     for name, value in ids.items():
-        if not storable(value):
+        if value and UNFIT_FOR_AN_ID.search(value):
             raise ValueError(f"{name} holds a NUL or a lone surrogate")
 
 
-def dump(model: BaseModel) -> str:
-    """Return the JSON of a record; ValueError names the field that cannot be stored as it is."""
+def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
+    """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
+
+    It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
+    """
+    field = type(record).__name__
     try:
-        # model_dump_json, but faster, and silent: its warnings quote what was said
-        text = model.__pydantic_serializer__.to_json(model, warnings="none").decode()
-        # of an answer only annotations hold values of any kind
-        if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
-            from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
-            # for NaN it writes null, for half an emoji in a key U+FFFD
-            plain = model.model_dump(warnings=False)
-            json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
-            type(model).model_validate_json(text)  # else its whole page could not be read
+        # an answer comes most often, and holds values of any kind in annotations alone
+        if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
+            field = "content"  # which alone may hold half an emoji
+            return record.__pydantic_serializer__.to_json(record, warnings="none").decode()
+        # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
+        for name, value in kind.dump_python([record], warnings="none")[0].items():
+            field = name
+            STRICT.encode(value).encode()
+        page = kind.dump_json([record], warnings="none")
+        kind.validate_json(page)  # it writes what it may not read: nested too deep, say
+    except ValidationError as error:  # whose text would quote what was said
+        reasons = error.errors(include_url=False, include_input=False)
+        raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (TypeError, ValueError, RecursionError) as error:
-        field = type(model).__name__
-        with suppress(ValueError, RecursionError):  # a cycle, say
-            field = _unstorable(model.model_dump(warnings=False), "") or field
-        reason: object = error
-        if isinstance(error, ValidationError):  # whose text would quote what was said
-            reason = error.errors(include_url=False, include_input=False)
-        raise ValueError(f"{field} cannot be stored: {reason}") from None
-    return text
-
-
-def _unstorable(value: object, path: str) -> str:
-    """Return the path of the first lone surrogate or endless number below `value`, or ''."""
-    if isinstance(value, str):
-        return path if any("\ud800" <= c <= "\udfff" for c in value) else ""
-    if isinstance(value, float):
-        return "" if isfinite(value) else path
-    pairs = value.items() if isinstance(value, dict) else ()
-    for key, inner in enumerate(value) if isinstance(value, list | tuple) else pairs:
-        here = f"{path}.{key!a}" if path else str(key)
-        if found := _unstorable(key, here) or _unstorable(inner, here):
-            return found
-    return ""
-
-
-def metadata_of(thread: ThreadMetadata) -> ThreadMetadata:
-    """Return the thread without its items: the SDK sends a Thread, and would get two back."""
-    if type(thread) is ThreadMetadata:
-        return thread
-    return ThreadMetadata(**thread.model_dump(include=set(ThreadMetadata.model_fields)))
+        raise ValueError(f"{field} cannot be stored: {error}") from None
+    return page[1:-1].decode()
 
 
 def sort_time(moment: datetime) -> int:
@@ -121,8 +100,6 @@ def sort_time(moment: datetime) -> int:
 
 # --- end ---
 
-THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
-ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 ANSWER_SECONDS = 5
 MIGRATION_SECONDS = 60
 IDLE_SECONDS = 300
@@ -163,11 +140,10 @@ plans made while a table is small are kept.
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-Slot: TypeAlias = "tuple[int, float, Connection | None]"
 Connect: TypeAlias = Callable[..., Awaitable[Connection]]
 
 
-class PostgresStore(Store[RequestContext]):
+class PostgresStore(Store[Context]):
     """Conversations in one schema, which the statements call `chatkit` whatever its name is."""
 
     def __init__(self, pool: "_Pool") -> None:
@@ -188,11 +164,18 @@ class PostgresStore(Store[RequestContext]):
             yield cls(pool)
 
     async def _find(
-        self, statement: str, context: RequestContext, *values: str | int | None
+        self, statement: str, context: Context, *values: str | int | None
     ) -> list[asyncpg.Record]:
         """Run a statement for its owner ($1); an id that cannot be stored is not there."""
-        possible = all(storable(value) for value in values if isinstance(value, str))
-        return await self._pool.run(statement, _owner(context), *values) if possible else []
+        if any(UNFIT_FOR_AN_ID.search(value) for value in values if isinstance(value, str)):
+            return []
+        return await self._pool.run(statement, _owner(context), *values)
+
+    async def _doc(self, statement: str, context: Context, *ids: str) -> str:
+        """Return the document that the statement finds, or raise NotFoundError."""
+        if rows := await self._find(statement, context, *ids):
+            return str(rows[0]["doc"])
+        raise NotFoundError(f"There is no {ids[-1]!a}")
 
     async def _page(
         self,
@@ -200,7 +183,7 @@ class PostgresStore(Store[RequestContext]):
         statement: str,
         cursor: str,
         window: tuple[int, str | None, str],
-        context: RequestContext,
+        context: Context,
         *ids: str,
     ) -> Page[Any]:
         """Return a page: the texts are written for asc, and one element more is asked for."""
@@ -232,22 +215,20 @@ class PostgresStore(Store[RequestContext]):
 
     # --- threads ---
 
-    def generate_thread_id(self, context: RequestContext) -> str:
+    def generate_thread_id(self, context: Context) -> str:
         """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
         return new_id("thread")
 
-    async def load_thread(self, thread_id: str, context: RequestContext) -> ThreadMetadata:
+    async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
         """Return a thread's metadata; NotFoundError when the owner has no such thread."""
         statement = """SELECT doc FROM chatkit.thread
             WHERE owner = $1 AND id = $2 AND deleted IS NULL"""
-        if not (rows := await self._find(statement, context, thread_id)):
-            raise NotFoundError(f"There is no thread {thread_id!a}")
-        return ThreadMetadata.model_validate_json(rows[0]["doc"])
+        return ThreadMetadata.model_validate_json(await self._doc(statement, context, thread_id))
 
-    async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
+    async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
         """Add or replace a thread's metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
-        doc = dump(metadata_of(thread))
+        doc = dump(thread, THREADS)
         statement = """
             INSERT INTO chatkit.thread AS old (owner, id, created, doc) VALUES ($1, $2, $3, $4)
             ON CONFLICT (owner, id) DO UPDATE SET created = $3, doc = $4, deleted = NULL,
@@ -259,7 +240,7 @@ class PostgresStore(Store[RequestContext]):
             raise NotFoundError(f"The thread {thread.id!a} was deleted")
 
     async def load_threads(
-        self, limit: int, after: str | None, order: str, context: RequestContext
+        self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
         statement = """SELECT doc FROM chatkit.thread
@@ -269,7 +250,7 @@ class PostgresStore(Store[RequestContext]):
             WHERE owner = $1 AND id = $3)"""
         return await self._page(THREADS, statement, cursor, (limit, after, order), context)
 
-    async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
+    async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with its items and attachments, and leave a tombstone for a day."""
         statement = """
             WITH gone AS (
@@ -278,18 +259,16 @@ class PostgresStore(Store[RequestContext]):
             INSERT INTO chatkit.thread (owner, id, deleted) SELECT owner, id, now() FROM gone"""
         await self._find(statement, context, thread_id)
 
-    async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
+    async def undelete_thread(self, thread_id: str, context: Context) -> None:
         """Clear a tombstone, so that an import may save the thread again."""
         statement = """DELETE FROM chatkit.thread
             WHERE owner = $1 AND id = $2 AND deleted IS NOT NULL"""
         await self._find(statement, context, thread_id)
 
     async def set_title_if_unchanged(
-        self, thread_id: str, old: str | None, new: str, context: RequestContext
+        self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
         """Set a title unless it has changed from `old`; False when it has or the thread is gone."""
-        if _unstorable(old, "title"):
-            return False
         statement = """UPDATE chatkit.thread SET doc = $4 || substr(doc, length($3::text) + 1)
             WHERE owner = $1 AND id = $2 AND deleted IS NULL AND starts_with(doc, $3)
             RETURNING true"""
@@ -298,13 +277,13 @@ class PostgresStore(Store[RequestContext]):
     # --- items ---
 
     def generate_item_id(
-        self, item_type: StoreItemType, thread: ThreadMetadata, context: RequestContext
+        self, item_type: StoreItemType, thread: ThreadMetadata, context: Context
     ) -> str:
         """Return a new id with the SDK's prefix for its kind."""
         return new_id(item_type)
 
     async def load_thread_items(
-        self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
+        self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
         """Return items as they were added; unknown thread or cursor: an empty page."""
         statement = """SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $3 CURSOR
@@ -313,14 +292,12 @@ class PostgresStore(Store[RequestContext]):
             WHERE owner = $1 AND thread_id = $3 AND id = $4)"""
         return await self._page(ITEMS, statement, cursor, (limit, after, order), context, thread_id)
 
-    async def add_thread_item(
-        self, thread_id: str, item: ThreadItem, context: RequestContext
-    ) -> None:
+    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
-        doc = dump(item)
+        doc = dump(item, ITEMS)
         statement = """
             WITH locked AS (
                 SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
@@ -332,22 +309,18 @@ class PostgresStore(Store[RequestContext]):
 
     save_item = add_thread_item  # both add, both replace
 
-    async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
+    async def load_item(self, thread_id: str, item_id: str, context: Context) -> ThreadItem:
         """Return an item; NotFoundError when the owner's thread has none of this id."""
         statement = "SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $2 AND id = $3"
-        if not (rows := await self._find(statement, context, thread_id, item_id)):
-            raise NotFoundError(f"There is no item {item_id!a}")
-        return ITEM.validate_json(rows[0]["doc"])
+        return ITEM.validate_json(await self._doc(statement, context, thread_id, item_id))
 
-    async def delete_thread_item(
-        self, thread_id: str, item_id: str, context: RequestContext
-    ) -> None:
+    async def delete_thread_item(self, thread_id: str, item_id: str, context: Context) -> None:
         """Delete an item and its feedback, if they are there."""
         statement = "DELETE FROM chatkit.item WHERE owner = $1 AND thread_id = $2 AND id = $3"
         await self._find(statement, context, thread_id, item_id)
 
     async def save_feedback(
-        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
+        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
         """Note what the user thinks of items; NotFoundError unless all of them are there."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids), kind=kind)
@@ -368,9 +341,7 @@ class PostgresStore(Store[RequestContext]):
         if not await self._pool.run(statement, _owner(context), *values):
             raise NotFoundError(f"Not all items are there: {item_ids!a}")
 
-    async def load_feedback(
-        self, thread_id: str, context: RequestContext
-    ) -> dict[str, FeedbackKind]:
+    async def load_feedback(self, thread_id: str, context: Context) -> dict[str, FeedbackKind]:
         """Return what was noted, by item; nothing for a thread that is not the owner's."""
         statement = """SELECT id, feedback FROM chatkit.item
             WHERE owner = $1 AND thread_id = $2 AND feedback IS NOT NULL ORDER BY seq"""
@@ -379,7 +350,7 @@ class PostgresStore(Store[RequestContext]):
 
     # --- attachments ---
 
-    async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
+    async def save_attachment(self, attachment: Attachment, context: Context) -> None:
         """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
         statement = """
@@ -393,23 +364,19 @@ class PostgresStore(Store[RequestContext]):
                 WHERE old.thread_id IS NULL OR old.thread_id = $3 RETURNING true)
             SELECT $3 IS NULL OR EXISTS (SELECT FROM locked) AS found,
                 EXISTS (SELECT FROM saved) AS saved"""
-        values = (attachment.id, attachment.thread_id, dump(attachment))
+        values = (attachment.id, attachment.thread_id, dump(attachment, ATTACHMENTS))
         row = (await self._pool.run(statement, _owner(context), *values))[0]
         if not row["found"]:
             raise NotFoundError(f"There is no thread {attachment.thread_id!a}")
         if not row["saved"]:
             raise ValueError(f"The attachment {attachment.id!a} belongs to another thread")
 
-    async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
+    async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
         """Return an attachment's record; NotFoundError when the owner has none of this id."""
         statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 AND id = $2"
-        if not (rows := await self._find(statement, context, attachment_id)):
-            raise NotFoundError(f"There is no attachment {attachment_id!a}")
-        return ATTACHMENT.validate_json(rows[0]["doc"])
+        return ATTACHMENT.validate_json(await self._doc(statement, context, attachment_id))
 
-    async def load_attachments(
-        self, thread_id: str | None, context: RequestContext
-    ) -> list[Attachment]:
+    async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
         """Return the records of one thread, or with None all of the owner's, oldest first."""
         statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 CURSOR ORDER BY seq"
         some = "" if thread_id is None else "AND thread_id = $2"
@@ -417,14 +384,14 @@ class PostgresStore(Store[RequestContext]):
         rows = await self._find(statement.replace("CURSOR", some), context, *ids)
         return [ATTACHMENT.validate_json(row["doc"]) for row in rows]
 
-    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
+    async def delete_attachment(self, attachment_id: str, context: Context) -> None:
         """Delete an attachment's record, if it is there."""
         statement = "DELETE FROM chatkit.attachment WHERE owner = $1 AND id = $2"
         await self._find(statement, context, attachment_id)
 
     # --- turns ---
 
-    async def claim_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+    async def claim_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Take the thread's lease for 15 s, or find it ours; False while another turn holds it.
 
         It keeps two turns apart, not two writes: a worker that was paused past its lease may
@@ -446,7 +413,7 @@ class PostgresStore(Store[RequestContext]):
             raise NotFoundError(f"There is no thread {thread_id!a}")
         return bool(rows[0]["taken"])
 
-    async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+    async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Hold the lease for another 15 s; False when it was lost or the turn shall stop."""
         statement = """UPDATE chatkit.lease
             SET until = clock_timestamp() + $4 * interval '1 second'
@@ -454,12 +421,12 @@ class PostgresStore(Store[RequestContext]):
                 AND until > clock_timestamp() RETURNING true"""
         return bool(await self._find(statement, context, thread_id, turn_id, LEASE_SECONDS))
 
-    async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
+    async def release_turn(self, thread_id: str, turn_id: str, context: Context) -> None:
         """Give the lease back, if this turn still has it."""
         statement = "DELETE FROM chatkit.lease WHERE owner = $1 AND thread_id = $2 AND turn_id = $3"
         await self._find(statement, context, thread_id, turn_id)
 
-    async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
+    async def stop_turn(self, thread_id: str, context: Context) -> bool:
         """Make the running turn's next renewal answer False; False when none runs."""
         statement = """UPDATE chatkit.lease SET stopping = true
             WHERE owner = $1 AND thread_id = $2 AND until > clock_timestamp() RETURNING true"""
@@ -472,11 +439,8 @@ class _Pool:
     def __init__(self, connect: Connect, schema: str, size: int) -> None:
         self._connect = connect
         self._schema = schema
-        self._slots: asyncio.PriorityQueue[Slot] = asyncio.PriorityQueue()
-        for number in range(size):
-            self._slots.put_nowait((number, 0, None))
-        self._free = asyncio.Semaphore(size)  # serves in order, as a queue does not
-        self._busy: dict[Connection, float] = {}
+        self._free = asyncio.Semaphore(size)  # serves in order
+        self._idle: list[tuple[Connection, float]] = []  # since when; the last used is on top
         self._closed = False
 
     @classmethod
@@ -494,14 +458,12 @@ class _Pool:
             raise StoreError(f"STORE_URL={shown}: {reason}") from None
         except (ValueError, OverflowError):  # of a port; its text may quote the password
             raise StoreError(f"STORE_URL cannot be read, expected {FORM}") from None
-        watch = asyncio.create_task(pool._watch())
         try:
             yield pool
         finally:
             pool._closed = True
             for _ in range(size):  # all of them are free when the last call has its answer
                 await pool._free.acquire()
-            watch.cancel()
             pool._disconnect()
 
     async def _migrate(self, limit: asyncio.Timeout) -> None:
@@ -542,63 +504,56 @@ class _Pool:
             connection.terminate()
 
     async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on the first free connection: it knows most statements.
+        """Return the rows of a statement, on the connection last used: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice.
         """
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")
-        end, fresh = time.monotonic() + ANSWER_SECONDS, False
-        number, rested, connection = await self._slot(end)
-        try:
-            if connection and time.monotonic() - rested > IDLE_SECONDS:
-                connection.terminate()  # what lies between may have forgotten it
-            while True:
-                if connection is None or connection.is_closed():
-                    connection, fresh = await self._connect(timeout=end - time.monotonic()), True
-                self._busy[connection] = end
-                try:
-                    return await connection.fetch(_sql(self._schema, statement), *values)
-                except LOST:
-                    self._disconnect()  # where one is dead, all are
-                    if fresh or time.monotonic() > end:
-                        raise
+        loop = asyncio.get_running_loop()
+        end, fresh = loop.time() + ANSWER_SECONDS, False
+        async with self._free:
+            if loop.time() > end:  # whoever had a connection gave it back at its own `end`
+                raise TimeoutError("no connection was free in time")
+            connection = self._rested()
+            try:
+                while True:
+                    if connection is None or connection.is_closed():
+                        connection, fresh = await self._connect(timeout=end - loop.time()), True
+                    # asyncpg's own timeout would wait as long again
+                    cut = loop.call_at(end, connection.terminate)
+                    try:
+                        rows = await connection.fetch(_sql(self._schema, statement), *values)
+                    except LOST:
+                        self._disconnect()  # where one is dead, all are
+                        if fresh or loop.time() > end:
+                            raise
+                        connection.terminate()
+                    else:
+                        self._idle.append((connection, time.monotonic()))
+                        return rows
+                    finally:
+                        cut.cancel()
+            except BaseException:  # cancelled, too
+                if connection:
                     connection.terminate()
-                finally:
-                    del self._busy[connection]
-        except BaseException:  # cancelled, too
-            if connection:
-                connection.terminate()
-            raise
-        finally:
-            self._slots.put_nowait((number, time.monotonic(), connection))
-            self._free.release()
+                raise
 
-    async def _slot(self, end: float) -> Slot:
-        """Wait for a free connection; whoever holds one gives it back at its own `end`."""
-        await self._free.acquire()
-        if time.monotonic() > end:
-            self._free.release()
-            raise TimeoutError("no connection was free in time")
-        return self._slots.get_nowait()
+    def _rested(self) -> "Connection | None":
+        """Return the connection that was used last, ended if it has rested for too long."""
+        connection, since = self._idle.pop() if self._idle else (None, 0)
+        if connection and time.monotonic() - since > IDLE_SECONDS:
+            connection.terminate()  # what lies between may have forgotten it
+        return connection
 
     def _disconnect(self) -> None:
-        """End the connections that rest; their slots stay."""
-        for slot in [self._slots.get_nowait() for _ in range(self._slots.qsize())]:
-            if slot[2]:
-                slot[2].terminate()
-            self._slots.put_nowait(slot)
-
-    async def _watch(self) -> None:
-        """Cut off what gets no answer; asyncpg itself would wait as long again."""
-        while True:
-            await asyncio.sleep(0.2)
-            for connection in [each for each, end in self._busy.items() if end < time.monotonic()]:
-                connection.terminate()
+        """End the connections that rest."""
+        while self._idle:
+            self._idle.pop()[0].terminate()
 
 
-def _owner(context: RequestContext) -> str:
+def _owner(context: Context) -> str:
     """Return the owner as plain ASCII: text columns refuse a NUL, and no name is special."""
     return owner_of(context).encode("unicode_escape").decode()
 
@@ -606,7 +561,7 @@ def _owner(context: RequestContext) -> str:
 def _title(title: str | None) -> str:
     """Return how a stored thread with this title begins: it is the first field of its JSON."""
     thread = ThreadMetadata(title=title, id="", created_at=datetime.fromtimestamp(0, UTC))
-    return dump(thread).partition('"id":""')[0]
+    return dump(thread, THREADS).partition('"id":""')[0]
 
 
 @cache

@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha1
-from math import isfinite
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -35,14 +34,14 @@ from chatkit.types import (
     ThreadMetadata,
 )
 from hiredis import pack_command
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import TypeAdapter, ValidationError
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from .context import RequestContext, owner_of
+from .context import RequestContext as Context
+from .context import owner_of
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -50,9 +49,15 @@ if TYPE_CHECKING:
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
+ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
+THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
+ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANNOTATIONS = attrgetter("annotations")
+STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # a NUL, half an emoji: not for every engine
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
+Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
 
 
 class StoreError(RuntimeError):
@@ -65,62 +70,36 @@ def new_id(kind: StoreItemType) -> str:
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-def storable(text: str | None) -> bool:
-    """Say whether every engine can hold this id: no NUL, no lone surrogate."""
-    if not text or text.isprintable():  # nearly always, and fast
-        return True
-    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
-
-
 def require_storable(**ids: str | None) -> None:
     """Raise ValueError, naming the field, for an id that no engine could hold."""
     for name, value in ids.items():
-        if not storable(value):
+        if value and UNFIT_FOR_AN_ID.search(value):
             raise ValueError(f"{name} holds a NUL or a lone surrogate")
 
 
-def dump(model: BaseModel) -> str:
-    """Return the JSON of a record; ValueError names the field that cannot be stored as it is."""
+def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
+    """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
+
+    It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
+    """
+    field = type(record).__name__
     try:
-        # model_dump_json, but faster, and silent: its warnings quote what was said
-        text = model.__pydantic_serializer__.to_json(model, warnings="none").decode()
-        # of an answer only annotations hold values of any kind
-        if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
-            from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
-            # for NaN it writes null, for half an emoji in a key U+FFFD
-            plain = model.model_dump(warnings=False)
-            json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
-            type(model).model_validate_json(text)  # else its whole page could not be read
+        # an answer comes most often, and holds values of any kind in annotations alone
+        if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
+            field = "content"  # which alone may hold half an emoji
+            return record.__pydantic_serializer__.to_json(record, warnings="none").decode()
+        # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
+        for name, value in kind.dump_python([record], warnings="none")[0].items():
+            field = name
+            STRICT.encode(value).encode()
+        page = kind.dump_json([record], warnings="none")
+        kind.validate_json(page)  # it writes what it may not read: nested too deep, say
+    except ValidationError as error:  # whose text would quote what was said
+        reasons = error.errors(include_url=False, include_input=False)
+        raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (TypeError, ValueError, RecursionError) as error:
-        field = type(model).__name__
-        with suppress(ValueError, RecursionError):  # a cycle, say
-            field = _unstorable(model.model_dump(warnings=False), "") or field
-        reason: object = error
-        if isinstance(error, ValidationError):  # whose text would quote what was said
-            reason = error.errors(include_url=False, include_input=False)
-        raise ValueError(f"{field} cannot be stored: {reason}") from None
-    return text
-
-
-def _unstorable(value: object, path: str) -> str:
-    """Return the path of the first lone surrogate or endless number below `value`, or ''."""
-    if isinstance(value, str):
-        return path if any("\ud800" <= c <= "\udfff" for c in value) else ""
-    if isinstance(value, float):
-        return "" if isfinite(value) else path
-    pairs = value.items() if isinstance(value, dict) else ()
-    for key, inner in enumerate(value) if isinstance(value, list | tuple) else pairs:
-        here = f"{path}.{key!a}" if path else str(key)
-        if found := _unstorable(key, here) or _unstorable(inner, here):
-            return found
-    return ""
-
-
-def metadata_of(thread: ThreadMetadata) -> ThreadMetadata:
-    """Return the thread without its items: the SDK sends a Thread, and would get two back."""
-    if type(thread) is ThreadMetadata:
-        return thread
-    return ThreadMetadata(**thread.model_dump(include=set(ThreadMetadata.model_fields)))
+        raise ValueError(f"{field} cannot be stored: {error}") from None
+    return page[1:-1].decode()
 
 
 def sort_time(moment: datetime) -> int:
@@ -133,8 +112,6 @@ def sort_time(moment: datetime) -> int:
 T = TypeVar("T")
 Client = Redis | RedisCluster
 THREAD: TypeAdapter[ThreadMetadata] = TypeAdapter(ThreadMetadata)
-THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
-ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 EARLIEST = sort_time(YEAR_ONE) - 86_400_000_000  # in the east the year 1 began a day before
 SCHEMA = 1  # of keys and documents: a step that older apps cannot read adds one
@@ -267,7 +244,7 @@ return held and call('SET', lease, '-' .. held:sub(2), 'KEEPTTL') and 1 or 0
 """
 
 
-class RedisStore(Store[RequestContext]):
+class RedisStore(Store[Context]):
     """Threads, items and attachments in Redis or Valkey, alone or as a cluster."""
 
     def __init__(self, client: Client, prefix: str = "chatkit") -> None:
@@ -309,115 +286,105 @@ class RedisStore(Store[RequestContext]):
 
     # --- threads ---
 
-    def generate_thread_id(self, context: RequestContext) -> str:
+    def generate_thread_id(self, context: Context) -> str:
         """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
         return new_id("thread")
 
-    async def load_thread(self, thread_id: str, context: RequestContext) -> ThreadMetadata:
+    async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
         """Return a thread's metadata, or raise NotFoundError."""
         return await self._load(THREAD, context, "threads", thread_id)
 
-    async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
+    async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
         """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
         moment = f"{sort_time(thread.created_at) - EARLIEST:018d}"
-        await self._save("save_thread", context, thread.id, moment, dump(metadata_of(thread)))
+        await self._save("save_thread", context, thread.id, moment, dump(thread, THREADS))
 
     async def load_threads(
-        self, limit: int, after: str | None, order: str, context: RequestContext
+        self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
         args = limit, order, _given(after)
         return _page(THREADS, await self._run("load_threads", context, "", *args))
 
-    async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
+    async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
         await self._delete("delete_thread", context, thread_id, TOMBSTONE_SECONDS)
 
-    async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
+    async def undelete_thread(self, thread_id: str, context: Context) -> None:
         """Let a deleted id be saved again, for an import."""
         await self._ask("DEL", f"{self._base(owner_of(context))}gone:{thread_id}")
 
     async def set_title_if_unchanged(
-        self, thread_id: str, old: str | None, new: str, context: RequestContext
+        self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
         """Set the title if it still is `old`; say whether it was set."""
-        if _unstorable(old, "title"):
-            return False
         args = _title(old), _title(new)
         return bool(await self._run("set_title_if_unchanged", context, thread_id, *args))
 
     # --- items ---
 
     def generate_item_id(
-        self, item_type: StoreItemType, thread: ThreadMetadata, context: RequestContext
+        self, item_type: StoreItemType, thread: ThreadMetadata, context: Context
     ) -> str:
         """Return a new id with the SDK's prefix for its kind."""
         return new_id(item_type)
 
     async def load_thread_items(
-        self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
+        self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
         args = limit, order, _given(after)
         return _page(ITEMS, await self._run("load_thread_items", context, thread_id, *args))
 
-    async def add_thread_item(
-        self, thread_id: str, item: ThreadItem, context: RequestContext
-    ) -> None:
+    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
-        await self._run("add_thread_item", context, thread_id, item.id, dump(item))
+        await self._run("add_thread_item", context, thread_id, item.id, dump(item, ITEMS))
 
     save_item = add_thread_item  # both add, both replace
 
-    async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
+    async def load_item(self, thread_id: str, item_id: str, context: Context) -> ThreadItem:
         """Return an item, or raise NotFoundError."""
         return await self._load(ITEM, context, f"items:{thread_id}", item_id)
 
-    async def delete_thread_item(
-        self, thread_id: str, item_id: str, context: RequestContext
-    ) -> None:
+    async def delete_thread_item(self, thread_id: str, item_id: str, context: Context) -> None:
         """Delete an item and its feedback, if they are there."""
         await self._run("delete_thread_item", context, thread_id, item_id)
 
     async def save_feedback(
-        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
+        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
         """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids))
         await self._run("save_feedback", context, thread_id, kind, *item_ids)
 
-    async def load_feedback(
-        self, thread_id: str, context: RequestContext
-    ) -> dict[str, FeedbackKind]:
+    async def load_feedback(self, thread_id: str, context: Context) -> dict[str, FeedbackKind]:
         """Return the thumbs of a thread by item."""
         found = await self._ask("HGETALL", f"{self._base(owner_of(context))}feedback:{thread_id}")
         return {item.decode(): kind.decode() for item, kind in found.items()}
 
     # --- attachments ---
 
-    async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
+    async def save_attachment(self, attachment: Attachment, context: Context) -> None:
         """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
-        thread_id, doc = attachment.thread_id, dump(attachment)
+        thread_id, doc = attachment.thread_id, dump(attachment, ATTACHMENTS)
         require_storable(attachment_id=attachment.id, thread_id=thread_id)
         args = attachment.id, doc, _given(thread_id)
         if await self._save("save_attachment", context, thread_id or "", *args) == ELSEWHERE:
             raise ValueError("thread_id: the attachment belongs to another thread")
 
-    async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
+    async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
         """Return an attachment's record, or raise NotFoundError."""
         return await self._load(ATTACHMENT, context, "files", attachment_id)
 
-    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
+    async def delete_attachment(self, attachment_id: str, context: Context) -> None:
         """Delete an attachment's record, if it is there."""
         await self._delete("delete_attachment", context, "", attachment_id)
 
-    async def load_attachments(
-        self, thread_id: str | None, context: RequestContext
-    ) -> list[Attachment]:
+    async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
         """Return the records of one thread, or with None all that the owner has, oldest first."""
         home = "any" if thread_id is None else f"={thread_id}"
         docs = await self._run("load_attachments", context, "", home)
@@ -442,7 +409,7 @@ class RedisStore(Store[RequestContext]):
 
     # --- turns: one answer at a time in a thread ---
 
-    async def claim_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+    async def claim_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Take a thread's lease for LEASE_SECONDS; False while another turn holds it.
 
         It is a promise, not a lock: a worker that was paused past its lease may still write.
@@ -450,15 +417,15 @@ class RedisStore(Store[RequestContext]):
         require_storable(thread_id=thread_id, turn_id=turn_id)
         return bool(await self._run("claim_turn", context, thread_id, turn_id, LEASE_SECONDS))
 
-    async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+    async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Prolong the lease; False when it was lost or was asked to stop."""
         return bool(await self._run("renew_turn", context, thread_id, turn_id, LEASE_SECONDS))
 
-    async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
+    async def release_turn(self, thread_id: str, turn_id: str, context: Context) -> None:
         """Give the lease back, if it is this turn's."""
         await self._run("release_turn", context, thread_id, turn_id)
 
-    async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
+    async def stop_turn(self, thread_id: str, context: Context) -> bool:
         """Ask the turn that holds the lease to stop; False when none does."""
         return bool(await self._run("stop_turn", context, thread_id))
 
@@ -486,16 +453,12 @@ class RedisStore(Store[RequestContext]):
                 self._idle.append(client)
                 return answer
         except TimeoutError:
-            silent, self._idle = self._idle, []
-            for each in silent:  # what lies between may have forgotten them, too
+            for each in [*self._idle]:  # what lies between may have forgotten them, too
                 if connection := getattr(each, "connection", None):
                     await connection.disconnect(nowait=True)
-            self._idle[:0] = silent
             raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
 
-    async def _run(
-        self, name: str, context: RequestContext, thread_id: str, *args: str | int
-    ) -> Any:
+    async def _run(self, name: str, context: Context, thread_id: str, *args: str | int) -> Any:
         """Run a script; NotFoundError when it answers false."""
         keys, lua, sha = self._scripts[name]
         base = self._base(owner_of(context))
@@ -508,7 +471,7 @@ class RedisStore(Store[RequestContext]):
             raise NotFoundError("There is no such thread or item")
         return found
 
-    async def _save(self, name: str, context: RequestContext, thread_id: str, *args: str) -> Any:
+    async def _save(self, name: str, context: Context, thread_id: str, *args: str) -> Any:
         """Run a save, and if it is the owner's first, list the owner and run it again.
 
         Listed before and taken off after, each time under a new token: whatever dies or races in
@@ -524,21 +487,17 @@ class RedisStore(Store[RequestContext]):
                 await self._ask("SREM", *self._entry(context, token))
         return answer
 
-    async def _delete(
-        self, name: str, context: RequestContext, thread_id: str, arg: str | int
-    ) -> None:
+    async def _delete(self, name: str, context: Context, thread_id: str, arg: str | int) -> None:
         """Run a deletion, and if nothing is left, take the owner off the list."""
         if token := await self._run(name, context, thread_id, arg):
             await self._ask("SREM", *self._entry(context, token.decode()))
 
-    def _entry(self, context: RequestContext, token: str) -> tuple[str, str]:
+    def _entry(self, context: Context, token: str) -> tuple[str, str]:
         """Return the set that lists the owner, and the entry in it."""
         owner = quote(owner_of(context), safe="", errors="surrogatepass")
         return f"{self._prefix}:owners:{zlib.crc32(owner.encode()) % SHARDS}", f"{token} {owner}"
 
-    async def _load(
-        self, adapter: TypeAdapter[T], context: RequestContext, key: str, field: str
-    ) -> T:
+    async def _load(self, adapter: TypeAdapter[T], context: Context, key: str, field: str) -> T:
         """Return a document, or raise NotFoundError."""
         if doc := await self._ask("HGET", self._base(owner_of(context)) + key, field):
             return adapter.validate_json(doc)
@@ -568,7 +527,8 @@ def _page(adapter: TypeAdapter[list[T]], answer: list[Any]) -> Page[T]:
 
 def _title(title: str | None) -> str:
     """Return how the document of a thread with this title begins: it is the SDK's first field."""
-    return dump(ThreadMetadata(id="", title=title, created_at=YEAR_ONE)).partition(',"id":')[0]
+    thread = ThreadMetadata(id="", title=title, created_at=YEAR_ONE)
+    return dump(thread, THREADS).partition(',"id":')[0]
 
 
 class _Single(Redis):

@@ -6,13 +6,13 @@ Several processes of one machine may share the file; a network file system must 
 
 import asyncio
 import json
+import re
 import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from math import isfinite
 from operator import attrgetter
 from queue import SimpleQueue
 from threading import Thread
@@ -27,10 +27,10 @@ from chatkit.types import (
     ThreadItem,
     ThreadMetadata,
 )
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import TypeAdapter, ValidationError
 
-from .context import RequestContext, owner_of
+from .context import RequestContext as Context
+from .context import owner_of
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -38,9 +38,15 @@ if TYPE_CHECKING:
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
+ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
+THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
+ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANNOTATIONS = attrgetter("annotations")
+STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # a NUL, half an emoji: not for every engine
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
+Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
 
 
 class StoreError(RuntimeError):
@@ -53,62 +59,36 @@ def new_id(kind: StoreItemType) -> str:
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-def storable(text: str | None) -> bool:
-    """Say whether every engine can hold this id: no NUL, no lone surrogate."""
-    if not text or text.isprintable():  # nearly always, and fast
-        return True
-    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
-
-
 def require_storable(**ids: str | None) -> None:
     """Raise ValueError, naming the field, for an id that no engine could hold."""
     for name, value in ids.items():
-        if not storable(value):
+        if value and UNFIT_FOR_AN_ID.search(value):
             raise ValueError(f"{name} holds a NUL or a lone surrogate")
 
 
-def dump(model: BaseModel) -> str:
-    """Return the JSON of a record; ValueError names the field that cannot be stored as it is."""
+def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
+    """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
+
+    It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
+    """
+    field = type(record).__name__
     try:
-        # model_dump_json, but faster, and silent: its warnings quote what was said
-        text = model.__pydantic_serializer__.to_json(model, warnings="none").decode()
-        # of an answer only annotations hold values of any kind
-        if not isinstance(model, AssistantMessageItem) or any(map(ANNOTATIONS, model.content)):
-            from_json(f"[{text}]")  # what Pydantic writes it may not read: nested too deep, say
-            # for NaN it writes null, for half an emoji in a key U+FFFD
-            plain = model.model_dump(warnings=False)
-            json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str).encode()
-            type(model).model_validate_json(text)  # else its whole page could not be read
+        # an answer comes most often, and holds values of any kind in annotations alone
+        if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
+            field = "content"  # which alone may hold half an emoji
+            return record.__pydantic_serializer__.to_json(record, warnings="none").decode()
+        # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
+        for name, value in kind.dump_python([record], warnings="none")[0].items():
+            field = name
+            STRICT.encode(value).encode()
+        page = kind.dump_json([record], warnings="none")
+        kind.validate_json(page)  # it writes what it may not read: nested too deep, say
+    except ValidationError as error:  # whose text would quote what was said
+        reasons = error.errors(include_url=False, include_input=False)
+        raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (TypeError, ValueError, RecursionError) as error:
-        field = type(model).__name__
-        with suppress(ValueError, RecursionError):  # a cycle, say
-            field = _unstorable(model.model_dump(warnings=False), "") or field
-        reason: object = error
-        if isinstance(error, ValidationError):  # whose text would quote what was said
-            reason = error.errors(include_url=False, include_input=False)
-        raise ValueError(f"{field} cannot be stored: {reason}") from None
-    return text
-
-
-def _unstorable(value: object, path: str) -> str:
-    """Return the path of the first lone surrogate or endless number below `value`, or ''."""
-    if isinstance(value, str):
-        return path if any("\ud800" <= c <= "\udfff" for c in value) else ""
-    if isinstance(value, float):
-        return "" if isfinite(value) else path
-    pairs = value.items() if isinstance(value, dict) else ()
-    for key, inner in enumerate(value) if isinstance(value, list | tuple) else pairs:
-        here = f"{path}.{key!a}" if path else str(key)
-        if found := _unstorable(key, here) or _unstorable(inner, here):
-            return found
-    return ""
-
-
-def metadata_of(thread: ThreadMetadata) -> ThreadMetadata:
-    """Return the thread without its items: the SDK sends a Thread, and would get two back."""
-    if type(thread) is ThreadMetadata:
-        return thread
-    return ThreadMetadata(**thread.model_dump(include=set(ThreadMetadata.model_fields)))
+        raise ValueError(f"{field} cannot be stored: {error}") from None
+    return page[1:-1].decode()
 
 
 def sort_time(moment: datetime) -> int:
@@ -122,8 +102,6 @@ def sort_time(moment: datetime) -> int:
 T = TypeVar("T")
 Work: TypeAlias = Callable[[sqlite3.Connection], T]
 Asked: TypeAlias = SimpleQueue[tuple[Work[Any], asyncio.Future[Any], float] | None]
-ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
-THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 BUSY_SECONDS = 4.0  # how long another process may hold the file; a start-up ends within 5 s
 GROUP = 128  # operations in one commit at most, so that another process gets its turn
 SCHEMA = [
@@ -152,7 +130,7 @@ MINE = "owner = ?1 AND id = ?2"
 THREAD = f"(SELECT key FROM threads WHERE {MINE})"
 
 
-class SQLiteStore(Store[RequestContext]):
+class SQLiteStore(Store[Context]):
     """The SDK's Store in one file. Each operation is one hop to a thread and one transaction.
 
     Times are Unix seconds of the machine's clock. In every statement ?1 is the owner.
@@ -193,27 +171,27 @@ class SQLiteStore(Store[RequestContext]):
 
     # --- threads ---
 
-    def generate_thread_id(self, context: RequestContext) -> str:
+    def generate_thread_id(self, context: Context) -> str:
         """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
         return new_id("thread")
 
-    async def load_thread(self, thread_id: str, context: RequestContext) -> ThreadMetadata:
+    async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
         """Return a thread's metadata, or raise NotFoundError."""
         sql = f"SELECT doc FROM threads WHERE {MINE}"
         return ThreadMetadata.model_validate_json(await self._doc(sql, context, thread_id))
 
-    async def save_thread(self, thread: ThreadMetadata, context: RequestContext) -> None:
+    async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
         """Add or replace the metadata; NotFoundError for a thread that was deleted today."""
         require_storable(thread_id=thread.id)
         sql = f"""INSERT INTO threads (owner, id, created, doc) SELECT ?1, ?2, ?3, ?4 WHERE NOT
             EXISTS (SELECT 1 FROM tombstones WHERE {MINE} AND until > ?5)
             ON CONFLICT DO UPDATE SET created = excluded.created, doc = excluded.doc"""
-        created, doc = sort_time(thread.created_at), dump(metadata_of(thread))
+        created, doc = sort_time(thread.created_at), dump(thread, THREADS)
         if not await self._change(sql, context, thread.id, created, doc, time.time()):
             raise NotFoundError(f"The thread {thread.id!a} was deleted")
 
     async def load_threads(
-        self, limit: int, after: str | None, order: str, context: RequestContext
+        self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
         """Return a page of threads by `created_at`; ties in the order of saving."""
         than, way = ("<", "DESC") if order == "desc" else (">", "ASC")
@@ -223,7 +201,7 @@ class SQLiteStore(Store[RequestContext]):
             ORDER BY created {way}, seq {way} LIMIT ?3"""
         return await self._page(THREADS, sql, limit, context, after)
 
-    async def delete_thread(self, thread_id: str, context: RequestContext) -> None:
+    async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with all that hangs on it; its id is barred for a day."""
         key, now = (_owner(context), thread_id), time.time()
 
@@ -239,38 +217,28 @@ class SQLiteStore(Store[RequestContext]):
         with suppress(UnicodeEncodeError):
             await self._writer.ask(delete)
 
-    async def undelete_thread(self, thread_id: str, context: RequestContext) -> None:
+    async def undelete_thread(self, thread_id: str, context: Context) -> None:
         """Let a deleted id be saved again."""
         await self._change(f"DELETE FROM tombstones WHERE {MINE}", context, thread_id)
 
     async def set_title_if_unchanged(
-        self, thread_id: str, old: str | None, new: str, context: RequestContext
+        self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
         """Set the title unless it is no longer `old` or the thread is gone; say whether."""
-        key = _owner(context), thread_id
-
-        def set_title(db: sqlite3.Connection) -> bool:
-            row = db.execute(f"SELECT doc FROM threads WHERE {MINE}", key).fetchone()
-            if not row or (thread := ThreadMetadata.model_validate_json(row[0])).title != old:
-                return False
-            doc = dump(thread.model_copy(update={"title": new}))
-            db.execute(f"UPDATE threads SET doc = ?3 WHERE {MINE}", (*key, doc))
-            return True
-
-        with suppress(UnicodeEncodeError):
-            return await self._writer.ask(set_title)
-        return False
+        sql = f"""UPDATE threads SET doc = ?4 || substr(doc, length(?3) + 1)
+            WHERE {MINE} AND substr(doc, 1, length(?3)) = ?3"""
+        return await self._change(sql, context, thread_id, _title(old), _title(new)) > 0
 
     # --- items ---
 
     def generate_item_id(
-        self, item_type: StoreItemType, thread: ThreadMetadata, context: RequestContext
+        self, item_type: StoreItemType, thread: ThreadMetadata, context: Context
     ) -> str:
         """Return a new id with the SDK's prefix for its kind."""
         return new_id(item_type)
 
     async def load_thread_items(
-        self, thread_id: str, after: str | None, limit: int, order: str, context: RequestContext
+        self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
         """Return a page of items in the order in which they were first added."""
         bounds, descending = [f"{THREAD} << 32", f"{THREAD} + 1 << 32"], order == "desc"
@@ -280,9 +248,7 @@ class SQLiteStore(Store[RequestContext]):
             ORDER BY key {"DESC" if descending else "ASC"} LIMIT ?4"""
         return await self._page(ITEMS, sql, limit, context, thread_id, after)
 
-    async def add_thread_item(
-        self, thread_id: str, item: ThreadItem, context: RequestContext
-    ) -> None:
+    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
         """Add the item, or replace it in its place; NotFoundError without the thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
         sql = f"""INSERT INTO items (key, thread, id, doc) SELECT
@@ -292,24 +258,22 @@ class SQLiteStore(Store[RequestContext]):
             WHERE true ON CONFLICT (thread, id) DO UPDATE SET doc = excluded.doc"""
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
-        await self._change(sql, context, thread_id, item.id, dump(item), least=1)
+        await self._change(sql, context, thread_id, item.id, dump(item, ITEMS), least=1)
 
     save_item = add_thread_item  # both add, both replace
 
-    async def load_item(self, thread_id: str, item_id: str, context: RequestContext) -> ThreadItem:
+    async def load_item(self, thread_id: str, item_id: str, context: Context) -> ThreadItem:
         """Return an item, or raise NotFoundError."""
         sql = f"SELECT doc FROM items WHERE thread = {THREAD} AND id = ?3"
         return ITEM.validate_json(await self._doc(sql, context, thread_id, item_id))
 
-    async def delete_thread_item(
-        self, thread_id: str, item_id: str, context: RequestContext
-    ) -> None:
+    async def delete_thread_item(self, thread_id: str, item_id: str, context: Context) -> None:
         """Delete an item and its feedback, if they are there."""
         sql = f"DELETE FROM items WHERE thread = {THREAD} AND id = ?3"
         await self._change(sql, context, thread_id, item_id)
 
     async def save_feedback(
-        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: RequestContext
+        self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
         """Keep the verdict beside each item; NotFoundError, and none kept, if one is missing."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids))
@@ -320,40 +284,36 @@ class SQLiteStore(Store[RequestContext]):
         least = len(set(item_ids))
         await self._change(sql, context, thread_id, kind, json.dumps(item_ids), least=least)
 
-    async def load_feedback(
-        self, thread_id: str, context: RequestContext
-    ) -> dict[str, FeedbackKind]:
+    async def load_feedback(self, thread_id: str, context: Context) -> dict[str, FeedbackKind]:
         """Return the verdict on each item that has one."""
         sql = f"SELECT id, feedback FROM items WHERE thread = {THREAD} AND feedback IS NOT NULL"
         return dict(await self._rows(sql, context, thread_id))
 
     # --- attachments ---
 
-    async def save_attachment(self, attachment: Attachment, context: RequestContext) -> None:
+    async def save_attachment(self, attachment: Attachment, context: Context) -> None:
         """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
         sql = f"""INSERT INTO attachments (owner, id, thread, doc)
             SELECT ?1, ?3, {THREAD}, ?4 WHERE ?2 IS NULL OR {THREAD} IS NOT NULL
             ON CONFLICT DO UPDATE SET thread = excluded.thread, doc = excluded.doc
             WHERE attachments.thread IS NULL OR attachments.thread = excluded.thread"""
-        values = attachment.thread_id, attachment.id, dump(attachment)
+        values = attachment.thread_id, attachment.id, dump(attachment, ATTACHMENTS)
         if not await self._change(sql, context, *values):
             if attachment.thread_id is not None:
                 await self.load_thread(attachment.thread_id, context)
             raise ValueError("thread_id: the attachment belongs to another thread")
 
-    async def load_attachment(self, attachment_id: str, context: RequestContext) -> Attachment:
+    async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
         """Return an attachment's record, or raise NotFoundError."""
         sql = "SELECT doc FROM attachments WHERE owner = ?1 AND id = ?2"
         return ATTACHMENT.validate_json(await self._doc(sql, context, attachment_id))
 
-    async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
+    async def delete_attachment(self, attachment_id: str, context: Context) -> None:
         """Delete an attachment's record, if it is there."""
         await self._change(f"DELETE FROM attachments WHERE {MINE}", context, attachment_id)
 
-    async def load_attachments(
-        self, thread_id: str | None, context: RequestContext
-    ) -> list[Attachment]:
+    async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
         """Return the records of one thread, or all of the owner's; oldest first."""
         which = f"?2 IS NULL OR thread = {THREAD}"
         sql = f"SELECT doc FROM attachments WHERE owner = ?1 AND ({which}) ORDER BY key"
@@ -371,7 +331,7 @@ class SQLiteStore(Store[RequestContext]):
 
     # --- turns: one answer at a time in a thread ---
 
-    async def claim_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+    async def claim_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Take the thread for one answer, for LEASE_SECONDS; False while another answer has it.
 
         A worker that was paused past its lease may still write; it only starts no second answer.
@@ -387,39 +347,39 @@ class SQLiteStore(Store[RequestContext]):
         await self.load_thread(thread_id, context)
         return False
 
-    async def renew_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> bool:
+    async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Keep the lease for another LEASE_SECONDS; False when it is lost or was told to stop."""
         sql = f"""UPDATE turns SET until = ?4 + {LEASE_SECONDS}
             WHERE thread = {THREAD} AND id = ?3 AND until > ?4 AND NOT stopping"""
         return await self._change(sql, context, thread_id, turn_id, time.time()) > 0
 
-    async def release_turn(self, thread_id: str, turn_id: str, context: RequestContext) -> None:
+    async def release_turn(self, thread_id: str, turn_id: str, context: Context) -> None:
         """Give the lease back, if it is this turn's."""
         sql = f"DELETE FROM turns WHERE thread = {THREAD} AND id = ?3"
         await self._change(sql, context, thread_id, turn_id)
 
-    async def stop_turn(self, thread_id: str, context: RequestContext) -> bool:
+    async def stop_turn(self, thread_id: str, context: Context) -> bool:
         """Have the running turn's next renewal answer False; False when none runs."""
         sql = f"UPDATE turns SET stopping = 1 WHERE thread = {THREAD} AND until > ?3"
         return await self._change(sql, context, thread_id, time.time()) > 0
 
     # --- how the two threads are asked ---
 
-    async def _rows(self, sql: str, context: RequestContext, *values: object) -> list[Any]:
+    async def _rows(self, sql: str, context: Context, *values: object) -> list[Any]:
         """Return the owner's rows; none for an id that is no valid UTF-8."""
         try:
             return await self._reader.ask(_fetch(sql, _owner(context), *values))
         except UnicodeEncodeError:
             return []
 
-    async def _doc(self, sql: str, context: RequestContext, *ids: str) -> str:
+    async def _doc(self, sql: str, context: Context, *ids: str) -> str:
         """Return the document that the statement finds, or raise NotFoundError."""
         if rows := await self._rows(sql, context, *ids):
             return str(rows[0][0])
         raise NotFoundError(f"There is no {ids[-1]!a}")
 
     async def _page(
-        self, adapter: TypeAdapter[Any], sql: str, limit: int, context: RequestContext, *ids: object
+        self, adapter: TypeAdapter[Any], sql: str, limit: int, context: Context, *ids: object
     ) -> Page[Any]:
         """Return a page; one row more than `limit` is read to see whether others follow.
 
@@ -435,9 +395,7 @@ class SQLiteStore(Store[RequestContext]):
         data = adapter.validate_json(b"[%b]" % docs[:end])
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
-    async def _change(
-        self, sql: str, context: RequestContext, *values: object, least: int = 0
-    ) -> int:
+    async def _change(self, sql: str, context: Context, *values: object, least: int = 0) -> int:
         """Return the number of changed rows; fewer than `least`: NotFoundError and no change."""
         owner = _owner(context)
 
@@ -462,9 +420,15 @@ def open_store(settings: "Settings") -> AbstractAsyncContextManager[SQLiteStore]
     return SQLiteStore.open(settings.store_url)
 
 
-def _owner(context: RequestContext) -> bytes:
+def _owner(context: Context) -> bytes:
     """Return the owner as bytes, which may be any."""
     return owner_of(context).encode("utf-8", "surrogatepass")
+
+
+def _title(title: str | None) -> str:
+    """Return how the document of a thread with this title begins: it is the SDK's first field."""
+    thread = ThreadMetadata(title=title, id="", created_at=datetime.fromtimestamp(0, UTC))
+    return dump(thread, THREADS).partition('"id":')[0]
 
 
 def _fetch(sql: str, *values: object) -> Work[list[Any]]:
@@ -486,9 +450,11 @@ class _Worker(Thread):
         """Return the work's result when it is committed, or raise its error."""
         if self._ended:
             raise sqlite3.ProgrammingError("The store is closed")
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[T | Exception] = asyncio.get_running_loop().create_future()
         self._asked.put((work, answer, time.monotonic() + BUSY_SECONDS))
-        return await answer
+        if isinstance(outcome := await answer, Exception):
+            raise outcome
+        return outcome
 
     def end(self) -> None:
         """Have the thread end when it has done all that it was asked."""
@@ -536,21 +502,13 @@ def _serve_writes(db: sqlite3.Connection, asked: Asked) -> None:
 
 
 def _post(answer: asyncio.Future[Any], outcome: object) -> None:
-    """Send the outcome to the event loop that asked, which may be closed by now."""
-    try:
-        answer.get_loop().call_soon_threadsafe(_settle, answer, outcome)
-    except RuntimeError:  # nobody waits any more
-        return
+    """Give the outcome to the event loop that asked, unless the caller was cancelled."""
 
+    def settle() -> None:
+        if not answer.done():
+            answer.set_result(outcome)
 
-def _settle(answer: asyncio.Future[Any], outcome: object) -> None:
-    """Give the answer, unless its caller was cancelled."""
-    if answer.done():
-        return
-    if isinstance(outcome, Exception):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)
+    answer.get_loop().call_soon_threadsafe(settle)
 
 
 def _attempt(db: sqlite3.Connection, work: Work[T]) -> T | Exception:
