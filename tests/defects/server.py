@@ -159,7 +159,7 @@ DEFECTS = [
     ),
     Defect(
         "no limit of answers at once",
-        "if self._users[turn.user] >= self._per_user or",
+        "if of_user >= self._per_user or",
         "if",
         HTTP + "one_user_has_so_many_answers_at_once",
         "app/streaming.py",

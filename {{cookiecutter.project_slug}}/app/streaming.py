@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Literal
 
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from .errors import ApiError
@@ -124,8 +124,7 @@ class Turns:
         """Keep the limits; `renew` extends a turn's lease and says whether the turn may go on."""
         self._renew, self._on_disconnect = renew, on_disconnect
         self._per_user, self._total = per_user, total
-        self._running: dict[str, Turn] = {}
-        self._users: Counter[str] = Counter()
+        self._running: set[Turn] = set()
         self.on_end: Callable[[Turn], None] = lambda _: None
         self.grace_over = False  # uvicorn has waited already
         self._closing = False
@@ -143,28 +142,25 @@ class Turns:
         """
         if self._closing:
             raise ApiError(503, "closing", "The service restarts. Try again in a moment.")
-        if self._users[turn.user] >= self._per_user or len(self) >= self._total:
+        of_user = sum(other.user == turn.user for other in self._running)
+        if of_user >= self._per_user or len(self) >= self._total:
             text = "Too many answers are under way. Wait for one to end."
             raise ApiError(429, "too_many_turns", text, {"Retry-After": "5"})
-        self._running[turn.id] = turn
-        self._users[turn.user] += 1
+        self._running.add(turn)
         turn.task = asyncio.create_task(turn.drive(answer))
         turn.task.add_done_callback(lambda _: self._ended(turn))
         if self._renewer is None or self._renewer.done():
             self._renewer = asyncio.create_task(self._keep_leases())
 
     def _ended(self, turn: Turn) -> None:
-        del self._running[turn.id]
-        self._users[turn.user] -= 1
-        if not self._users[turn.user]:
-            del self._users[turn.user]
+        self._running.remove(turn)
         self.on_end(turn)
 
     async def _keep_leases(self) -> None:
         """Renew all leases at once: on a slow store, one after the other would be too late."""
         while self._running:
             await asyncio.sleep(RENEW_SECONDS)
-            await asyncio.gather(*map(self._keep_lease, self._running.values()))
+            await asyncio.gather(*map(self._keep_lease, self._running))
 
     async def _keep_lease(self, turn: Turn) -> None:
         """Stop a turn that lost its lease or was asked to stop."""
@@ -182,7 +178,7 @@ class Turns:
 
     def stop_thread(self, user: str, thread_id: str) -> bool:
         """Stop this user's answer in this thread; say whether one ran in this process."""
-        found = [t for t in self._running.values() if (t.user, t.thread_id) == (user, thread_id)]
+        found = [t for t in self._running if (t.user, t.thread_id) == (user, thread_id)]
         for turn in found:
             turn.stop()
         return bool(found)
@@ -190,9 +186,9 @@ class Turns:
     async def close(self, grace: float) -> None:
         """Give the answers `grace` seconds to end, then stop them and wait for their clean-up."""
         self._closing = True
-        if tasks := [turn.task for turn in self._running.values() if turn.task]:
+        if tasks := [turn.task for turn in self._running if turn.task]:
             await asyncio.wait(tasks, timeout=0 if self.grace_over else grace)
-            for turn in list(self._running.values()):
+            for turn in self._running:
                 turn.stop()
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._renewer is not None:
@@ -201,38 +197,23 @@ class Turns:
                 await self._renewer
 
 
-class EventStream(Response):
+class EventStream(StreamingResponse):
     """The connection's side of a turn: sends what is ready, and notices when the reader leaves."""
-
-    media_type = "text/event-stream"
 
     def __init__(self, turn: Turn, turns: Turns, heartbeat: float) -> None:
         """Answer with the events of `turn`; X-Accel-Buffering keeps nginx from holding them."""
-        self._turn, self._turns, self._heartbeat = turn, turns, heartbeat
+        self._turn, self._turns = turn, turns
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(headers=headers, media_type=self.media_type)
-        del self.headers["content-length"]
+        super().__init__(turn.chunks(heartbeat), headers=headers, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the turn ends or the reader is gone, even while `send` is waiting for it."""
-        gone = asyncio.create_task(self._gone(receive))
-        gone.add_done_callback(lambda _: self._turns.disconnected(self._turn))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for data in self._turn.chunks(self._heartbeat):
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except OSError:
-            log.debug("reader gone", extra={"thread_id": self._turn.thread_id})
+            with contextlib.suppress(OSError, ClientDisconnect):
+                await super().__call__(scope, receive, send)
         except asyncio.CancelledError:  # uvicorn's grace is over: end as a stop does
             self._turns.grace_over = True
-            self._turn.leave()
             self._turn.stop()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            gone.cancel()
-
-    @staticmethod
-    async def _gone(receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+            self._turns.disconnected(self._turn)

@@ -159,7 +159,7 @@ async def test_a_stop_before_the_first_event_is_said(
             kind, params = message("again", thread_id)
             asking = asyncio.create_task(caller.op(kind, **params))
             await claimed.wait()
-            (turn,) = served.app.state.server.turns._running.values()
+            (turn,) = served.app.state.server.turns._running
             turn.stop()
             answer = await asking
             assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stopped")
