@@ -75,7 +75,7 @@ DEFECTS = [
     ),
     Defect(
         "a stop drops what was said",
-        "in filter(has_content, pending.values()):",
+        "in filter(has_content, state.unsaved.values()):",
         "in ():",
         ANSWER + "a_stopped_answer_keeps_everything_that_was_received",
         "app/server.py",
@@ -89,15 +89,15 @@ DEFECTS = [
     ),
     Defect(
         "a widget is kept as it began",
-        "if item := pending_items.get(event.item_id):",
-        "if False:",
+        "case t.ThreadItemUpdatedEvent() if begun := state.unsaved.get(event.item_id):",
+        "case t.ThreadItemUpdatedEvent() if begun := None:",
         ASSISTANT + "a_widget_is_kept_as_it_was_when_the_user_stopped",
-        "app/server.py",
+        "app/events.py",
     ),
     Defect(
         "the error of a deleted thread is shown",
-        "if not await self._exists(turn, context):",
-        "if False:",
+        "return  # deleted meanwhile: there is nobody to tell",
+        "pass",
         THREAD + "a_thread_that_another_worker_deletes_ends_its_answer_quietly",
         "app/server.py",
     ),
@@ -110,10 +110,10 @@ DEFECTS = [
     ),
     Defect(
         "what ends first is stored first",
-        "for earlier in _begun_before(own.item.id, unfinished):",
+        "for earlier in state.unsaved.values():",
         "for earlier in ():",
         ENDING + "what_began_first_is_stored_first",
-        "app/run.py",
+        "app/events.py",
     ),
     Defect(
         "an issuer that fails locks everybody out",

@@ -1,24 +1,62 @@
-"""What a turn has said so far: its events, applied to its items."""
+"""What a turn has said that is not stored yet, as the page shows it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from chatkit import types as t
+from chatkit.store import Store
+
+from .context import RequestContext
 
 
-def apply_event(items: dict[str, t.ThreadItem], event: t.ThreadStreamEvent) -> None:
-    """Apply an event to `items`, so that each is as the user sees it now."""
-    match event:
-        case t.ThreadItemAddedEvent():
-            items[event.item.id] = event.item.model_copy(deep=True)
-        case t.ThreadItemDoneEvent() | t.ThreadItemReplacedEvent():
-            items[event.item.id] = event.item
-        case t.ThreadItemRemovedEvent():
-            items.pop(event.item_id, None)
-        case t.ThreadItemUpdatedEvent() if item := items.get(event.item_id):
-            update(item, event.update)
+@dataclass
+class TurnState:
+    """What is known of a turn, whose parts the SDK calls one by one."""
+
+    unsaved: dict[str, t.ThreadItem] = field(default_factory=dict)
+    """What the page shows and the store does not have yet; what began first stands first."""
+    said: bool = False
+    """Whether the page was given anything that stays."""
+    whole: bool = False
+    """Whether the answer is there: a stop after that has nothing to store."""
+
+
+TURN_STATE: ContextVar[TurnState] = ContextVar("turn_state")
+"""Each turn runs in a task of its own, and so has a state of its own."""
+
+
+async def kept(
+    events: AsyncIterator[t.ThreadStreamEvent],
+    store: Store[RequestContext],
+    thread_id: str,
+    context: RequestContext,
+) -> AsyncIterator[t.ThreadStreamEvent]:
+    """Yield events, their items in TURN_STATE until the SDK has stored them.
+
+    What the user saw first takes its place in the thread first, though it may end later.
+    """
+    state = TURN_STATE.get()
+    async for event in events:
+        match event:
+            case t.ThreadItemAddedEvent(item=item):
+                state.unsaved[item.id] = item.model_copy(deep=True)
+            case t.ThreadItemUpdatedEvent() if begun := state.unsaved.get(event.item_id):
+                update(begun, event.update)
+            case t.ThreadItemRemovedEvent():
+                state.unsaved.pop(event.item_id, None)
+            case t.ThreadItemDoneEvent(item=item) | t.ThreadItemReplacedEvent(item=item):
+                state.unsaved[item.id] = item
+                state.said |= has_content(item)
+                for earlier in state.unsaved.values():
+                    if earlier is item:
+                        break
+                    if has_content(earlier):
+                        await store.add_thread_item(thread_id, earlier, context)
+        yield event
+        if isinstance(event, t.ThreadItemDoneEvent | t.ThreadItemReplacedEvent):
+            del state.unsaved[event.item.id]  # asked for the next event, the SDK has stored it
 
 
 def update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
@@ -93,55 +131,29 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-@dataclass
-class TurnState:
-    """What a stop must know of its turn, besides the items that the SDK holds as pending."""
-
-    done: dict[str, t.ThreadItem] = field(default_factory=dict)
-    """Finished items: the stop may interrupt the write of one of them."""
-    settled: bool = False
-    """Whether a stop has nothing more to store."""
-
-
-TURN_STATE: ContextVar[TurnState] = ContextVar("turn_state")
-"""Each turn runs in a task of its own, and so has a state of its own."""
-
-
-def noted(event: t.ThreadStreamEvent) -> t.ThreadStreamEvent:
-    """Return the event; the item that it finishes is kept for a stop."""
-    if isinstance(event, t.ThreadItemDoneEvent | t.ThreadItemReplacedEvent):
-        TURN_STATE.get().done[event.item.id] = event.item
-    return event
-
-
 class OwnIds:
     """Gives the model's items ids from the store: many servers call every item `__fake_id__`."""
 
     def __init__(self, new_id: Callable[[Literal["message", "tool_call"]], str]) -> None:
         """Take ids from `new_id`."""
         self._new_id = new_id
-        self._open: dict[str, str] = {}
         self._given: dict[str, list[str]] = {}
 
     def own(self, event: t.ThreadStreamEvent) -> list[t.ThreadStreamEvent]:
         """Return the event with its item's new id; one removal may be of several items."""
         match event:
             case t.ThreadItemAddedEvent(item=t.AssistantMessageItem() as item):
-                new = self._open[item.id] = self._new(item.id)
+                new = self._new_id("message")
+                self._given.setdefault(item.id, []).append(new)
             case t.ThreadItemDoneEvent(item=t.AssistantMessageItem() as item):
-                new = self._open.pop(item.id, "") or self._new(item.id)
+                new = self._given.get(item.id, [item.id])[-1]
             case t.ThreadItemDoneEvent(item=t.ClientToolCallItem() as item):
                 new = self._new_id("tool_call")
-            case t.ThreadItemUpdatedEvent() if event.item_id in self._open:
-                return [event.model_copy(update={"item_id": self._open[event.item_id]})]
+            case t.ThreadItemUpdatedEvent() if given := self._given.get(event.item_id):
+                return [event.model_copy(update={"item_id": given[-1]})]
             case t.ThreadItemRemovedEvent():
-                given = self._given.pop(event.item_id, [event.item_id])
-                return [t.ThreadItemRemovedEvent(item_id=own) for own in given]
+                removed = self._given.pop(event.item_id, [event.item_id])
+                return [t.ThreadItemRemovedEvent(item_id=own) for own in removed]
             case _:
                 return [event]
         return [event.model_copy(update={"item": item.model_copy(update={"id": new})})]
-
-    def _new(self, model_id: str) -> str:
-        new = self._new_id("message")
-        self._given.setdefault(model_id, []).append(new)
-        return new

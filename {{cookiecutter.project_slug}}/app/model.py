@@ -14,14 +14,7 @@ from agents import (
     Runner,
     set_tracing_export_api_key,
 )
-from chatkit.types import (
-    AudioInput,
-    Page,
-    Thread,
-    ThreadMetadata,
-    ThreadUpdatedEvent,
-    UserMessageItem,
-)
+from chatkit.types import AudioInput, UserMessageItem
 from openai import APIError, AsyncOpenAI, BadRequestError
 
 from .errors import ApiError
@@ -86,12 +79,6 @@ def title_of(message: UserMessageItem) -> str:
         return text or "Conversation"
     head, space, _ = text[: TITLE_CHARS - 1].rpartition(" ")
     return f"{head if space else text[: TITLE_CHARS - 1]}…"
-
-
-def renamed(thread: ThreadMetadata, title: str) -> ThreadUpdatedEvent:
-    """Return the event that shows a title; `thread` stays as it is, else the SDK would save it."""
-    fields = thread.model_dump(include=set(ThreadMetadata.model_fields)) | {"title": title}
-    return ThreadUpdatedEvent(thread=Thread(**fields, items=Page()))
 
 
 async def title_by_model(

@@ -1,11 +1,10 @@
 """One turn of the assistant: from the thread's history to the events that the page sees."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from copy import copy
 from datetime import UTC, datetime
-from itertools import takewhile
 
 from agents import (
     Agent,
@@ -24,13 +23,14 @@ from agents.tool_context import ToolContext
 from chatkit import types as t
 from chatkit.agents import AgentContext, stream_agent_response
 from chatkit.errors import BaseStreamError
-from chatkit.store import NotFoundError, Store
+from chatkit.store import NotFoundError
 
 from .attachments import Files
-from .context import RequestContext, request_id_of
-from .events import OwnIds, apply_event, has_content, mend
+from .context import RequestContext, owner_of, request_id_of
+from .events import TURN_STATE, OwnIds, TurnState, has_content, mend
 from .failures import NoAnswerError, TurnTimeoutError, explain, tool_failed, tool_hangs
 from .history import REFUSED, Converter, load_history, size_of, tool_memory
+from .limits import Limits
 from .model import named, traced
 from .settings import Settings
 
@@ -38,83 +38,55 @@ Chat = AgentContext[RequestContext]
 
 
 async def run(  # noqa: PLR0917 - what a turn is made of
-    agent: Agent[Chat],
-    store: Store[RequestContext],
-    thread: t.ThreadMetadata,
+    chat: Chat,
     message: t.UserMessageItem | None,
-    context: RequestContext,
+    agent: Agent[Chat],
     settings: Settings,
     files: Files,
-    spend: Callable[[int], None] = lambda _: None,
+    limits: Limits,
 ) -> AsyncIterator[t.ThreadStreamEvent]:
     """Answer the newest turn of the thread; the model stops when the caller does.
 
-    `spend` is called at the end with the tokens that the server counted, or an estimate.
+    At the end the tokens that the server counted, or an estimate, are taken from the user's share.
 
     Raises:
         CustomStreamError: one sentence for the user; the log has the cause.
         NotFoundError: the thread was deleted meanwhile.
     """
-    chat = Chat(thread=thread, store=store, request_context=context)
-    ids = OwnIds(lambda kind: store.generate_item_id(kind, thread, context))
-    unfinished: dict[str, t.ThreadItem] = {}
+    context, state = chat.request_context, TURN_STATE.get()
+    ids = OwnIds(lambda kind: chat.store.generate_item_id(kind, chat.thread, context))
     try:
-        history = await load_history(store, thread, context, settings)
+        history = await load_history(chat.store, chat.thread, context, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
         result = _start(agent, await converter.convert(history), chat, message, settings)
-        complete = said = False
+        complete = False
         try:
-            events = _events(chat, result, settings.turn_seconds)
-            async for event in _in_order(events, ids, unfinished, chat):
-                said |= isinstance(event, t.ThreadItemDoneEvent) and has_content(event.item)
-                yield event
-            if not said:
-                raise NoAnswerError
+            async for event in _events(chat, result, settings.turn_seconds):
+                for own in ids.own(mend(event)):
+                    yield own
             complete = True
         finally:
             tokens = result.context_wrapper.usage.total_tokens
             if not complete:  # a stopped call has no count: about 4 characters a token
-                tokens += sum(map(size_of, [*history, *unfinished.values()])) // 4
-            spend(tokens)
+                tokens += sum(map(size_of, [*history, *state.unsaved.values()])) // 4
+            limits.spend_tokens(owner_of(context), tokens)
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
-        for end in _ends(unfinished):
+        for end in _ends(state):
             yield end
         if isinstance(error, InputGuardrailTripwireTriggered):
             yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
-        raise explain(error, request_id_of(context), thread.id) from error
-
-
-async def _in_order(
-    events: AsyncIterator[t.ThreadStreamEvent],
-    ids: OwnIds,
-    unfinished: dict[str, t.ThreadItem],
-    chat: Chat,
-) -> AsyncIterator[t.ThreadStreamEvent]:
-    """Yield events of items with ids of their own, which are stored in the order of the page."""
-    async for event in events:
-        for own in ids.own(mend(event)):
-            apply_event(unfinished, own)
-            if isinstance(own, t.ThreadItemDoneEvent):
-                for earlier in _begun_before(own.item.id, unfinished):
-                    await chat.store.add_thread_item(chat.thread.id, earlier, chat.request_context)
-                del unfinished[own.item.id]
-            yield own
-    for end in _ends(unfinished):
+        raise explain(error, request_id_of(context), chat.thread.id) from error
+    for end in _ends(state):
         yield end
+    if not state.said:
+        raise explain(NoAnswerError(), request_id_of(context), chat.thread.id)
 
 
-def _begun_before(item_id: str, unfinished: dict[str, t.ThreadItem]) -> list[t.ThreadItem]:
-    """Return what the user saw before this item and ends after it: it takes its place first."""
-    begun = takewhile(lambda item: item.id != item_id, unfinished.values())
-    return list(filter(has_content, begun))
-
-
-def _ends(unfinished: dict[str, t.ThreadItem]) -> Iterator[t.ThreadStreamEvent]:
+def _ends(state: TurnState) -> Iterator[t.ThreadStreamEvent]:
     """End what the model or a tool left open: what shows something stays, the rest goes."""
-    for item in [*unfinished.values()]:
-        del unfinished[item.id]
+    for item in [*state.unsaved.values()]:
         removed = t.ThreadItemRemovedEvent(item_id=item.id)
         yield t.ThreadItemDoneEvent(item=item) if has_content(item) else removed
 

@@ -11,7 +11,6 @@ from typing import Any
 from agents import Agent
 from chatkit import types as t
 from chatkit.actions import Action
-from chatkit.agents import AgentContext
 from chatkit.errors import ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
@@ -22,11 +21,11 @@ from .attachments import Files
 from .checks import check, parse
 from .context import RequestContext, context_for, owner_of, request_id_of
 from .errors import ApiError
-from .events import TURN_STATE, TurnState, has_content, noted, update
+from .events import TURN_STATE, TurnState, has_content, kept
 from .failures import REFUSED_ACTION, ActionRefusedError, explain, unavailable
 from .limits import Limits
-from .model import renamed, title_by_model, title_of, transcribe
-from .run import run
+from .model import title_by_model, title_of, transcribe
+from .run import Chat, run
 from .settings import Settings
 from .store import ChatStore
 from .streaming import Turn, Turns
@@ -43,7 +42,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self,
         store: ChatStore,
         files: Files,
-        agent: Agent[AgentContext[RequestContext]],
+        agent: Agent[Chat],
         settings: Settings,
         limits: Limits,
     ) -> None:
@@ -77,7 +76,9 @@ class AppServer(ChatKitServer[RequestContext]):
             await turn.first()
             return request.type, turn
         if isinstance(request, t.ThreadsDeleteReq):
-            return request.type, await self._delete(request.params.thread_id, context)
+            self.turns.stop_thread(owner_of(context), request.params.thread_id)
+            await self._files.delete_thread(request.params.thread_id, context)
+            return request.type, b"{}"
         answer = await self._process_non_streaming(request, context)
         return request.type, self._files.links.sign(answer, context)
 
@@ -85,12 +86,6 @@ class AppServer(ChatKitServer[RequestContext]):
         """Stop the answer in a thread, wherever it runs; say whether there was one."""
         here = self.turns.stop_thread(owner_of(context), thread_id)
         return here or await self._store.stop_turn(thread_id, context)
-
-    async def _delete(self, thread_id: str, context: RequestContext) -> bytes:
-        """Delete a thread with its files, and stop the answer in it."""
-        self.turns.stop_thread(owner_of(context), thread_id)
-        await self._files.delete_thread(thread_id, context)
-        return b"{}"
 
     # --- a turn ---
 
@@ -112,7 +107,7 @@ class AppServer(ChatKitServer[RequestContext]):
                 yield created + frame if created else frame
                 created = b""
         except asyncio.CancelledError:
-            await self._mark_stopped(turn, context)
+            await self._store_stop(turn, context)
             raise
         except Exception:
             if turn.events:  # else the status of the response says it
@@ -132,9 +127,11 @@ class AppServer(ChatKitServer[RequestContext]):
         replaced = await self._replaced(request, context)
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
-                if not await self._exists(turn, context):
+                try:
+                    await self._store.load_thread(turn.thread_id, context)
+                except NotFoundError:
                     return  # deleted meanwhile: there is nobody to tell
-                if not any(map(has_content, TURN_STATE.get().done.values())):
+                if not TURN_STATE.get().said:
                     for item in replaced:
                         await self._store.add_thread_item(turn.thread_id, item, context)
                         if has_content(item):
@@ -154,11 +151,23 @@ class AppServer(ChatKitServer[RequestContext]):
                 items.append(item)
         return items[::-1]
 
-    async def _mark_stopped(self, turn: Turn, context: RequestContext) -> None:
-        """Store a stop that came before the SDK began to handle stops."""
-        if turn.thread_id:
-            thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
-            await self.handle_stream_cancelled(thread, [], context)
+    async def _store_stop(self, turn: Turn, context: RequestContext) -> None:
+        """Store what was said before a stop, and that it was stopped."""
+        state = TURN_STATE.get()
+        if not turn.thread_id or state.whole:
+            return
+        thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
+        with suppress(NotFoundError):  # the thread was deleted meanwhile
+            for item in filter(has_content, state.unsaved.values()):
+                await self._store.add_thread_item(thread.id, item, context)
+            await super().handle_stream_cancelled(thread, [], context)
+
+    async def handle_stream_cancelled(self, *_: Any, **__: Any) -> None:
+        """Do nothing: `_store_stop` does it, also for a stop that comes before the SDK's part.
+
+        The SDK would drop widgets and workflows, and would overwrite a finished text with a partial
+        one if its write had just begun.
+        """
 
     async def _claim(self, turn: Turn, thread_id: str, context: RequestContext) -> None:
         """Take the thread's lease, waiting a little for an answer that is just stopping."""
@@ -173,15 +182,6 @@ class AppServer(ChatKitServer[RequestContext]):
             await self._store.release_turn(thread_id, turn.id, context)
             raise
         turn.thread_id = thread_id
-
-    async def _exists(self, turn: Turn, context: RequestContext) -> bool:
-        try:
-            await self._store.load_thread(turn.thread_id, context)
-        except NotFoundError:
-            return False
-        except Exception:
-            log.exception("store unavailable")
-        return True
 
     def _frame(self, event: t.ThreadStreamEvent, context: RequestContext) -> bytes:
         if isinstance(event, t.ErrorEvent) and event.code == ErrorCode.STREAM_ERROR:
@@ -199,55 +199,27 @@ class AppServer(ChatKitServer[RequestContext]):
         context: RequestContext,
     ) -> AsyncIterator[t.ThreadStreamEvent]:
         """Stream the assistant's answer; name the thread after its first message."""
-        title = None
-        if input_user_message and not thread.title:
-            title = title_of(input_user_message)
+        title, message = None, input_user_message
+        if message and not thread.title:
+            title = title_of(message)
             if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
-                yield renamed(thread, title)
-        owner = owner_of(context)
-        async for event in run(
-            self._agent,
-            self._store,
-            thread,
-            input_user_message,
-            context,
-            self._settings,
-            self._files,
-            lambda tokens: self._limits.spend_tokens(owner, tokens),
-        ):
-            yield noted(event)
-        TURN_STATE.get().settled = True  # the answer is whole
-        if title and input_user_message and self._settings.title_model:
-            better = await title_by_model(self._agent, input_user_message, self._settings)
+                yield self._renamed(thread, title)
+        chat = Chat(thread=thread, store=self._store, request_context=context)
+        answer = run(chat, message, self._agent, self._settings, self._files, self._limits)
+        async for event in kept(answer, self._store, thread.id, context):
+            yield event
+        TURN_STATE.get().whole = True
+        if title and message and self._settings.title_model:
+            better = await title_by_model(self._agent, message, self._settings)
             if better and await self._store.set_title_if_unchanged(
                 thread.id, title, better, context
             ):
-                yield renamed(thread, better)
+                yield self._renamed(thread, better)
 
-    async def handle_stream_cancelled(
-        self, thread: t.ThreadMetadata, pending_items: list[t.ThreadItem], context: RequestContext
-    ) -> None:
-        """Store what was said before the stop, and that it was stopped.
-
-        The SDK would drop widgets and workflows, and would overwrite a finished text with a partial
-        one if its write had just begun: so finished items are stored again as they were.
-        """
-        state = TURN_STATE.get()
-        if state.settled:
-            return
-        state.settled = True
-        pending = {item.id: state.done.get(item.id, item) for item in pending_items}
-        with suppress(NotFoundError):  # the thread was deleted meanwhile
-            for item in filter(has_content, pending.values()):
-                await self._store.add_thread_item(thread.id, item, context)
-            await super().handle_stream_cancelled(thread, [], context)
-
-    def _update_pending_items(
-        self, pending_items: dict[str, t.ThreadItem], event: t.ThreadItemUpdatedEvent
-    ) -> None:
-        """Apply an update to an unfinished item; the SDK would not for widgets and images."""
-        if item := pending_items.get(event.item_id):
-            update(item, event.update)
+    def _renamed(self, thread: t.ThreadMetadata, title: str) -> t.ThreadUpdatedEvent:
+        """Return the event that shows a title; the SDK would save a changed `thread` itself."""
+        named = thread.model_copy(update={"title": title})
+        return t.ThreadUpdatedEvent(thread=self._to_thread_response(named))
 
     # --- the rest of the protocol ---
 
@@ -260,8 +232,9 @@ class AppServer(ChatKitServer[RequestContext]):
     ) -> AsyncIterator[t.ThreadStreamEvent]:
         """Run the handler that `assistant.ACTIONS` names for the action's type."""
         try:
-            async for event in ACTIONS[action.type](thread, action, sender, context):
-                yield noted(event)
+            events = ACTIONS[action.type](thread, action, sender, context)
+            async for event in kept(events, self._store, thread.id, context):
+                yield event
         except ValueError as error:  # the handler does not accept what the page sent
             refused = ActionRefusedError(action.type)
             raise explain(refused, request_id_of(context), thread.id) from error

@@ -9,12 +9,9 @@ import pytest
 from agents import function_tool
 from agents.testing import ScriptedModel, assistant_message
 from chatkit import types as t
-from chatkit.agents import AgentContext
 
 from app.clock import clock
-from app.context import RequestContext
-from app.events import OwnIds
-from app.run import _in_order
+from app.events import TURN_STATE, TurnState, kept
 from app.store import ChatStore as Store
 
 from .model_server import Fault, model_server
@@ -76,14 +73,13 @@ async def test_what_began_first_is_stored_first(store: Store) -> None:
         yield t.ThreadItemDoneEvent(item=full)
 
     await store.save_thread(thread(), ALICE)
-    chat = AgentContext[RequestContext](thread=thread(), store=store, request_context=ALICE)
-    ids = OwnIds(lambda kind: f"own {kind}")
-    async for event in _in_order(events(), ids, {}, chat):
+    TURN_STATE.set(TurnState())
+    async for event in kept(events(), store, "t", ALICE):
         if isinstance(event, t.ThreadItemDoneEvent):  # as the SDK does
             await store.add_thread_item("t", event.item, ALICE)
     stored = await store.load_thread_items("t", None, 9, "asc", ALICE)
-    assert [item.id for item in stored.data] == ["own message", "w"]
-    assert stored.data[0] == full.model_copy(update={"id": "own message"})
+    assert [item.id for item in stored.data] == ["m", "w"]
+    assert stored.data[0] == full
 
 
 async def test_a_retry_that_fails_gives_the_answer_back(store_url: str, tmp_path: Path) -> None:
