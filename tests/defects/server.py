@@ -222,7 +222,7 @@ DEFECTS = [
     ),
     Defect(
         "a long turn loses its question",
-        "while more and not turns:",
+        "while more and not whole:",
         "for _ in range(1):",
         HISTORY + "the_newest_turn_begins_with_its_question_whatever_its_items",
         "app/history.py",

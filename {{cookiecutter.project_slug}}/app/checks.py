@@ -1,8 +1,5 @@
 """Checks before the SDK starts: it accepts any number, text or id, and fails late with a 500."""
 
-import base64
-import binascii
-
 from chatkit import types as t
 from pydantic import TypeAdapter, ValidationError
 
@@ -64,8 +61,11 @@ async def check(
         case t.ItemsFeedbackReq() if len(request.params.item_ids) > MAX_FEEDBACK_ITEMS:
             text = f"Feedback is for {MAX_FEEDBACK_ITEMS} messages at a time at most."
             raise ApiError(400, "feedback", text)
-        case t.InputTranscribeReq():
-            _check_audio(request.params.audio_base64, settings)
+        case t.InputTranscribeReq() if (
+            len(request.params.audio_base64) * 3 // 4 > settings.max_audio_bytes
+        ):
+            text = f"A dictation has {settings.max_audio_bytes:,} bytes at most."
+            raise ApiError(413, "audio_too_large", text)
         case t.ThreadsAddStructuredInputReq() if (
             len(request.params.input.model_dump_json()) > settings.max_text_chars
         ):
@@ -115,8 +115,7 @@ async def _check_message(
     tags = [p.model_dump_json() for p in message.content if isinstance(p, t.UserMessageTagContent)]
     size = sum(map(len, [*texts, *tags, message.quoted_text or ""]))
     if size > settings.max_text_chars or len(message.content) > MAX_PARTS:
-        most = f"{settings.max_text_chars:,} characters and {MAX_PARTS} parts"
-        text = f"A message has {most} at most."
+        text = f"A message has {settings.max_text_chars:,} characters, {MAX_PARTS} parts at most."
         raise ApiError(413, "message_too_long", text)
     if not (tags or message.attachments or any(map(str.strip, texts))):
         raise ApiError(400, "message_empty", "The message is empty.")
@@ -129,16 +128,3 @@ async def _check_message(
     if options.tool_choice is not None and options.tool_choice.id not in settings.allowed_tools:
         raise ApiError(400, "tool_choice", "That tool cannot be chosen here.")
     await files.check_attachments(message.attachments, thread_id, context)
-
-
-def _check_audio(audio: str, settings: Settings) -> None:
-    """Refuse a dictation when it is off, and one that is too large or not base64."""
-    if not settings.transcribe_model:
-        raise ApiError(501, "not_offered", "Dictation is not set up: TRANSCRIBE_MODEL is empty.")
-    if len(audio) * 3 // 4 > settings.max_audio_bytes:
-        text = f"A dictation has {settings.max_audio_bytes:,} bytes at most."
-        raise ApiError(413, "audio_too_large", text)
-    try:
-        base64.b64decode(audio, validate=True)
-    except binascii.Error as error:
-        raise ApiError(400, "audio", "The audio is not base64.") from error

@@ -16,7 +16,9 @@ from .filetypes import PDF
 from .settings import Settings
 
 log = logging.getLogger("app.history")
-ContentPart = Callable[[t.Attachment, RequestContext], Awaitable[ResponseInputContentParam]]
+Input = TResponseInputItem | list[TResponseInputItem] | None
+Part = ResponseInputContentParam
+ContentPart = Callable[[t.Attachment, RequestContext], Awaitable[Part]]
 PDF_BYTES = 32 << 20
 """All PDFs together: each turn sends them whole, which takes about four times that in memory."""
 REMEMBERED_CHARS = 20_000
@@ -37,19 +39,20 @@ async def load_history(
     and more only to reach the beginning of the newest turn.
     """
     newest: list[t.ThreadItem] = []
-    turns, size, after, more, most = 0, 0, None, True, settings.history_items
-    while more and not turns:
+    size, whole, after, more, most = 0, 0, None, True, settings.history_items
+    while more and not whole:
         page = await store.load_thread_items(thread.id, after, most, "desc", context)
         after, more = page.after, page.has_more
         for item in page.data:
             size += size_of(item)
-            if turns and (size > settings.history_chars or len(newest) >= most):
+            if whole and (size > settings.history_chars or len(newest) >= most):
                 more = True
                 break
             newest.append(item)
-            turns += isinstance(item, t.UserMessageItem)
-    while more and turns and not isinstance(newest[-1], t.UserMessageItem):
-        newest.pop()  # the rest of a turn that did not fit
+            if isinstance(item, t.UserMessageItem):
+                whole = len(newest)  # up to here, these are whole turns
+    if more:
+        del newest[whole:]
     given: list[t.ThreadItem] = []
     for item in reversed(newest):
         if isinstance(item, t.HiddenContextItem) and item.content == REFUSED:
@@ -108,29 +111,23 @@ class Converter(ThreadItemConverter):
 
     async def user_message_to_input(
         self, item: t.UserMessageItem, is_last_message: bool = True
-    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+    ) -> Input:
         """Keep a quote even when tools or answers follow its message."""
         return await super().user_message_to_input(item, is_last_message=True)
 
-    async def assistant_message_to_input(
-        self, item: t.AssistantMessageItem
-    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+    async def assistant_message_to_input(self, item: t.AssistantMessageItem) -> Input:
         """Replay as plain text: chat-completions servers refuse `output_text`."""
         text = "\n".join(part.text for part in item.content).strip()
         return {"role": "assistant", "content": text} if text else None
 
-    async def client_tool_call_to_input(
-        self, item: t.ClientToolCallItem
-    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+    async def client_tool_call_to_input(self, item: t.ClientToolCallItem) -> Input:
         """Replay a call that the page has answered; no model accepts one without a result."""
         if item.status == "pending":
             return None
         output = _cut(json.dumps(item.output))
         return _call(item.id, item.name, json.dumps(item.arguments), output)
 
-    async def hidden_context_to_input(
-        self, item: t.HiddenContextItem
-    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+    async def hidden_context_to_input(self, item: t.HiddenContextItem) -> Input:
         """Replay a server tool's call as such, any other value as text."""
         match item.content:
             case {"type": "tool_call", "name": str(name), "arguments": str(args), "output": output}:
@@ -139,26 +136,19 @@ class Converter(ThreadItemConverter):
                 return await super().hidden_context_to_input(item)
             case content:
                 text = json.dumps(content, default=str, ensure_ascii=False)
-                return await super().hidden_context_to_input(
-                    item.model_copy(update={"content": text})
-                )
+                told = item.model_copy(update={"content": text})
+                return await super().hidden_context_to_input(told)
 
-    async def generated_image_to_input(
-        self, item: t.GeneratedImageItem
-    ) -> TResponseInputItem | list[TResponseInputItem] | None:
+    async def generated_image_to_input(self, item: t.GeneratedImageItem) -> Input:
         """Say that there was an image: its address is for the user's browser alone."""
         return {"role": "assistant", "content": "(I made an image here; the user sees it.)"}
 
-    async def tag_to_message_content(
-        self, tag: t.UserMessageTagContent
-    ) -> ResponseInputContentParam:
+    async def tag_to_message_content(self, tag: t.UserMessageTagContent) -> Part:
         """Describe an @-mention as the page sent it; look it up by its id to trust it."""
         data = json.dumps(tag.data, ensure_ascii=False)[:2000]
         return _text(f"@{tag.text} is {tag.group or 'an entity'} {tag.id}: {data}")
 
-    async def attachment_to_message_content(
-        self, attachment: t.Attachment
-    ) -> ResponseInputContentParam:
+    async def attachment_to_message_content(self, attachment: t.Attachment) -> Part:
         """Send a file's content; one that is old, gone or unreadable is described."""
         file = f"file {attachment.name!r}, {attachment.mime_type}"
         if self._content_part is None or attachment.id not in self._sent:
@@ -178,7 +168,7 @@ def _plain(item: Any) -> Any:
     return item
 
 
-def _text(text: str) -> ResponseInputContentParam:
+def _text(text: str) -> Part:
     return {"type": "input_text", "text": text}
 
 

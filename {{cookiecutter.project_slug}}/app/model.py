@@ -74,11 +74,12 @@ def text_of(message: UserMessageItem) -> str:
 
 def title_of(message: UserMessageItem) -> str:
     """Return a thread's first title: the message, cut at a word."""
-    text = text_of(message) or next((file.name for file in message.attachments), "")
+    name = next((file.name for file in message.attachments), "")
+    text = text_of(message) or name or "Conversation"
     if len(text) <= TITLE_CHARS:
-        return text or "Conversation"
-    head, space, _ = text[: TITLE_CHARS - 1].rpartition(" ")
-    return f"{head if space else text[: TITLE_CHARS - 1]}…"
+        return text
+    head = text[: TITLE_CHARS - 1]
+    return f"{head.rpartition(' ')[0] or head}…"
 
 
 async def title_by_model(
@@ -108,7 +109,7 @@ async def transcribe(audio: AudioInput, settings: Settings, request_id: str) -> 
     """
     client = make_client(settings)
     if client is None or not settings.transcribe_model:
-        raise ApiError(501, "not_offered", "Dictation is not set up here.")
+        raise ApiError(501, "not_offered", "Dictation takes TRANSCRIBE_MODEL and a model's server.")
     file = (f"speech.{audio.media_type.rpartition('/')[2]}", audio.data, audio.media_type)
     async with client:
         try:
