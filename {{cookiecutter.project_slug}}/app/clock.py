@@ -5,14 +5,8 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from chatkit import types as t
 from chatkit.actions import Action
-from chatkit.types import (
-    SyncCustomActionResponse,
-    ThreadItemReplacedEvent,
-    ThreadMetadata,
-    ThreadStreamEvent,
-    WidgetItem,
-)
 from chatkit.widgets import DynamicWidgetRoot as Widget
 
 from .context import RequestContext
@@ -39,29 +33,29 @@ def clock(zone: str, text: str, *, closed: bool = False) -> Widget:
 
 
 async def clock_again(
-    thread: ThreadMetadata,
+    thread: t.ThreadMetadata,
     action: Action[str, Any],
-    sender: WidgetItem | None,
+    sender: t.WidgetItem | None,
     context: RequestContext,
-) -> AsyncIterator[ThreadStreamEvent]:
+) -> AsyncIterator[t.ThreadStreamEvent]:
     """Answer the button Again with an event: the card shows the new time."""
     match sender, action.payload:
-        case WidgetItem(), {"zone": str(zone)}:
+        case t.WidgetItem(), {"zone": str(zone)}:
             text = read_clock(zone)
             update = {"widget": clock(zone, text), "copy_text": text}
-            yield ThreadItemReplacedEvent(item=sender.model_copy(update=update))
+            yield t.ThreadItemReplacedEvent(item=sender.model_copy(update=update))
         case _:
             raise ValueError("clock.again is sent by the widget, with a zone")
 
 
 async def clock_close(
-    thread: ThreadMetadata,
+    thread: t.ThreadMetadata,
     action: Action[str, Any],
-    sender: WidgetItem | None,
+    sender: t.WidgetItem | None,
     context: RequestContext,
-) -> SyncCustomActionResponse:
+) -> t.SyncCustomActionResponse:
     """Answer the button Close with the changed item: the card loses its buttons."""
     if sender is None:
         raise ValueError("clock.close is sent by the widget")
     widget = clock("", sender.copy_text or "", closed=True)
-    return SyncCustomActionResponse(updated_item=sender.model_copy(update={"widget": widget}))
+    return t.SyncCustomActionResponse(updated_item=sender.model_copy(update={"widget": widget}))

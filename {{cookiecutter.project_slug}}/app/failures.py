@@ -2,18 +2,8 @@
 
 import logging
 
+import agents
 import openai
-from agents import (
-    InputGuardrailTripwireTriggered,
-    MaxTurnsExceeded,
-    ModelBehaviorError,
-    ModelRefusalError,
-    OutputGuardrailTripwireTriggered,
-    RunContextWrapper,
-    ToolErrorFormatterArgs,
-    ToolInputGuardrailTripwireTriggered,
-    ToolOutputGuardrailTripwireTriggered,
-)
 from chatkit.agents import AgentContext
 from chatkit.errors import CustomStreamError
 from chatkit.types import ErrorEvent, NoticeEvent
@@ -41,12 +31,12 @@ class ActionRefusedError(Exception):
 
 
 EXPECTED: dict[type[Exception], tuple[str, bool]] = {
-    InputGuardrailTripwireTriggered: ("That cannot be answered here.", False),
-    OutputGuardrailTripwireTriggered: ("That cannot be answered here.", False),
-    ToolInputGuardrailTripwireTriggered: ("That cannot be done here.", False),
-    ToolOutputGuardrailTripwireTriggered: ("That cannot be done here.", False),
-    MaxTurnsExceeded: ("The answer took too many steps. Ask for less at once.", False),
-    ModelRefusalError: ("The model refused to answer. Ask in another way.", False),
+    agents.InputGuardrailTripwireTriggered: ("That cannot be answered here.", False),
+    agents.OutputGuardrailTripwireTriggered: ("That cannot be answered here.", False),
+    agents.ToolInputGuardrailTripwireTriggered: ("That cannot be done here.", False),
+    agents.ToolOutputGuardrailTripwireTriggered: ("That cannot be done here.", False),
+    agents.MaxTurnsExceeded: ("The answer took too many steps. Ask for less at once.", False),
+    agents.ModelRefusalError: ("The model refused to answer. Ask in another way.", False),
     NoAnswerError: ("The model gave no answer.", True),
     TurnTimeoutError: ("The answer took too long and was stopped. Ask for less at once.", False),
     ActionRefusedError: (REFUSED_ACTION, False),
@@ -60,7 +50,7 @@ UNEXPECTED: dict[type[Exception], tuple[str, bool]] = {
     openai.BadRequestError: (f"The model's server refused the request. {OPERATOR}", False),
     openai.APIConnectionError: ("The model's server cannot be reached.", True),
     openai.APIError: ("The model's server has trouble.", True),
-    ModelBehaviorError: ("The model broke its answer off.", True),
+    agents.ModelBehaviorError: ("The model broke its answer off.", True),
     Exception: ("Something went wrong on our side.", True),
 }
 """The same for faults. The first match counts, so base classes stand below their subclasses."""
@@ -74,7 +64,7 @@ def explain(error: Exception, request_id: str, thread_id: str) -> CustomStreamEr
     known = (EXPECTED | UNEXPECTED).items()
     text, retry = next(told for kind, told in known if isinstance(error, kind))
     match error:
-        case InputGuardrailTripwireTriggered() | OutputGuardrailTripwireTriggered():
+        case agents.InputGuardrailTripwireTriggered() | agents.OutputGuardrailTripwireTriggered():
             reason = error.guardrail_result.output.output_info
             text = reason if isinstance(reason, str) else text
         case openai.BadRequestError(code="context_length_exceeded"):
@@ -93,25 +83,27 @@ def _request(request_id: str) -> str:
     return f" (request {request_id})" if request_id else ""
 
 
-async def tool_failed(args: ToolErrorFormatterArgs[Chat]) -> str | None:
+async def tool_failed(args: agents.ToolErrorFormatterArgs[Chat]) -> str | None:
     """Tell the model and the user that a tool raised; a ValueError is for the model to correct.
 
     Return None to leave the wording to the SDK, as for a tool that does not exist.
     """
     if args.error is None:
         return None
-    if type(args.error) in (ValueError, ModelBehaviorError):
+    if type(args.error) in (ValueError, agents.ModelBehaviorError):
         log.warning("tool %s refused", args.tool_name, exc_info=args.error)
         return str(args.error)
     return await _tell(args.run_context, args.tool_name, "failed", args.error)
 
 
-async def tool_hangs(context: RunContextWrapper[Chat], error: Exception) -> str:
+async def tool_hangs(context: agents.RunContextWrapper[Chat], error: Exception) -> str:
     """Tell the model and the user that a tool took longer than TOOL_SECONDS."""
     return await _tell(context, getattr(context, "tool_name", "tool"), "took too long", error)
 
 
-async def _tell(context: RunContextWrapper[Chat], tool: str, what: str, error: Exception) -> str:
+async def _tell(
+    context: agents.RunContextWrapper[Chat], tool: str, what: str, error: Exception
+) -> str:
     request_id = request_id_of(context.context.request_context)
     log.error("tool %s %s", tool, what, exc_info=error, extra={"request_id": request_id})
     message = f"The tool {tool} {what}.{_request(request_id)}"

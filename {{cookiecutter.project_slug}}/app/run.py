@@ -54,7 +54,7 @@ async def run(  # noqa: PLR0917 - what a turn is made of
         NotFoundError: the thread was deleted meanwhile.
     """
     context, state = chat.request_context, TURN_STATE.get()
-    ids = OwnIds(lambda kind: chat.store.generate_item_id(kind, chat.thread, context))
+    ids = OwnIds(chat.generate_id)
     try:
         history = await load_history(chat.store, chat.thread, context, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
@@ -129,7 +129,7 @@ async def _events(
     chat: Chat, result: RunResultStreaming, seconds: float
 ) -> AsyncIterator[t.ThreadStreamEvent]:
     """Yield the run's events; stop the model when this ends, is cancelled or takes too long."""
-    queue: asyncio.Queue[t.ThreadStreamEvent | None] = asyncio.Queue()
+    queue: asyncio.Queue[t.ThreadStreamEvent | TurnTimeoutError | None] = asyncio.Queue()
 
     async def pull() -> None:
         """Read the SDK's stream to its end, in a task that is never cancelled."""
@@ -147,22 +147,18 @@ async def _events(
         result.cancel()
 
     puller = asyncio.create_task(pull())
+    timer = asyncio.get_running_loop().call_later(seconds, queue.put_nowait, TurnTimeoutError())
     caller = asyncio.current_task()
     if caller:
         caller.add_done_callback(stop)  # it may be cancelled while this waits at a yield
-    deadline = asyncio.get_running_loop().time() + seconds
     try:
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    event = await queue.get()
-            except TimeoutError:
-                raise TurnTimeoutError from None
-            if event is None:
-                break
+        while event := await queue.get():
+            if isinstance(event, TurnTimeoutError):
+                raise event
             yield event
         await puller
     finally:
+        timer.cancel()
         result.cancel()
         if caller:
             caller.remove_done_callback(stop)
