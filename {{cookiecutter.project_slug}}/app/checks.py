@@ -21,6 +21,11 @@ InThread = (
     | t.ThreadsSyncCustomActionReq
 )
 """Requests for a thread that exists."""
+WANTED: dict[type, type] = {
+    t.ThreadsRetryAfterItemReq: t.UserMessageItem,
+    t.ThreadsAddStructuredInputReq: t.StructuredInputItem,
+}
+"""The kind of the item that a request names; the others name a widget."""
 MAX_PAGE = 100
 MAX_TITLE_CHARS = 200
 MAX_FEEDBACK_ITEMS = 100
@@ -83,20 +88,13 @@ async def check(
 async def _check_thread(request: InThread, context: RequestContext, store: ChatStore) -> None:
     """Check the thread, its status, and that its item is of the kind that the operation needs."""
     thread = await store.load_thread(request.params.thread_id, context)
-    match request:
-        case t.ThreadsRetryAfterItemReq():
-            wanted: type = t.UserMessageItem
-        case t.ThreadsAddStructuredInputReq():
-            wanted = t.StructuredInputItem
-        case _:
-            wanted = t.WidgetItem
     if isinstance(request, t.ThreadsCustomActionReq | t.ThreadsSyncCustomActionReq):
         known = ACTIONS if isinstance(request, t.ThreadsCustomActionReq) else SYNC_ACTIONS
         if (kind := request.params.action.type) not in known:
             raise ApiError(400, "unknown_action", f"This app has no action {kind[:80]!r}.")
     if item_id := getattr(request.params, "item_id", None):
         item = await store.load_item(thread.id, item_id, context)
-        if not isinstance(item, wanted):
+        if not isinstance(item, WANTED.get(type(request), t.WidgetItem)):
             raise ApiError(400, "item", "That message is of another kind.")
     if isinstance(thread.status, t.LockedStatus | t.ClosedStatus):
         text = thread.status.reason or f"This conversation is {thread.status.type}."
