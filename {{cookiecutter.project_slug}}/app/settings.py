@@ -8,7 +8,14 @@ import secrets
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -20,7 +27,15 @@ def _split(value: object) -> object:
 
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A list written with commas: `ALLOWED_HOSTS=chat.example.com,localhost`."""
-Url = Annotated[str, Field(pattern=r"^(https?://.+)?$")]
+
+
+def _whole(url: str) -> str:
+    if url and not re.match(r"https?://.", url):
+        raise ValueError("write the whole address, with https:// or http://")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_whole)]
 
 
 class Settings(BaseSettings):
@@ -185,6 +200,8 @@ class Settings(BaseSettings):
         path = self.data_dir / "secret_key"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_hex(32))
+            draft = path.with_suffix(f".{secrets.token_hex(4)}")
+            draft.touch(mode=0o600)
+            draft.write_text(secrets.token_hex(32))
+            draft.replace(path)  # whole or not there: an empty key would sign for anybody
         return path.read_text()

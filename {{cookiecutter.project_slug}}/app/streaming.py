@@ -12,8 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Literal
 
-from starlette.requests import ClientDisconnect
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .errors import ApiError
@@ -197,23 +196,38 @@ class Turns:
                 await self._renewer
 
 
-class EventStream(StreamingResponse):
+class EventStream(Response):
     """The connection's side of a turn: sends what is ready, and notices when the reader leaves."""
+
+    media_type = "text/event-stream"
 
     def __init__(self, turn: Turn, turns: Turns, heartbeat: float) -> None:
         """Answer with the events of `turn`; X-Accel-Buffering keeps nginx from holding them."""
-        self._turn, self._turns = turn, turns
+        self._turn, self._turns, self._heartbeat = turn, turns, heartbeat
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(turn.chunks(heartbeat), headers=headers, media_type="text/event-stream")
+        super().__init__(headers=headers, media_type=self.media_type)
+        del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the turn ends or the reader is gone, even while `send` is waiting for it."""
+        gone = asyncio.create_task(self._gone(receive))
+        gone.add_done_callback(lambda _: self._turns.disconnected(self._turn))
         try:
-            with contextlib.suppress(OSError, ClientDisconnect):
-                await super().__call__(scope, receive, send)
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for data in self._turn.chunks(self._heartbeat):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except OSError:
+            log.debug("reader gone", extra={"thread_id": self._turn.thread_id})
         except asyncio.CancelledError:  # uvicorn's grace is over: end as a stop does
             self._turns.grace_over = True
+            self._turn.leave()
             self._turn.stop()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._turns.disconnected(self._turn)
+            gone.cancel()
+
+    @staticmethod
+    async def _gone(receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
