@@ -8,15 +8,14 @@ import json
 import re
 import secrets
 import time
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from operator import attrgetter
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
 from chatkit.types import (
@@ -71,17 +70,17 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
 
     It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
     """
-    field = type(record).__name__
+    field = "content"  # which alone may be at fault in an answer without annotations
     try:
-        # an answer comes most often, and holds values of any kind in annotations alone
+        # these come most often, and hold values of no other kind than text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
-            field = "content"  # which alone may hold half an emoji
-            return record.__pydantic_serializer__.to_json(record, warnings="none").decode()
+            return record.__pydantic_serializer__.to_json(record, warnings=False).decode()
+        field = type(record).__name__
         # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
-        for name, value in kind.dump_python([record], warnings="none")[0].items():
+        for name, value in kind.dump_python([record], warnings=False)[0].items():
             field = name
             STRICT.encode(value).encode()
-        page = kind.dump_json([record], warnings="none")
+        page = kind.dump_json([record], warnings=False)
         kind.validate_json(page)  # it writes what it may not read: nested too deep, say
     except ValidationError as error:  # whose text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
@@ -100,53 +99,63 @@ def sort_time(moment: datetime) -> int:
 # --- end ---
 
 T = TypeVar("T")
-NUMBERS = 1 << 40
+NUMBER_BITS = 40
 
 
-class Shelf(dict[str, T]):
-    """Values by id that have an order, too: a page costs a binary search and its own length."""
+class Shelf(Generic[T]):
+    """Values by id and in order: a page costs two binary searches and its own length."""
 
     def __init__(self) -> None:
-        self._order: list[str] = []
-        self._places: dict[str, int] = {}  # by which the ids are ordered: the rank, then a number
-        self._numbers = count()
+        self._places: dict[str, int] = {}  # by id: the rank, then a number that counts up
+        self._order: list[int] = []  # all places, sorted
+        self._held: dict[int, T] = {}  # by place
+        self._count = 0
 
-    def _index(self, key: str) -> int:
-        return bisect_left(self._order, self._places[key], key=self._places.__getitem__)
+    def __len__(self) -> int:
+        """Return how many values there are."""
+        return len(self._places)
+
+    def get(self, key: str) -> T | None:
+        """Return the value with this id, if there is one."""
+        place = self._places.get(key)
+        return None if place is None else self._held[place]
 
     def put(self, key: str, value: T, rank: int = 0) -> None:
         """Put a value behind all others of its rank, or in the place of the one with its id."""
         place = self._places.get(key)
-        if place is None or place // NUMBERS != rank:
+        if place is None or place >> NUMBER_BITS != rank:
             if place is None:
-                number = next(self._numbers)
+                number = self._count = self._count + 1
             else:
-                number = place % NUMBERS
-                self.take(key)
-            place = self._places[key] = rank * NUMBERS + number
-            if self._order and place < self._places[self._order[-1]]:
-                insort(self._order, key, key=self._places.__getitem__)
+                number = place % (1 << NUMBER_BITS)
+                self.pop(key)
+            place = self._places[key] = (rank << NUMBER_BITS) + number
+            if self._order and place < self._order[-1]:
+                insort(self._order, place)
             else:
-                self._order.append(key)  # nearly always
-        self[key] = value
+                self._order.append(place)  # nearly always
+        self._held[place] = value
 
-    def take(self, key: str) -> T | None:
+    def pop(self, key: str) -> T | None:
         """Take the value with this id away and return it, if there is one."""
-        if key in self:
-            del self._order[self._index(key)], self._places[key]
-        return self.pop(key, None)
+        place = self._places.pop(key, None)
+        if place is None:
+            return None
+        del self._order[bisect_left(self._order, place)]
+        return self._held.pop(place)
 
     def page(self, after: str | None, limit: int, order: str) -> tuple[list[T], bool]:
         """Return `limit` values behind the one at `after`, and whether more follow."""
-        if limit <= 0 or (after is not None and after not in self):
+        if limit <= 0 or (after is not None and after not in self._places):
             return [], False
+        cursor = None if after is None else self._places[after]
         if order == "desc":
-            end = len(self) if after is None else self._index(after)
-            ids = self._order[max(0, end - limit - 1) : end][::-1]
+            end = len(self._order) if cursor is None else bisect_left(self._order, cursor)
+            found = self._order[max(0, end - limit - 1) : end][::-1]
         else:
-            start = 0 if after is None else self._index(after) + 1
-            ids = self._order[start : start + limit + 1]
-        return [self[key] for key in ids[:limit]], len(ids) > limit
+            start = 0 if cursor is None else bisect_right(self._order, cursor)
+            found = self._order[start : start + limit + 1]
+        return [self._held[place] for place in found[:limit]], len(found) > limit
 
 
 @dataclass
@@ -193,7 +202,7 @@ class MemoryStore(Store[Context]):
         return self._threads.get(owner_of(context), EMPTY)
 
     def _find(self, thread_id: str, context: Context) -> Conversation:
-        if found := self._shelf(context).get(thread_id):
+        if found := self._threads.get(owner_of(context), EMPTY).get(thread_id):
             return found
         raise NotFoundError(f"There is no thread {thread_id!a}")
 
@@ -230,7 +239,7 @@ class MemoryStore(Store[Context]):
         """Delete a thread with its items and attachments; its id is barred for a day."""
         owner, now = owner_of(context), time.monotonic()
         threads, held = self._shelf(context), self._attachments.get(owner, {})
-        if conversation := threads.take(thread_id):
+        if conversation := threads.pop(thread_id):
             for attachment_id in conversation.attachments:
                 del held[attachment_id]
             if not held:
@@ -295,7 +304,7 @@ class MemoryStore(Store[Context]):
     async def delete_thread_item(self, thread_id: str, item_id: str, context: Context) -> None:
         """Delete an item and its feedback, if they are there."""
         if conversation := self._shelf(context).get(thread_id):
-            conversation.items.take(item_id)
+            conversation.items.pop(item_id)
             conversation.feedback.pop(item_id, None)
 
     async def save_feedback(

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from heapq import heappop, heappush
+from itertools import count
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -72,17 +74,17 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
 
     It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
     """
-    field = type(record).__name__
+    field = "content"  # which alone may be at fault in an answer without annotations
     try:
-        # an answer comes most often, and holds values of any kind in annotations alone
+        # these come most often, and hold values of no other kind than text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
-            field = "content"  # which alone may hold half an emoji
-            return record.__pydantic_serializer__.to_json(record, warnings="none").decode()
+            return record.__pydantic_serializer__.to_json(record, warnings=False).decode()
+        field = type(record).__name__
         # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
-        for name, value in kind.dump_python([record], warnings="none")[0].items():
+        for name, value in kind.dump_python([record], warnings=False)[0].items():
             field = name
             STRICT.encode(value).encode()
-        page = kind.dump_json([record], warnings="none")
+        page = kind.dump_json([record], warnings=False)
         kind.validate_json(page)  # it writes what it may not read: nested too deep, say
     except ValidationError as error:  # whose text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
@@ -440,7 +442,8 @@ class _Pool:
         self._connect = connect
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
-        self._idle: list[tuple[Connection, float]] = []  # since when; the last used is on top
+        self._idle: list[tuple[int, float, Connection]] = []  # a heap: number, since when
+        self._numbers = count()
         self._closed = False
 
     @classmethod
@@ -504,7 +507,7 @@ class _Pool:
             connection.terminate()
 
     async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on the connection last used: it knows most statements.
+        """Return the rows of a statement, on the first idle connection: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice.
@@ -516,7 +519,7 @@ class _Pool:
         async with self._free:
             if loop.time() > end:  # whoever had a connection gave it back at its own `end`
                 raise TimeoutError("no connection was free in time")
-            connection = self._rested()
+            number, connection = self._rested()
             try:
                 while True:
                     if connection is None or connection.is_closed():
@@ -531,7 +534,7 @@ class _Pool:
                             raise
                         connection.terminate()
                     else:
-                        self._idle.append((connection, time.monotonic()))
+                        heappush(self._idle, (number, time.monotonic(), connection))
                         return rows
                     finally:
                         cut.cancel()
@@ -540,17 +543,19 @@ class _Pool:
                     connection.terminate()
                 raise
 
-    def _rested(self) -> "Connection | None":
-        """Return the connection that was used last, ended if it has rested for too long."""
-        connection, since = self._idle.pop() if self._idle else (None, 0)
-        if connection and time.monotonic() - since > IDLE_SECONDS:
+    def _rested(self) -> "tuple[int, Connection | None]":
+        """Return the first idle connection, ended if it has rested too long, or a new number."""
+        if not self._idle:
+            return next(self._numbers), None
+        number, since, connection = heappop(self._idle)
+        if time.monotonic() - since > IDLE_SECONDS:
             connection.terminate()  # what lies between may have forgotten it
-        return connection
+        return number, connection
 
     def _disconnect(self) -> None:
         """End the connections that rest."""
         while self._idle:
-            self._idle.pop()[0].terminate()
+            self._idle.pop()[2].terminate()
 
 
 def _owner(context: Context) -> str:

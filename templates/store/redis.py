@@ -82,17 +82,17 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
 
     It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
     """
-    field = type(record).__name__
+    field = "content"  # which alone may be at fault in an answer without annotations
     try:
-        # an answer comes most often, and holds values of any kind in annotations alone
+        # these come most often, and hold values of no other kind than text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
-            field = "content"  # which alone may hold half an emoji
-            return record.__pydantic_serializer__.to_json(record, warnings="none").decode()
+            return record.__pydantic_serializer__.to_json(record, warnings=False).decode()
+        field = type(record).__name__
         # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
-        for name, value in kind.dump_python([record], warnings="none")[0].items():
+        for name, value in kind.dump_python([record], warnings=False)[0].items():
             field = name
             STRICT.encode(value).encode()
-        page = kind.dump_json([record], warnings="none")
+        page = kind.dump_json([record], warnings=False)
         kind.validate_json(page)  # it writes what it may not read: nested too deep, say
     except ValidationError as error:  # whose text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
@@ -453,9 +453,11 @@ class RedisStore(Store[Context]):
                 self._idle.append(client)
                 return answer
         except TimeoutError:
-            for each in [*self._idle]:  # what lies between may have forgotten them, too
+            silent, self._idle = self._idle, []
+            for each in silent:  # what lies between may have forgotten them, too
                 if connection := getattr(each, "connection", None):
                     await connection.disconnect(nowait=True)
+            self._idle[:0] = silent
             raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
 
     async def _run(self, name: str, context: Context, thread_id: str, *args: str | int) -> Any:

@@ -71,17 +71,17 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
 
     It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
     """
-    field = type(record).__name__
+    field = "content"  # which alone may be at fault in an answer without annotations
     try:
-        # an answer comes most often, and holds values of any kind in annotations alone
+        # these come most often, and hold values of no other kind than text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
-            field = "content"  # which alone may hold half an emoji
-            return record.__pydantic_serializer__.to_json(record, warnings="none").decode()
+            return record.__pydantic_serializer__.to_json(record, warnings=False).decode()
+        field = type(record).__name__
         # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
-        for name, value in kind.dump_python([record], warnings="none")[0].items():
+        for name, value in kind.dump_python([record], warnings=False)[0].items():
             field = name
             STRICT.encode(value).encode()
-        page = kind.dump_json([record], warnings="none")
+        page = kind.dump_json([record], warnings=False)
         kind.validate_json(page)  # it writes what it may not read: nested too deep, say
     except ValidationError as error:  # whose text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
@@ -508,7 +508,8 @@ def _post(answer: asyncio.Future[Any], outcome: object) -> None:
         if not answer.done():
             answer.set_result(outcome)
 
-    answer.get_loop().call_soon_threadsafe(settle)
+    with suppress(RuntimeError):  # its loop is closed: nobody waits any more
+        answer.get_loop().call_soon_threadsafe(settle)
 
 
 def _attempt(db: sqlite3.Connection, work: Work[T]) -> T | Exception:

@@ -19,21 +19,21 @@ from .base import (
 DEFECTS = [
     Defect(
         "another owner's thread is found",
-        "if found := self._shelf(context).get(thread_id):",
+        "if found := self._threads.get(owner_of(context), EMPTY).get(thread_id):",
         "all_owners = map(lambda held: held.get(thread_id), self._threads.values())\n"
         "        if found := next(filter(None, all_owners), None):",
         FOREIGN,
     ),
     Defect(
         "the cursor is off by one",
-        "self._index(after) + 1",
-        "self._index(after)",
+        "bisect_right(self._order, cursor)",
+        "bisect_left(self._order, cursor)",
         WALK,
     ),
     Defect(
         "has_more on a full last page",
-        "len(ids) > limit",
-        "len(ids) >= limit",
+        "len(found) > limit",
+        "len(found) >= limit",
         MORE,
     ),
     Defect(
@@ -44,8 +44,8 @@ DEFECTS = [
     ),
     Defect(
         "add without upsert",
-        "place = self._places.get(key)\n        if",
-        "place = None\n        if",
+        "place = self._places.get(key)\n        if place is None or",
+        "place = None\n        if place is None or",
         IN_PLACE,
     ),
     Defect(

@@ -11,7 +11,7 @@ DEFECTS = [
     ),
     Defect(
         "fields with their default are left out",
-        'page = kind.dump_json([record], warnings="none")',
+        "page = kind.dump_json([record], warnings=False)",
         "page = kind.dump_json([record], exclude_defaults=True)",
         VALUE + "every_type_of_item_comes_back_equal",
     ),

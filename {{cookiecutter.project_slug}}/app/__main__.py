@@ -24,8 +24,9 @@ DATA_COMMANDS = ("export", "forget", "import", "purge", "sweep")
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status: 2 for what the caller can mend."""
     if arguments and arguments[0] not in DATA_COMMANDS:
+        what = "" if arguments[0] in ("-h", "--help") else f"unknown command {arguments[0]!r}; "
         usage = f"usage: python -m app [{'|'.join(DATA_COMMANDS)}] …; with none it serves"
-        return _refuse(f"unknown command {arguments[0]!r}; {usage}")
+        return _refuse(what + usage)
     # jinja: if cookiecutter.storage_type == "memory"
     if arguments:
         text = "a running app keeps its conversations to itself: delete on the page, or restart it"
