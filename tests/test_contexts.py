@@ -35,7 +35,7 @@ STEPS = [
         r"\1org_id",
     ),
     (
-        "let `context_for` fill it back in",
+        "`context_for` must set it, too",
         "app/context.py",
         r"RequestContext\(user_id=owner",
         'RequestContext(user_id="", org_id=owner',

@@ -113,7 +113,8 @@ async def _check_message(
     tags = [p.model_dump_json() for p in message.content if isinstance(p, t.UserMessageTagContent)]
     size = sum(map(len, [*texts, *tags, message.quoted_text or ""]))
     if size > settings.max_text_chars or len(message.content) > MAX_PARTS:
-        text = f"A message has {settings.max_text_chars:,} characters, {MAX_PARTS} parts at most."
+        most = f"{settings.max_text_chars:,} characters and {MAX_PARTS} parts"
+        text = f"A message has {most} at most."
         raise ApiError(413, "message_too_long", text)
     if not (tags or message.attachments or any(map(str.strip, texts))):
         raise ApiError(400, "message_empty", "The message is empty.")
