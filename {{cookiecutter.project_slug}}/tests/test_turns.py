@@ -91,7 +91,8 @@ async def test_a_reader_that_never_reads_loses_nothing(store_url: str, tmp_path:
             head = f"POST /chatkit HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n"
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             writer.write((head + body).encode())
-            await asyncio.sleep(0.2)
+            turns = served.app.state.server.turns
+            await until(lambda: any(turn.events > 9 for turn in turns._running))
             writer.close()
             assert (await stored_answer(served, caller, thread_id)).startswith("w0 w1 w2")
             assert len(await hidden_items(served, thread_id)) == 1
