@@ -65,7 +65,7 @@ def require_storable(**ids: str | None) -> None:
             raise ValueError(f"{name} holds a NUL or a lone surrogate")
 
 
-def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
+def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
 
     It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
@@ -74,7 +74,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
     try:
         # these come most often, and hold values of no other kind than text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
-            return record.__pydantic_serializer__.to_json(record, warnings=False).decode()
+            return record.__pydantic_serializer__.to_json(record, warnings=False)
         field = type(record).__name__
         # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
         for name, value in kind.dump_python([record], warnings=False)[0].items():
@@ -87,7 +87,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{field} cannot be stored: {error}") from None
-    return page[1:-1].decode()
+    return page[1:-1]
 
 
 def sort_time(moment: datetime) -> int:
@@ -219,7 +219,7 @@ class MemoryStore(Store[Context]):
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
         """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
-        doc = dump(thread, THREADS).encode()
+        doc = dump(thread, THREADS)
         if self._tombstones.get((owner_of(context), thread.id), 0) > time.monotonic():
             raise NotFoundError(f"The thread {thread.id!a} was deleted")
         threads = self._threads[owner_of(context)]
@@ -263,7 +263,7 @@ class MemoryStore(Store[Context]):
         thread = conversation.doc and ThreadMetadata.model_validate_json(conversation.doc)
         if not thread or thread.title != old:
             return False
-        conversation.doc = dump(thread.model_copy(update={"title": new}), THREADS).encode()
+        conversation.doc = dump(thread.model_copy(update={"title": new}), THREADS)
         return True
 
     # --- items ---
@@ -289,7 +289,7 @@ class MemoryStore(Store[Context]):
             require_storable(thread_id=thread_id, item_id=item.id)
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
-        doc = dump(item, ITEMS).encode()
+        doc = dump(item, ITEMS)
         self._find(thread_id, context).items.put(item.id, doc)
 
     save_item = add_thread_item  # both add, both replace
@@ -327,7 +327,7 @@ class MemoryStore(Store[Context]):
     async def save_attachment(self, attachment: Attachment, context: Context) -> None:
         """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
-        doc, thread_id = dump(attachment, ATTACHMENTS).encode(), attachment.thread_id
+        doc, thread_id = dump(attachment, ATTACHMENTS), attachment.thread_id
         conversation = self._find(thread_id, context) if thread_id is not None else Conversation()
         held = self._attachments[owner_of(context)]
         if held.get(attachment.id, (None,))[0] not in (None, thread_id):

@@ -69,7 +69,7 @@ def require_storable(**ids: str | None) -> None:
             raise ValueError(f"{name} holds a NUL or a lone surrogate")
 
 
-def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
+def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
 
     It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
@@ -78,7 +78,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
     try:
         # these come most often, and hold values of no other kind than text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
-            return record.__pydantic_serializer__.to_json(record, warnings=False).decode()
+            return record.__pydantic_serializer__.to_json(record, warnings=False)
         field = type(record).__name__
         # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
         for name, value in kind.dump_python([record], warnings=False)[0].items():
@@ -91,7 +91,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{field} cannot be stored: {error}") from None
-    return page[1:-1].decode()
+    return page[1:-1]
 
 
 def sort_time(moment: datetime) -> int:
@@ -230,7 +230,7 @@ class PostgresStore(Store[Context]):
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
         """Add or replace a thread's metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
-        doc = dump(thread, THREADS)
+        doc = dump(thread, THREADS).decode()
         statement = """
             INSERT INTO chatkit.thread AS old (owner, id, created, doc) VALUES ($1, $2, $3, $4)
             ON CONFLICT (owner, id) DO UPDATE SET created = $3, doc = $4, deleted = NULL,
@@ -299,7 +299,7 @@ class PostgresStore(Store[Context]):
         require_storable(thread_id=thread_id, item_id=item.id)
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
-        doc = dump(item, ITEMS)
+        doc = dump(item, ITEMS).decode()
         statement = """
             WITH locked AS (
                 SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
@@ -366,7 +366,7 @@ class PostgresStore(Store[Context]):
                 WHERE old.thread_id IS NULL OR old.thread_id = $3 RETURNING true)
             SELECT $3 IS NULL OR EXISTS (SELECT FROM locked) AS found,
                 EXISTS (SELECT FROM saved) AS saved"""
-        values = (attachment.id, attachment.thread_id, dump(attachment, ATTACHMENTS))
+        values = (attachment.id, attachment.thread_id, dump(attachment, ATTACHMENTS).decode())
         row = (await self._pool.run(statement, _owner(context), *values))[0]
         if not row["found"]:
             raise NotFoundError(f"There is no thread {attachment.thread_id!a}")
@@ -444,6 +444,7 @@ class _Pool:
         self._free = asyncio.Semaphore(size)  # serves in order
         self._idle: list[tuple[int, float, Connection]] = []  # a heap: number, since when
         self._numbers = count()
+        self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
         self._closed = False
 
     @classmethod
@@ -461,12 +462,14 @@ class _Pool:
             raise StoreError(f"STORE_URL={shown}: {reason}") from None
         except (ValueError, OverflowError):  # of a port; its text may quote the password
             raise StoreError(f"STORE_URL cannot be read, expected {FORM}") from None
+        watch = asyncio.create_task(pool._watch())
         try:
             yield pool
         finally:
             pool._closed = True
             for _ in range(size):  # all of them are free when the last call has its answer
                 await pool._free.acquire()
+            watch.cancel()
             pool._disconnect()
 
     async def _migrate(self, limit: asyncio.Timeout) -> None:
@@ -514,30 +517,29 @@ class _Pool:
         """
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")
-        loop = asyncio.get_running_loop()
-        end, fresh = loop.time() + ANSWER_SECONDS, False
+        end, fresh = time.monotonic() + ANSWER_SECONDS, False
         async with self._free:
-            if loop.time() > end:  # whoever had a connection gave it back at its own `end`
+            if time.monotonic() > end:  # whoever had a connection gave it back at its own `end`
                 raise TimeoutError("no connection was free in time")
             number, connection = self._rested()
             try:
                 while True:
                     if connection is None or connection.is_closed():
-                        connection, fresh = await self._connect(timeout=end - loop.time()), True
-                    # asyncpg's own timeout would wait as long again
-                    cut = loop.call_at(end, connection.terminate)
+                        connection = await self._connect(timeout=end - time.monotonic())
+                        fresh = True
+                    self._busy[connection] = end
                     try:
                         rows = await connection.fetch(_sql(self._schema, statement), *values)
                     except LOST:
                         self._disconnect()  # where one is dead, all are
-                        if fresh or loop.time() > end:
+                        if fresh or time.monotonic() > end:
                             raise
                         connection.terminate()
                     else:
                         heappush(self._idle, (number, time.monotonic(), connection))
                         return rows
                     finally:
-                        cut.cancel()
+                        del self._busy[connection]
             except BaseException:  # cancelled, too
                 if connection:
                     connection.terminate()
@@ -551,6 +553,13 @@ class _Pool:
         if time.monotonic() - since > IDLE_SECONDS:
             connection.terminate()  # what lies between may have forgotten it
         return number, connection
+
+    async def _watch(self) -> None:
+        """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long."""
+        while True:
+            await asyncio.sleep(0.2)
+            for connection in [each for each, end in self._busy.items() if end < time.monotonic()]:
+                connection.terminate()
 
     def _disconnect(self) -> None:
         """End the connections that rest."""
@@ -566,7 +575,7 @@ def _owner(context: Context) -> str:
 def _title(title: str | None) -> str:
     """Return how a stored thread with this title begins: it is the first field of its JSON."""
     thread = ThreadMetadata(title=title, id="", created_at=datetime.fromtimestamp(0, UTC))
-    return dump(thread, THREADS).partition('"id":""')[0]
+    return dump(thread, THREADS).decode().partition('"id":""')[0]
 
 
 @cache

@@ -77,7 +77,7 @@ def require_storable(**ids: str | None) -> None:
             raise ValueError(f"{name} holds a NUL or a lone surrogate")
 
 
-def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
+def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
 
     It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
@@ -86,7 +86,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
     try:
         # these come most often, and hold values of no other kind than text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
-            return record.__pydantic_serializer__.to_json(record, warnings=False).decode()
+            return record.__pydantic_serializer__.to_json(record, warnings=False)
         field = type(record).__name__
         # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
         for name, value in kind.dump_python([record], warnings=False)[0].items():
@@ -99,7 +99,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{field} cannot be stored: {error}") from None
-    return page[1:-1].decode()
+    return page[1:-1]
 
 
 def sort_time(moment: datetime) -> int:
@@ -435,7 +435,7 @@ class RedisStore(Store[Context]):
         """Return what the owner's keys begin with; what is in the braces decides on the slot."""
         return self._prefix + ":{@" + quote(owner, safe="", errors="surrogatepass") + "}:"
 
-    async def _ask(self, *command: str | int) -> Any:
+    async def _ask(self, *command: str | bytes | int) -> Any:
         """Send a command; the driver's TimeoutError when there is no answer in SECONDS.
 
         The driver's own deadlines would cost a sixth of the trip, its pool a tenth.
@@ -460,7 +460,9 @@ class RedisStore(Store[Context]):
             self._idle[:0] = silent
             raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
 
-    async def _run(self, name: str, context: Context, thread_id: str, *args: str | int) -> Any:
+    async def _run(
+        self, name: str, context: Context, thread_id: str, *args: str | bytes | int
+    ) -> Any:
         """Run a script; NotFoundError when it answers false."""
         keys, lua, sha = self._scripts[name]
         base = self._base(owner_of(context))
@@ -473,7 +475,7 @@ class RedisStore(Store[Context]):
             raise NotFoundError("There is no such thread or item")
         return found
 
-    async def _save(self, name: str, context: Context, thread_id: str, *args: str) -> Any:
+    async def _save(self, name: str, context: Context, thread_id: str, *args: str | bytes) -> Any:
         """Run a save, and if it is the owner's first, list the owner and run it again.
 
         Listed before and taken off after, each time under a new token: whatever dies or races in
@@ -530,7 +532,7 @@ def _page(adapter: TypeAdapter[list[T]], answer: list[Any]) -> Page[T]:
 def _title(title: str | None) -> str:
     """Return how the document of a thread with this title begins: it is the SDK's first field."""
     thread = ThreadMetadata(id="", title=title, created_at=YEAR_ONE)
-    return dump(thread, THREADS).partition(',"id":')[0]
+    return dump(thread, THREADS).decode().partition(',"id":')[0]
 
 
 class _Single(Redis):

@@ -66,7 +66,7 @@ def require_storable(**ids: str | None) -> None:
             raise ValueError(f"{name} holds a NUL or a lone surrogate")
 
 
-def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
+def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
 
     It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
@@ -75,7 +75,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
     try:
         # these come most often, and hold values of no other kind than text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
-            return record.__pydantic_serializer__.to_json(record, warnings=False).decode()
+            return record.__pydantic_serializer__.to_json(record, warnings=False)
         field = type(record).__name__
         # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
         for name, value in kind.dump_python([record], warnings=False)[0].items():
@@ -88,7 +88,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> str:
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{field} cannot be stored: {error}") from None
-    return page[1:-1].decode()
+    return page[1:-1]
 
 
 def sort_time(moment: datetime) -> int:
@@ -186,7 +186,7 @@ class SQLiteStore(Store[Context]):
         sql = f"""INSERT INTO threads (owner, id, created, doc) SELECT ?1, ?2, ?3, ?4 WHERE NOT
             EXISTS (SELECT 1 FROM tombstones WHERE {MINE} AND until > ?5)
             ON CONFLICT DO UPDATE SET created = excluded.created, doc = excluded.doc"""
-        created, doc = sort_time(thread.created_at), dump(thread, THREADS)
+        created, doc = sort_time(thread.created_at), dump(thread, THREADS).decode()
         if not await self._change(sql, context, thread.id, created, doc, time.time()):
             raise NotFoundError(f"The thread {thread.id!a} was deleted")
 
@@ -258,7 +258,7 @@ class SQLiteStore(Store[Context]):
             WHERE true ON CONFLICT (thread, id) DO UPDATE SET doc = excluded.doc"""
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
-        await self._change(sql, context, thread_id, item.id, dump(item, ITEMS), least=1)
+        await self._change(sql, context, thread_id, item.id, dump(item, ITEMS).decode(), least=1)
 
     save_item = add_thread_item  # both add, both replace
 
@@ -298,7 +298,7 @@ class SQLiteStore(Store[Context]):
             SELECT ?1, ?3, {THREAD}, ?4 WHERE ?2 IS NULL OR {THREAD} IS NOT NULL
             ON CONFLICT DO UPDATE SET thread = excluded.thread, doc = excluded.doc
             WHERE attachments.thread IS NULL OR attachments.thread = excluded.thread"""
-        values = attachment.thread_id, attachment.id, dump(attachment, ATTACHMENTS)
+        values = attachment.thread_id, attachment.id, dump(attachment, ATTACHMENTS).decode()
         if not await self._change(sql, context, *values):
             if attachment.thread_id is not None:
                 await self.load_thread(attachment.thread_id, context)
@@ -428,7 +428,7 @@ def _owner(context: Context) -> bytes:
 def _title(title: str | None) -> str:
     """Return how the document of a thread with this title begins: it is the SDK's first field."""
     thread = ThreadMetadata(title=title, id="", created_at=datetime.fromtimestamp(0, UTC))
-    return dump(thread, THREADS).partition('"id":')[0]
+    return dump(thread, THREADS).decode().partition('"id":')[0]
 
 
 def _fetch(sql: str, *values: object) -> Work[list[Any]]:

@@ -25,7 +25,7 @@ DEFECTS = [
     ),
     Defect(
         "a dead connection is not replaced",
-        "if fresh or loop.time() > end:",
+        "if fresh or time.monotonic() > end:",
         "if True:",
         ENGINE + "a_restart_that_nobody_saw_fails_no_call",
     ),
@@ -107,9 +107,9 @@ DEFECTS = [
     ),
     Defect(
         "a connection is given on before its answer is there",
-        "cut = loop.call_at(end, connection.terminate)",
-        "cut = loop.call_at(end, connection.terminate)\n"
-        "                    self._idle.append((connection, time.monotonic()))",
+        "self._busy[connection] = end",
+        "self._busy[connection] = end\n"
+        "                    heappush(self._idle, (number, time.monotonic(), connection))",
         AT_ONCE + "the_answer_of_a_cancelled_call_reaches_nobody_else",
     ),
 ]

@@ -5,8 +5,8 @@ from .base import IDS, STORE, VALUE, Defect
 DEFECTS = [
     Defect(
         "NUL is stripped",
-        "return page[1:-1].decode()",
-        'return page[1:-1].decode().replace("\\\\u0000", "")',
+        "return page[1:-1]",
+        'return page[1:-1].replace(b"\\\\u0000", b"")',
         VALUE + "any_text_comes_back_equal",
     ),
     Defect(
