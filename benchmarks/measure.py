@@ -2,21 +2,18 @@
 
 import asyncio
 import importlib
-import os
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
 from chatkit.types import AssistantMessageContent, AssistantMessageItem, ThreadMetadata
-from floors import Floor
+from floors import Floor, awake
 from table import AT_ONCE, Row
 
 KINDS = ("memory", "sqlite", "redis", "postgres")
@@ -88,24 +85,6 @@ async def rates(rounds: int, works: dict[str, Work]) -> dict[str, float]:
     bursts = {name: at_once(work) for name, work in works.items()}
     found = await medians(rounds, bursts, BURSTS)
     return {name: AT_ONCE / median * 1e6 for name, median in found.items()}
-
-
-@contextmanager
-def awake() -> Iterator[None]:
-    """Keep the cores from sleep: to wake a virtual one takes as long as what is measured.
-
-    A process for each core spins at the priority that gives way to all others.
-    """
-    idle = "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"
-    spin = [sys.executable, "-c", f"import os\n{idle}\nwhile os.getppid() == {os.getpid()}: pass"]
-    cores = os.cpu_count() or 1 if hasattr(os, "SCHED_IDLE") else 0
-    spinners = [subprocess.Popen(spin) for _ in range(cores)]
-    try:
-        yield
-    finally:
-        for spinner in spinners:
-            spinner.kill()
-            spinner.wait()
 
 
 class Bench:
