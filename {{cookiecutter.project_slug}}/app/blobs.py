@@ -64,10 +64,9 @@ class Folder:
         await to_thread.run_sync(self._put, self._root / key, file)
 
     def _put(self, path: Path, file: IO[bytes]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         try:
-            with draft.open("xb") as out:
+            with _create(draft) as out:
                 shutil.copyfileobj(file, out, CHUNK)
                 out.flush()
                 os.fsync(out.fileno())
@@ -98,6 +97,15 @@ class Folder:
                 with suppress(FileNotFoundError):  # deleted meanwhile
                     if (await path.stat()).st_mtime < before:
                         yield path.relative_to(self._root).as_posix()
+
+
+def _create(path: Path) -> IO[bytes]:
+    """Open a new file, again if a delete took its empty folder away in between."""
+    for _ in range(9):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileNotFoundError):
+            return path.open("xb")
+    return path.open("xb")
 
 
 class Memory:

@@ -114,8 +114,7 @@ async def _check_message(
     size = sum(map(len, [*texts, *tags, message.quoted_text or ""]))
     if size > settings.max_text_chars or len(message.content) > MAX_PARTS:
         most = f"{settings.max_text_chars:,} characters and {MAX_PARTS} parts"
-        text = f"A message has {most} at most."
-        raise ApiError(413, "message_too_long", text)
+        raise ApiError(413, "message_too_long", f"A message has {most} at most.")
     if not (tags or message.attachments or any(map(str.strip, texts))):
         raise ApiError(400, "message_empty", "The message is empty.")
     if len(message.attachments) > settings.max_attachments:

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
         ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"],
         description="what may be uploaded, told by its bytes: MIME types",
     )
-    file_link_seconds: int = Field(1800, ge=1, description="a file's address: to twice as long")
+    file_link_seconds: int = Field(1800, ge=1, description="how long a file's address works")
     upload_strategy: Literal["direct", "two_phase"] = Field(
         "direct", description="how the page sends files: direct or two_phase"
     )
