@@ -143,7 +143,7 @@ class Postgres:
         await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item_id, doc)
 
     async def fill(self, thread: str, docs: Iterable[str]) -> None:
-        """Add one by one, as they are in a conversation: a row knows of its own transaction."""
+        """Add one by one, as in a conversation: each row then has a transaction of its own."""
         sql = "INSERT INTO floor.items VALUES ($1, $2, $3)"
         await asyncio.gather(*(self.fetch(sql, thread, str(n), doc) for n, doc in enumerate(docs)))
 

@@ -221,7 +221,7 @@ class Bench:
         yield Row(self.kind, name, found["page"], found["floor"], self.bound(BOUNDS, name))
 
     async def writes(self) -> AsyncIterator[Row]:
-        rounds = CALLS * self.plan.rounds  # of one call each: a disk has its moods
+        rounds = CALLS * self.plan.rounds  # of one call each: a disk's speed drifts
         count = rounds + 1
         again = iter([item("i50", "t0", number) for number in range(count)])
         works: dict[str, Work] = {

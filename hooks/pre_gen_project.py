@@ -1,6 +1,6 @@
 """Refuse answers that would make a broken app, in one line, before a file is written.
 
-Every bake waits for this script, and importing `re` or `json` would take longer than it all.
+Every bake waits for this script; importing `re` or `json` would take longer than all the rest.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""`python -m app export|forget|purge|import|sweep`: a user's data, out, away and in again.
+"""`python -m app export|forget|purge|import|sweep`: move users' data out and in, or delete it.
 
 An export is JSON lines, each with its `owner` and one of `thread`, `attachment`, `item` or
 `feedback`; a thread comes before what belongs to it. `import` reads it back, also into an app
@@ -43,7 +43,7 @@ class DataError(RuntimeError):
 
 
 def main(arguments: list[str], settings: Settings) -> int:
-    """Run a command; return 0, 1 when there was nothing to do it to, 2 for what can be mended."""
+    """Run a command; return 0, 1 with nothing to export or forget, 2 for a caller's fault."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Look after users' data.")
     commands = parser.add_subparsers(dest="command", required=True)
     export = commands.add_parser("export", help="write a user's data to the standard output")

@@ -234,7 +234,7 @@ async def test_where_one_connection_is_silent_all_are_made_anew(
     private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies between has forgotten them: one caller waits, not one for each connection."""
-    monkeypatch.setattr("app.store.SECONDS", 0.5)
+    monkeypatch.setattr("app.store.WAIT_SECONDS", 0.5)
     async with Store.open(private_engine.url) as store:
         await asyncio.gather(*(store.ping() for _ in range(3)))
         idle = [each.connection for each in store._idle]

@@ -17,7 +17,7 @@ import pytest
 from baked import STORAGES, TEMPLATE, BakedProject, bare_environment, free_port
 
 BLOCK = re.compile(r"(?:<!-- not run by the tests: (.*?) -->\n)?```sh\n(.*?)```", re.DOTALL)
-LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 SERVERS = ("make run", "make demo")
 NOT_RUN = {
     "README.md": {
@@ -173,7 +173,7 @@ def assert_links(root: Path) -> None:
         text = page.read_text(encoding="utf-8")
         for target, anchor in LINK.findall(text):
             if "://" not in target:
-                path = page.parent / unquote(target)
+                path = page.parent / unquote(target) if target else page
                 assert path.exists(), f"{page.name}: {target}"
                 if anchor:
                     lines = path.read_text(encoding="utf-8").splitlines()

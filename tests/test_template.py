@@ -159,6 +159,18 @@ def test_stores_share_their_head() -> None:
     assert heads != {""}
 
 
+def test_stores_promise_the_same_in_the_same_words() -> None:
+    """A method's docstring is one in all four, but for what is each engine's own."""
+    words: dict[str, set[str | None]] = {}
+    for storage in STORAGES:
+        tree = ast.parse((TEMPLATE / f"templates/store/{storage}.py").read_text(encoding="utf-8"))
+        for method in ast.walk(tree):
+            if isinstance(method, ast.AsyncFunctionDef) and not method.name.startswith("_"):
+                words.setdefault(method.name, set()).add(ast.get_docstring(method))
+    different = {name for name, texts in words.items() if len(texts) > 1}
+    assert different == {"open", "ping", "owners"}
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_without_hooks_the_bytes_are_the_same(tmp_path: Path, storage: str) -> None:
     """Hooks refuse and print; they change nothing, so `--accept-hooks no` gives the same app."""

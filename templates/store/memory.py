@@ -1,7 +1,7 @@
 """Conversations in this process's memory: nothing to run, nothing left after a restart.
 
-Records are JSON bytes, so that what comes back is always a copy. No method waits between its first
-look and its last write: each is one step for every task of the event loop.
+Records are kept as JSON bytes, so every caller gets a copy. No method awaits anything between its
+first read and its last write, so each is atomic for the tasks of the event loop.
 """
 
 import json
@@ -42,7 +42,7 @@ THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANNOTATIONS = attrgetter("annotations")
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
-UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # a NUL, half an emoji: not for every engine
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
@@ -68,20 +68,20 @@ def require_storable(**ids: str | None) -> None:
 def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
 
-    It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
+    It is written and read back as a page of one, which drops the items the SDK puts in a Thread.
     """
-    field = "content"  # which alone may be at fault in an answer without annotations
+    field = "content"  # in an answer without annotations, nothing else can be at fault
     try:
-        # these come most often, and hold values of no other kind than text
+        # plain answers come most often, and hold nothing but text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
             return record.__pydantic_serializer__.to_json(record, warnings=False)
         field = type(record).__name__
-        # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
+        # Pydantic would write NaN as null, and a lone surrogate in a key as U+FFFD
         for name, value in kind.dump_python([record], warnings=False)[0].items():
             field = name
             STRICT.encode(value).encode()
         page = kind.dump_json([record], warnings=False)
-        kind.validate_json(page)  # it writes what it may not read: nested too deep, say
+        kind.validate_json(page)  # Pydantic may write what it cannot read: deep nesting, say
     except ValidationError as error:  # whose text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
@@ -103,10 +103,10 @@ NUMBER_BITS = 40
 
 
 class Shelf(Generic[T]):
-    """Values by id and in order: a page costs two binary searches and its own length."""
+    """Values by id and in order: a page costs one binary search and its own length."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}  # by id: the rank, then a number that counts up
+        self._places: dict[str, int] = {}  # by id: the rank above 40 bits of a running number
         self._order: list[int] = []  # all places, sorted
         self._held: dict[int, T] = {}  # by place
         self._count = 0
@@ -175,7 +175,7 @@ class Conversation:
 
 
 EMPTY: Shelf[Conversation] = Shelf()
-"""What an owner has who has nothing yet: nothing is kept of those who only ask."""
+"""Read in place of an owner's shelf that does not exist: reading alone must not create one."""
 
 
 class MemoryStore(Store[Context]):
@@ -365,7 +365,8 @@ class MemoryStore(Store[Context]):
     async def claim_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Take a thread's lease for LEASE_SECONDS; False while another turn holds it.
 
-        It is a promise, not a lock: a worker that was paused past its lease may still write.
+        NotFoundError without the thread. A lease is no lock: a worker that was paused
+        past its lease may still write.
         """
         require_storable(thread_id=thread_id, turn_id=turn_id)
         conversation = self._find(thread_id, context)

@@ -1,8 +1,8 @@
 """The Store in PostgreSQL, 13 or newer: one SQL statement, so one round trip, per operation.
 
-Every key begins with the owner. Who adds to a thread holds the lock on its row while the item's
-position is drawn, so items become visible in their order. A deleted thread leaves a tombstone in
-the place of its own row: a save that comes late meets it, whatever the timing.
+Every key begins with the owner. Adding an item locks its thread's row while the item's position is
+drawn, so items become visible in their order. A deleted thread leaves a tombstone in the place of
+its own row: a save that comes late meets it, whatever the timing.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANNOTATIONS = attrgetter("annotations")
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
-UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # a NUL, half an emoji: not for every engine
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
@@ -72,20 +72,20 @@ def require_storable(**ids: str | None) -> None:
 def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
 
-    It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
+    It is written and read back as a page of one, which drops the items the SDK puts in a Thread.
     """
-    field = "content"  # which alone may be at fault in an answer without annotations
+    field = "content"  # in an answer without annotations, nothing else can be at fault
     try:
-        # these come most often, and hold values of no other kind than text
+        # plain answers come most often, and hold nothing but text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
             return record.__pydantic_serializer__.to_json(record, warnings=False)
         field = type(record).__name__
-        # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
+        # Pydantic would write NaN as null, and a lone surrogate in a key as U+FFFD
         for name, value in kind.dump_python([record], warnings=False)[0].items():
             field = name
             STRICT.encode(value).encode()
         page = kind.dump_json([record], warnings=False)
-        kind.validate_json(page)  # it writes what it may not read: nested too deep, say
+        kind.validate_json(page)  # Pydantic may write what it cannot read: deep nesting, say
     except ValidationError as error:  # whose text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
@@ -168,7 +168,7 @@ class PostgresStore(Store[Context]):
     async def _find(
         self, statement: str, context: Context, *values: str | int | None
     ) -> list[asyncpg.Record]:
-        """Run a statement for its owner ($1); an id that cannot be stored is not there."""
+        """Return the owner's ($1) rows; none for an id that no engine could have stored."""
         if any(UNFIT_FOR_AN_ID.search(value) for value in values if isinstance(value, str)):
             return []
         return await self._pool.run(statement, _owner(context), *values)
@@ -188,7 +188,7 @@ class PostgresStore(Store[Context]):
         context: Context,
         *ids: str,
     ) -> Page[Any]:
-        """Return a page: the texts are written for asc, and one element more is asked for."""
+        """Return a page; the SQL is written for asc, and one row more than `limit` is read."""
         limit, after, order = window
         if limit <= 0:
             return Page()
@@ -222,13 +222,13 @@ class PostgresStore(Store[Context]):
         return new_id("thread")
 
     async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
-        """Return a thread's metadata; NotFoundError when the owner has no such thread."""
+        """Return a thread's metadata, or raise NotFoundError."""
         statement = """SELECT doc FROM chatkit.thread
             WHERE owner = $1 AND id = $2 AND deleted IS NULL"""
         return ThreadMetadata.model_validate_json(await self._doc(statement, context, thread_id))
 
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
-        """Add or replace a thread's metadata; NotFoundError when it was deleted within a day."""
+        """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
         doc = dump(thread, THREADS).decode()
         statement = """
@@ -253,7 +253,7 @@ class PostgresStore(Store[Context]):
         return await self._page(THREADS, statement, cursor, (limit, after, order), context)
 
     async def delete_thread(self, thread_id: str, context: Context) -> None:
-        """Delete a thread with its items and attachments, and leave a tombstone for a day."""
+        """Delete a thread with its items and attachments; its id is barred for a day."""
         statement = """
             WITH gone AS (
                 DELETE FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
@@ -262,7 +262,7 @@ class PostgresStore(Store[Context]):
         await self._find(statement, context, thread_id)
 
     async def undelete_thread(self, thread_id: str, context: Context) -> None:
-        """Clear a tombstone, so that an import may save the thread again."""
+        """Let a deleted id be saved again, for an import."""
         statement = """DELETE FROM chatkit.thread
             WHERE owner = $1 AND id = $2 AND deleted IS NOT NULL"""
         await self._find(statement, context, thread_id)
@@ -270,7 +270,7 @@ class PostgresStore(Store[Context]):
     async def set_title_if_unchanged(
         self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
-        """Set a title unless it has changed from `old`; False when it has or the thread is gone."""
+        """Set the title if it still is `old`; say whether it was set."""
         statement = """UPDATE chatkit.thread SET doc = $4 || substr(doc, length($3::text) + 1)
             WHERE owner = $1 AND id = $2 AND deleted IS NULL AND starts_with(doc, $3)
             RETURNING true"""
@@ -287,7 +287,7 @@ class PostgresStore(Store[Context]):
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
-        """Return items as they were added; unknown thread or cursor: an empty page."""
+        """Return items in the order of adding; an unknown thread or cursor: an empty page."""
         statement = """SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $3 CURSOR
             ORDER BY seq ASC LIMIT $2"""
         cursor = """AND seq > (SELECT seq FROM chatkit.item
@@ -312,7 +312,7 @@ class PostgresStore(Store[Context]):
     save_item = add_thread_item  # both add, both replace
 
     async def load_item(self, thread_id: str, item_id: str, context: Context) -> ThreadItem:
-        """Return an item; NotFoundError when the owner's thread has none of this id."""
+        """Return an item, or raise NotFoundError."""
         statement = "SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $2 AND id = $3"
         return ITEM.validate_json(await self._doc(statement, context, thread_id, item_id))
 
@@ -324,7 +324,7 @@ class PostgresStore(Store[Context]):
     async def save_feedback(
         self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
-        """Note what the user thinks of items; NotFoundError unless all of them are there."""
+        """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids), kind=kind)
         # The thread's lock, since rows of several items are locked in no order of their own.
         statement = """
@@ -344,7 +344,7 @@ class PostgresStore(Store[Context]):
             raise NotFoundError(f"Not all items are there: {item_ids!a}")
 
     async def load_feedback(self, thread_id: str, context: Context) -> dict[str, FeedbackKind]:
-        """Return what was noted, by item; nothing for a thread that is not the owner's."""
+        """Return the thumbs of a thread by item."""
         statement = """SELECT id, feedback FROM chatkit.item
             WHERE owner = $1 AND thread_id = $2 AND feedback IS NOT NULL ORDER BY seq"""
         rows = await self._find(statement, context, thread_id)
@@ -374,12 +374,12 @@ class PostgresStore(Store[Context]):
             raise ValueError(f"The attachment {attachment.id!a} belongs to another thread")
 
     async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
-        """Return an attachment's record; NotFoundError when the owner has none of this id."""
+        """Return an attachment's record, or raise NotFoundError."""
         statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 AND id = $2"
         return ATTACHMENT.validate_json(await self._doc(statement, context, attachment_id))
 
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
-        """Return the records of one thread, or with None all of the owner's, oldest first."""
+        """Return the records of one thread, or with None all that the owner has, oldest first."""
         statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 CURSOR ORDER BY seq"
         some = "" if thread_id is None else "AND thread_id = $2"
         ids = () if thread_id is None else (thread_id,)
@@ -394,10 +394,10 @@ class PostgresStore(Store[Context]):
     # --- turns ---
 
     async def claim_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
-        """Take the thread's lease for 15 s, or find it ours; False while another turn holds it.
+        """Take a thread's lease for LEASE_SECONDS; False while another turn holds it.
 
-        It keeps two turns apart, not two writes: a worker that was paused past its lease may
-        still write. NotFoundError when the owner has no such thread.
+        NotFoundError without the thread. A lease is no lock: a worker that was paused
+        past its lease may still write.
         """
         require_storable(thread_id=thread_id, turn_id=turn_id)
         statement = """
@@ -416,7 +416,7 @@ class PostgresStore(Store[Context]):
         return bool(rows[0]["taken"])
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
-        """Hold the lease for another 15 s; False when it was lost or the turn shall stop."""
+        """Prolong the lease; False when it was lost or was asked to stop."""
         statement = """UPDATE chatkit.lease
             SET until = clock_timestamp() + $4 * interval '1 second'
             WHERE owner = $1 AND thread_id = $2 AND turn_id = $3 AND NOT stopping
@@ -424,12 +424,12 @@ class PostgresStore(Store[Context]):
         return bool(await self._find(statement, context, thread_id, turn_id, LEASE_SECONDS))
 
     async def release_turn(self, thread_id: str, turn_id: str, context: Context) -> None:
-        """Give the lease back, if this turn still has it."""
+        """Give the lease back, if it is this turn's."""
         statement = "DELETE FROM chatkit.lease WHERE owner = $1 AND thread_id = $2 AND turn_id = $3"
         await self._find(statement, context, thread_id, turn_id)
 
     async def stop_turn(self, thread_id: str, context: Context) -> bool:
-        """Make the running turn's next renewal answer False; False when none runs."""
+        """Ask the turn that holds the lease to stop; False when none does."""
         statement = """UPDATE chatkit.lease SET stopping = true
             WHERE owner = $1 AND thread_id = $2 AND until > clock_timestamp() RETURNING true"""
         return bool(await self._find(statement, context, thread_id))
@@ -490,7 +490,7 @@ class _Pool:
                     f"transactions are {level}, read-only {reads}: the app needs a primary with "
                     "default_transaction_isolation 'read committed'"
                 )
-            await connection.execute("BEGIN")  # what fails ends with the connection
+            await connection.execute("BEGIN")  # a failure rolls back when the connection ends
             limit.reschedule(asyncio.get_running_loop().time() + MIGRATION_SECONDS)
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", self._schema)
             if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", self._schema):
@@ -519,7 +519,7 @@ class _Pool:
             raise asyncpg.InterfaceError("the store is closed")
         end, fresh = time.monotonic() + ANSWER_SECONDS, False
         async with self._free:
-            if time.monotonic() > end:  # whoever had a connection gave it back at its own `end`
+            if time.monotonic() > end:  # a wait is bounded: each call ends by its own `end`
                 raise TimeoutError("no connection was free in time")
             number, connection = self._rested()
             try:
@@ -551,7 +551,7 @@ class _Pool:
             return next(self._numbers), None
         number, since, connection = heappop(self._idle)
         if time.monotonic() - since > IDLE_SECONDS:
-            connection.terminate()  # what lies between may have forgotten it
+            connection.terminate()  # a proxy in between may have dropped it
         return number, connection
 
     async def _watch(self) -> None:
@@ -568,7 +568,7 @@ class _Pool:
 
 
 def _owner(context: Context) -> str:
-    """Return the owner as plain ASCII: text columns refuse a NUL, and no name is special."""
+    """Return the owner escaped to ASCII: text columns refuse a NUL and lone surrogates."""
     return owner_of(context).encode("unicode_escape").decode()
 
 

@@ -1,11 +1,11 @@
-"""The store in Redis or Valkey: one round trip per operation, a Lua script where it has steps.
+"""The store in Redis or Valkey: one round trip per operation, in Lua where it has several steps.
 
 All keys of one owner share a hash tag, so that the same code runs on a cluster:
     threads, order, places         documents by id; ids in order; where in it a thread stands
     items:T, sequence:T            the same for the items of thread T
     feedback:T, lease:T, gone:T    thumbs; the turn under way; the tombstone of a deleted thread
     files, homes                   attachments; when each came and to which thread it belongs
-    token, count                   the owner's entry in the list of owners; what numbers arrivals
+    token, count                   the owner's entry in the list of owners; a counter of arrivals
 The list of owners (see `_save`) and the number of the schema are in other slots.
 """
 
@@ -54,7 +54,7 @@ THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANNOTATIONS = attrgetter("annotations")
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
-UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # a NUL, half an emoji: not for every engine
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
@@ -80,20 +80,20 @@ def require_storable(**ids: str | None) -> None:
 def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
 
-    It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
+    It is written and read back as a page of one, which drops the items the SDK puts in a Thread.
     """
-    field = "content"  # which alone may be at fault in an answer without annotations
+    field = "content"  # in an answer without annotations, nothing else can be at fault
     try:
-        # these come most often, and hold values of no other kind than text
+        # plain answers come most often, and hold nothing but text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
             return record.__pydantic_serializer__.to_json(record, warnings=False)
         field = type(record).__name__
-        # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
+        # Pydantic would write NaN as null, and a lone surrogate in a key as U+FFFD
         for name, value in kind.dump_python([record], warnings=False)[0].items():
             field = name
             STRICT.encode(value).encode()
         page = kind.dump_json([record], warnings=False)
-        kind.validate_json(page)  # it writes what it may not read: nested too deep, say
+        kind.validate_json(page)  # Pydantic may write what it cannot read: deep nesting, say
     except ValidationError as error:  # whose text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
@@ -113,14 +113,14 @@ T = TypeVar("T")
 Client = Redis | RedisCluster
 THREAD: TypeAdapter[ThreadMetadata] = TypeAdapter(ThreadMetadata)
 YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
-EARLIEST = sort_time(YEAR_ONE) - 86_400_000_000  # in the east the year 1 began a day before
-SCHEMA = 1  # of keys and documents: a step that older apps cannot read adds one
+EARLIEST = sort_time(YEAR_ONE) - 86_400_000_000  # the year 1 begins earlier in the east
+SCHEMA = 1  # of keys and documents; raise it when older apps cannot read them
 SHARDS = 16
 CONNECTIONS = 50  # in use at once, of each process
-SECONDS = 4.5  # the longest wait for an answer
-# RuntimeError is uvloop's word for a closed connection; a primary may have become a replica.
-DEAD = (exceptions.ConnectionError, exceptions.ReadOnlyError, RuntimeError)
-UNFIT = (exceptions.RedisError, exceptions.RedisClusterException)
+WAIT_SECONDS = 4.5  # the longest wait for an answer
+# uvloop raises RuntimeError on a closed connection; ReadOnlyError: a primary became a replica.
+LOST = (exceptions.ConnectionError, exceptions.ReadOnlyError, RuntimeError)
+ENGINE_ERRORS = (exceptions.RedisError, exceptions.RedisClusterException)
 UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 
 # `=== name: keys` begins a script; in it each key is a local, and T is the thread in ARGV[1].
@@ -412,7 +412,8 @@ class RedisStore(Store[Context]):
     async def claim_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Take a thread's lease for LEASE_SECONDS; False while another turn holds it.
 
-        It is a promise, not a lock: a worker that was paused past its lease may still write.
+        NotFoundError without the thread. A lease is no lock: a worker that was paused
+        past its lease may still write.
         """
         require_storable(thread_id=thread_id, turn_id=turn_id)
         return bool(await self._run("claim_turn", context, thread_id, turn_id, LEASE_SECONDS))
@@ -436,14 +437,14 @@ class RedisStore(Store[Context]):
         return self._prefix + ":{@" + quote(owner, safe="", errors="surrogatepass") + "}:"
 
     async def _ask(self, *command: str | bytes | int) -> Any:
-        """Send a command; the driver's TimeoutError when there is no answer in SECONDS.
+        """Send a command; the driver's TimeoutError when there is no answer in WAIT_SECONDS.
 
         The driver's own deadlines would cost a sixth of the trip, its pool a tenth.
         """
         if self._closed:
             raise exceptions.ConnectionError("The store is closed")
         try:
-            async with asyncio.timeout(SECONDS), self._free:
+            async with asyncio.timeout(WAIT_SECONDS), self._free:
                 client = self._idle.pop() if self._idle else self._client.client()
                 try:
                     answer = await client.execute_command(*command)
@@ -454,11 +455,11 @@ class RedisStore(Store[Context]):
                 return answer
         except TimeoutError:
             silent, self._idle = self._idle, []
-            for each in silent:  # what lies between may have forgotten them, too
+            for each in silent:  # a proxy in between may have dropped them, too
                 if connection := getattr(each, "connection", None):
                     await connection.disconnect(nowait=True)
             self._idle[:0] = silent
-            raise exceptions.TimeoutError(f"No answer within {SECONDS} s") from None
+            raise exceptions.TimeoutError(f"No answer within {WAIT_SECONDS} s") from None
 
     async def _run(
         self, name: str, context: Context, thread_id: str, *args: str | bytes | int
@@ -478,8 +479,8 @@ class RedisStore(Store[Context]):
     async def _save(self, name: str, context: Context, thread_id: str, *args: str | bytes) -> Any:
         """Run a save, and if it is the owner's first, list the owner and run it again.
 
-        Listed before and taken off after, each time under a new token: whatever dies or races in
-        between, an owner may be listed who has nothing, but none who has something is missing.
+        Listed before the save and taken off after the last delete, each time under a new token: a
+        crash or a race may leave an owner without data on the list, but never one with data off it.
         """
         answer = await self._run(name, context, thread_id, "", *args)
         if answer == UNLISTED:
@@ -536,7 +537,7 @@ def _title(title: str | None) -> str:
 
 
 class _Single(Redis):
-    """A client of one connection, without the driver's meters: they cost a tenth of the trip."""
+    """A client of one connection, without the driver's metrics: they cost a tenth of the trip."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Ask, and once more, at once, when the connection is dead: every script may run twice."""
@@ -550,7 +551,7 @@ class _Single(Redis):
         try:
             await connection.send_packed_command(command)
             return await self.parse_response(connection, args[0], **options)
-        except DEAD:
+        except LOST:
             await connection.disconnect(nowait=True)
         await connection.send_packed_command(command)
         return await self.parse_response(connection, args[0], **options)
@@ -559,7 +560,7 @@ class _Single(Redis):
 class _Cluster(RedisCluster):
     """A cluster's client that asks again while a slot has no primary, but not after a timeout."""
 
-    ERRORS_ALLOW_RETRY: Any = (*DEAD, exceptions.ClusterDownError, exceptions.SlotNotCoveredError)
+    ERRORS_ALLOW_RETRY: Any = (*LOST, exceptions.ClusterDownError, exceptions.SlotNotCoveredError)
 
     def client(self) -> Self:
         """Return this client: it keeps the connections to all nodes itself."""
@@ -569,13 +570,13 @@ class _Cluster(RedisCluster):
 async def _connect(url: str) -> tuple[Client, str]:
     """Return a client whose server was found fit, and the prefix of all keys."""
     address, prefix, shown = _parse(url)
-    # The deadline is `_ask`'s; encoded so, any id may be asked for.
-    options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": SECONDS}
+    # `_ask` has the deadline; `surrogatepass`, so that any id may be asked for.
+    options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": WAIT_SECONDS}
     options |= {"protocol": 2, "encoding_errors": "surrogatepass", "retry": Retry(NoBackoff(), 0)}
     client: Client | None = None
     try:
         client = _Single.from_url(address, single_connection_client=True, **options)
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             info = await client.info()
             if info.get("cluster_enabled"):
                 await client.aclose()
@@ -583,10 +584,10 @@ async def _connect(url: str) -> tuple[Client, str]:
                 client = _Cluster.from_url(address, require_full_coverage=False, **options)
                 await client.initialize()
             await _require_fit(client, info, f"{prefix}:schema")
-    except (*UNFIT, OSError, TypeError, ValueError) as error:
+    except (*ENGINE_ERRORS, OSError, TypeError, ValueError) as error:
         if client:
             await client.aclose()
-        reason = " ".join(str(error).split()).rstrip(".") or f"no answer within {SECONDS} s"
+        reason = " ".join(str(error).split()).rstrip(".") or f"no answer within {WAIT_SECONDS} s"
         raise StoreError(f"No store at {shown}: {reason}. Check STORE_URL") from error
     log = logging.getLogger(__name__)
     if not info.get("aof_enabled"):

@@ -43,7 +43,7 @@ THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANNOTATIONS = attrgetter("annotations")
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
-UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # a NUL, half an emoji: not for every engine
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
@@ -69,20 +69,20 @@ def require_storable(**ids: str | None) -> None:
 def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """Return the JSON of a record; ValueError names the field that cannot be stored as it is.
 
-    It is written and tried as a page of one: a Thread without its items, which the SDK sends along.
+    It is written and read back as a page of one, which drops the items the SDK puts in a Thread.
     """
-    field = "content"  # which alone may be at fault in an answer without annotations
+    field = "content"  # in an answer without annotations, nothing else can be at fault
     try:
-        # these come most often, and hold values of no other kind than text
+        # plain answers come most often, and hold nothing but text
         if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
             return record.__pydantic_serializer__.to_json(record, warnings=False)
         field = type(record).__name__
-        # for NaN Pydantic writes null, for half an emoji in a key U+FFFD
+        # Pydantic would write NaN as null, and a lone surrogate in a key as U+FFFD
         for name, value in kind.dump_python([record], warnings=False)[0].items():
             field = name
             STRICT.encode(value).encode()
         page = kind.dump_json([record], warnings=False)
-        kind.validate_json(page)  # it writes what it may not read: nested too deep, say
+        kind.validate_json(page)  # Pydantic may write what it cannot read: deep nesting, say
     except ValidationError as error:  # whose text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
@@ -124,7 +124,7 @@ SCHEMA = [
 """Append only: `PRAGMA user_version` is the number of these statements that a file has run.
 
 An item's key is its thread's, shifted by 32 bits, plus its number in the thread: a page lies side
-by side in the file. `seq` is there since SQLite compares no pair with a row's key by an index.
+by side in the file. `seq` repeats the key: SQLite uses no index for a pair with the key itself.
 """
 MINE = "owner = ?1 AND id = ?2"
 THREAD = f"(SELECT key FROM threads WHERE {MINE})"
@@ -181,7 +181,7 @@ class SQLiteStore(Store[Context]):
         return ThreadMetadata.model_validate_json(await self._doc(sql, context, thread_id))
 
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
-        """Add or replace the metadata; NotFoundError for a thread that was deleted today."""
+        """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
         sql = f"""INSERT INTO threads (owner, id, created, doc) SELECT ?1, ?2, ?3, ?4 WHERE NOT
             EXISTS (SELECT 1 FROM tombstones WHERE {MINE} AND until > ?5)
@@ -193,20 +193,20 @@ class SQLiteStore(Store[Context]):
     async def load_threads(
         self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
-        """Return a page of threads by `created_at`; ties in the order of saving."""
+        """Return the owner's threads by creation; an unknown cursor gives an empty page."""
         than, way = ("<", "DESC") if order == "desc" else (">", "ASC")
-        # The plus takes a column's type away; a typed pair would not use the index either.
+        # The plus drops a column's type affinity: a pair of typed values would not use the index.
         start = f"AND (created, seq) {than} (SELECT +created, +seq FROM threads WHERE {MINE})"
         sql = f"""SELECT doc FROM threads WHERE owner = ?1 {start if after is not None else ""}
             ORDER BY created {way}, seq {way} LIMIT ?3"""
         return await self._page(THREADS, sql, limit, context, after)
 
     async def delete_thread(self, thread_id: str, context: Context) -> None:
-        """Delete a thread with all that hangs on it; its id is barred for a day."""
+        """Delete a thread with its items and attachments; its id is barred for a day."""
         key, now = (_owner(context), thread_id), time.time()
 
         def delete(db: sqlite3.Connection) -> None:
-            # As one range, which is faster than the foreign key's way, row by row.
+            # One range of keys is faster than the foreign key's cascade, row by row.
             its_keys = f"key > {THREAD} << 32 AND key < {THREAD} + 1 << 32"
             db.execute(f"DELETE FROM items WHERE {its_keys}", key)
             if db.execute(f"DELETE FROM threads WHERE {MINE}", key).rowcount:
@@ -218,13 +218,13 @@ class SQLiteStore(Store[Context]):
             await self._writer.ask(delete)
 
     async def undelete_thread(self, thread_id: str, context: Context) -> None:
-        """Let a deleted id be saved again."""
+        """Let a deleted id be saved again, for an import."""
         await self._change(f"DELETE FROM tombstones WHERE {MINE}", context, thread_id)
 
     async def set_title_if_unchanged(
         self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
-        """Set the title unless it is no longer `old` or the thread is gone; say whether."""
+        """Set the title if it still is `old`; say whether it was set."""
         sql = f"""UPDATE threads SET doc = ?4 || substr(doc, length(?3) + 1)
             WHERE {MINE} AND substr(doc, 1, length(?3)) = ?3"""
         return await self._change(sql, context, thread_id, _title(old), _title(new)) > 0
@@ -240,7 +240,7 @@ class SQLiteStore(Store[Context]):
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
-        """Return a page of items in the order in which they were first added."""
+        """Return items in the order of adding; an unknown thread or cursor: an empty page."""
         bounds, descending = [f"{THREAD} << 32", f"{THREAD} + 1 << 32"], order == "desc"
         if after is not None:
             bounds[descending] = f"(SELECT key FROM items WHERE thread = {THREAD} AND id = ?3)"
@@ -249,7 +249,7 @@ class SQLiteStore(Store[Context]):
         return await self._page(ITEMS, sql, limit, context, thread_id, after)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
-        """Add the item, or replace it in its place; NotFoundError without the thread."""
+        """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
         sql = f"""INSERT INTO items (key, thread, id, doc) SELECT
             1 + coalesce((SELECT max(key) FROM items WHERE key >= low AND key < high), low),
@@ -275,7 +275,7 @@ class SQLiteStore(Store[Context]):
     async def save_feedback(
         self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
-        """Keep the verdict beside each item; NotFoundError, and none kept, if one is missing."""
+        """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids))
         sql = f"""UPDATE items SET feedback = ?3
             WHERE thread = {THREAD} AND id IN (SELECT value FROM json_each(?4))"""
@@ -285,7 +285,7 @@ class SQLiteStore(Store[Context]):
         await self._change(sql, context, thread_id, kind, json.dumps(item_ids), least=least)
 
     async def load_feedback(self, thread_id: str, context: Context) -> dict[str, FeedbackKind]:
-        """Return the verdict on each item that has one."""
+        """Return the thumbs of a thread by item."""
         sql = f"SELECT id, feedback FROM items WHERE thread = {THREAD} AND feedback IS NOT NULL"
         return dict(await self._rows(sql, context, thread_id))
 
@@ -314,14 +314,14 @@ class SQLiteStore(Store[Context]):
         await self._change(f"DELETE FROM attachments WHERE {MINE}", context, attachment_id)
 
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
-        """Return the records of one thread, or all of the owner's; oldest first."""
+        """Return the records of one thread, or with None all that the owner has, oldest first."""
         which = f"?2 IS NULL OR thread = {THREAD}"
         sql = f"SELECT doc FROM attachments WHERE owner = ?1 AND ({which}) ORDER BY key"
         rows = await self._rows(sql, context, thread_id)
         return [ATTACHMENT.validate_json(doc) for (doc,) in rows]
 
     async def owners(self) -> AsyncIterator[str]:
-        """Yield everyone who has a thread or an attachment, each once."""
+        """Yield every owner that has a thread or an attachment, each once."""
         sql = """SELECT owner FROM threads WHERE owner > ?1
             UNION SELECT owner FROM attachments WHERE owner > ?1 ORDER BY owner LIMIT 500"""
         last: Any = ""  # every blob sorts after every text
@@ -332,9 +332,10 @@ class SQLiteStore(Store[Context]):
     # --- turns: one answer at a time in a thread ---
 
     async def claim_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
-        """Take the thread for one answer, for LEASE_SECONDS; False while another answer has it.
+        """Take a thread's lease for LEASE_SECONDS; False while another turn holds it.
 
-        A worker that was paused past its lease may still write; it only starts no second answer.
+        NotFoundError without the thread. A lease is no lock: a worker that was paused
+        past its lease may still write.
         """
         require_storable(thread_id=thread_id, turn_id=turn_id)
         sql = f"""INSERT INTO turns (thread, id, until)
@@ -348,7 +349,7 @@ class SQLiteStore(Store[Context]):
         return False
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
-        """Keep the lease for another LEASE_SECONDS; False when it is lost or was told to stop."""
+        """Prolong the lease; False when it was lost or was asked to stop."""
         sql = f"""UPDATE turns SET until = ?4 + {LEASE_SECONDS}
             WHERE thread = {THREAD} AND id = ?3 AND until > ?4 AND NOT stopping"""
         return await self._change(sql, context, thread_id, turn_id, time.time()) > 0
@@ -359,7 +360,7 @@ class SQLiteStore(Store[Context]):
         await self._change(sql, context, thread_id, turn_id)
 
     async def stop_turn(self, thread_id: str, context: Context) -> bool:
-        """Have the running turn's next renewal answer False; False when none runs."""
+        """Ask the turn that holds the lease to stop; False when none does."""
         sql = f"UPDATE turns SET stopping = 1 WHERE thread = {THREAD} AND until > ?3"
         return await self._change(sql, context, thread_id, time.time()) > 0
 
@@ -383,7 +384,7 @@ class SQLiteStore(Store[Context]):
     ) -> Page[Any]:
         """Return a page; one row more than `limit` is read to see whether others follow.
 
-        All comes in one row: at each row Python gives its lock away and waits to have it back.
+        All documents come in one row: at each row Python releases the GIL and waits to get it back.
         """
         if limit <= 0:
             return Page()
@@ -421,7 +422,7 @@ def open_store(settings: "Settings") -> AbstractAsyncContextManager[SQLiteStore]
 
 
 def _owner(context: Context) -> bytes:
-    """Return the owner as bytes, which may be any."""
+    """Return the owner as bytes: a BLOB can hold any text, lone surrogates too."""
     return owner_of(context).encode("utf-8", "surrogatepass")
 
 
@@ -513,7 +514,7 @@ def _post(answer: asyncio.Future[Any], outcome: object) -> None:
 
 
 def _attempt(db: sqlite3.Connection, work: Work[T]) -> T | Exception:
-    """Return the work's result, or its error, which leaves what was done before it alone."""
+    """Return the work's result, or its error after undoing nothing but this work."""
     db.execute("SAVEPOINT work")
     try:
         outcome: T | Exception = work(db)

@@ -116,7 +116,7 @@ if SHARED:  # other data ends with its process, before a command could read it
 
 
 def test_an_age_is_in_hours_days_or_weeks() -> None:
-    """In seconds it is."""
+    """It is parsed to seconds."""
     assert list(map(_seconds, ("3h", "90d", "2w"))) == [10_800, 7_776_000, 1_209_600]
 
 

@@ -75,7 +75,7 @@ DEFECTS = [
     ),
     Defect(
         "a stop drops what was said",
-        "in filter(has_content, state.unsaved.values()):",
+        "in said:",
         "in ():",
         ANSWER + "a_stopped_answer_keeps_everything_that_was_received",
         "app/server.py",
@@ -103,9 +103,16 @@ DEFECTS = [
     ),
     Defect(
         "a retry that fails costs the answer",
-        "return items[::-1]",
-        "return []",
+        ".replaced = items[::-1]",
+        ".replaced = []",
         ENDING + "a_retry_that_fails_gives_the_answer_back",
+        "app/server.py",
+    ),
+    Defect(
+        "a retry that is stopped costs the answer",
+        "if not said and await self._put_back(thread.id, context):",
+        "if False:",
+        ENDING + "a_retry_that_is_stopped_keeps_the_answer_until_a_word_has_come",
         "app/server.py",
     ),
     Defect(

@@ -1,5 +1,6 @@
 """`python -m app` serves; `python -m app export USER` and its like look after data."""
 
+import argparse
 import asyncio
 import gc
 import os
@@ -23,23 +24,22 @@ DATA_COMMANDS = ("export", "forget", "import", "purge", "sweep")
 
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status: 2 for what the caller can mend."""
-    if arguments and arguments[0] not in DATA_COMMANDS:
-        what = "" if arguments[0] in ("-h", "--help") else f"unknown command {arguments[0]!r}; "
-        usage = f"usage: python -m app [{'|'.join(DATA_COMMANDS)}] …; with none it serves"
-        return _refuse(what + usage)
+    parser = argparse.ArgumentParser("python -m app", description="Without a command it serves.")
+    parser.add_argument("command", nargs="?", choices=DATA_COMMANDS, help="look after users' data")
+    parser.parse_args(arguments[:1])
     # jinja: if cookiecutter.storage_type == "memory"
     if arguments:
         text = "a running app keeps its conversations to itself: delete on the page, or restart it"
-        return _refuse(f"{arguments[0]}: {text}")
+        return _complain(f"{arguments[0]}: {text}")
     # jinja: endif
     settings = _settings()
     set_up_logging(settings.log_level)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that `finally` and `atexit` run
     if not settings.store_url:
         try:
             settings.data_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            sys.exit(_refuse(f"DATA_DIR={settings.data_dir}: {error.strerror}"))
+            sys.exit(_complain(f"DATA_DIR={settings.data_dir}: {error.strerror}"))
         # jinja: if cookiecutter.storage_type in ["redis", "postgres"]
         import dev  # noqa: PLC0415 - it is no part of a production image
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         try:
             engine.start()
         except RuntimeError as error:  # one line: no wheel, or the folder is in use
-            sys.exit(_refuse(str(error)))
+            sys.exit(_complain(str(error)))
         os.environ["STORE_URL"] = engine.url
         # jinja: elif cookiecutter.storage_type == "sqlite"
         os.umask(0o077)  # what is said is not for the machine's other users
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         # jinja: endif
         return serve(settings)
     except (StoreError, FilesError) as error:
-        return _refuse(str(error))
+        return _complain(str(error))
     except KeyboardInterrupt:
         return 0
 
@@ -79,9 +79,9 @@ def _settings() -> Settings:
         _warn_of_misspelt()
         return Settings()
     except ValidationError as error:
-        sys.exit(_refuse(*(_fault(fault) for fault in error.errors(include_url=False))))
+        sys.exit(_complain(*(_fault(fault) for fault in error.errors(include_url=False))))
     except UnicodeDecodeError:
-        sys.exit(_refuse(".env is not UTF-8: save it so"))
+        sys.exit(_complain(".env is not UTF-8: save it as UTF-8"))
 
 
 def serve(settings: Settings) -> int:
@@ -90,7 +90,7 @@ def serve(settings: Settings) -> int:
     from .store import open_store  # noqa: PLC0415
 
     async def open_once() -> None:
-        """Meet a wrong URL here, where it is one line, and upgrade before workers start."""
+        """Refuse a wrong URL in one line, and upgrade the schema, before workers start."""
         async with open_store(settings) as store:
             Files(settings, store)
 
@@ -98,19 +98,19 @@ def serve(settings: Settings) -> int:
     host, family = settings.host, socket.AF_INET
     if ":" in host:
         host, family = f"[{host}]", socket.AF_INET6
-    # with its protocol named, or asyncio leaves Nagle's algorithm on: 40 ms for each answer
+    # asyncio turns Nagle's algorithm off (40 ms an answer) only where the protocol is named
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name == "posix":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-        listener.listen(2048)  # who comes before the app is ready waits
+        listener.listen(2048)  # connections wait here until the app is ready
     except OSError as error:
         listener.close()
         where = f"{host}:{settings.port} ({error.strerror})"
-        return _refuse(f"cannot listen on {where}: set another HOST or PORT")
+        return _complain(f"cannot listen on {where}: set another HOST or PORT")
     port = listener.getsockname()[1]
-    os.environ["PORT"] = str(port)  # workers read it, too: files are named by whole addresses
+    os.environ["PORT"] = str(port)  # for workers, too: a file's address holds the port
     print(f"http://{host}:{port}", flush=True)
     config = uvicorn.Config(
         "app.__main__:app",
@@ -145,7 +145,7 @@ def _warn_of_misspelt() -> None:
     known = {*Settings.model_fields, "database_url", "redis_url"}
     for name in sorted({*DotEnvSettingsSource(Settings).env_vars} - known):
         for meant in get_close_matches(name, known, 1, 0.75):
-            _refuse(f".env: {name.upper()} is no setting; {meant.upper()} is one")
+            _complain(f".env: {name.upper()} is no setting; {meant.upper()} is one")
 
 
 def _fault(fault: ErrorDetails) -> str:
@@ -156,7 +156,7 @@ def _fault(fault: ErrorDetails) -> str:
     return f"{str(fault['loc'][0]).upper()}={fault['input']!s:.100}: {text}"
 
 
-def _refuse(*lines: str) -> int:
+def _complain(*lines: str) -> int:
     """Say what is wrong, a line each; return the exit status for it."""
     print(*lines, sep="\n", file=sys.stderr)
     return 2

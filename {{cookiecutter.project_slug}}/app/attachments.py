@@ -35,9 +35,9 @@ from .settings import Settings
 from .store import ChatStore, new_id
 
 log = logging.getLogger("app.files")
-SWEEP_SECONDS = 86_400
+UNUSED_SECONDS = 86_400  # the age at which unused files go; sweeps are hourly
 MAX_FILES = 5000
-"""Files of one user: each upload reads their records."""
+"""Files that one user may have: each upload reads all their records to check the quota."""
 
 
 def size_of(attachment: t.Attachment) -> int:
@@ -104,7 +104,7 @@ class Files(AttachmentStore[RequestContext]):
         key = key_of(owner_of(context), attachment_id)
         async with self._lock(context):
             if announced:
-                await self.announced(attachment_id, context)  # another try may have come first
+                await self.load_announced(attachment_id, context)  # another try may have come first
             else:
                 await self._check_quota(size, context)
             try:
@@ -120,7 +120,7 @@ class Files(AttachmentStore[RequestContext]):
                 raise
         return attachment
 
-    async def announced(self, attachment_id: str, context: RequestContext) -> t.Attachment:
+    async def load_announced(self, attachment_id: str, context: RequestContext) -> t.Attachment:
         """Return the record of a file that waits for its bytes; ApiError 409 when it has them."""
         attachment = await self._store.load_attachment(attachment_id, context)
         if attachment.upload_descriptor is None:
@@ -142,7 +142,7 @@ class Files(AttachmentStore[RequestContext]):
             raise too_large(self._settings.max_file_bytes)
 
     def _lock(self, context: RequestContext) -> asyncio.Lock:
-        """Return what lets a user's files in one by one; each worker may let in one too many."""
+        """Return the lock for a user's quota in this worker; another may let in one file more."""
         return self._locks.setdefault(owner_of(context), asyncio.Lock())
 
     async def _check_quota(self, size: int, context: RequestContext) -> None:
@@ -210,7 +210,7 @@ class Files(AttachmentStore[RequestContext]):
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
         """Delete a file of this user; any other id does nothing."""
         with suppress(NotFoundError):
-            await self._store.load_attachment(attachment_id, context)  # else any id would be a path
+            await self._store.load_attachment(attachment_id, context)  # only known ids become paths
             await self._store.delete_attachment(attachment_id, context)
             await self._delete_bytes(attachment_id, context)
 
@@ -226,7 +226,7 @@ class Files(AttachmentStore[RequestContext]):
         for part in PARTS:
             await self.blobs.delete(key_of(owner_of(context), attachment_id, part))
 
-    async def sweep(self, age: float = SWEEP_SECONDS) -> tuple[int, int]:
+    async def sweep(self, age: float = UNUSED_SECONDS) -> tuple[int, int]:
         """Remove unused files older than `age` seconds; return how many records and objects.
 
         A record without a thread is an upload that was never sent; an object without a record was

@@ -31,7 +31,7 @@ FETCH_SECONDS = 5.0
 RETRY_SECONDS = 10.0
 """After the issuer failed, it is left alone for this long."""
 STALE_SECONDS = 86_400
-"""How long keys that were fetched serve while the issuer fails: a revoked one must end."""
+"""While the issuer fails, its last keys serve for this long: a revoked key must end some day."""
 
 
 class Authenticator:
@@ -109,7 +109,7 @@ class _Keys(jwt.PyJWKClient):
 
     def __init__(self, issuer: str) -> None:
         self._issuer, self._retry_at = issuer.rstrip("/"), 0.0
-        self._known: tuple[float, jwt.PyJWKSet] | None = None  # when they came, and what came
+        self._known: tuple[float, jwt.PyJWKSet] | None = None  # when fetched, and the keys
         super().__init__(self._issuer, timeout=FETCH_SECONDS)
 
     def get_jwk_set(self, refresh: bool = False) -> jwt.PyJWKSet:
@@ -124,7 +124,7 @@ class _Keys(jwt.PyJWKClient):
     def fetch_data(self) -> Any:
         """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), and for them.
 
-        All callers wait in one line for this, so after a failure they hear at once of it.
+        Callers wait here in line, so for RETRY_SECONDS after a failure the rest fail at once.
         """
         address = f"{self._issuer}/.well-known/openid-configuration"
         if time.monotonic() < self._retry_at:
@@ -144,7 +144,7 @@ class _Keys(jwt.PyJWKClient):
 
 
 async def context_of(request: Request) -> RequestContext:
-    """Return what travels with this request; the one dependency of every route with data."""
+    """Return the request's context and count the request; every route with data depends on it."""
     user = await request.app.state.auth.user_of(request)
     request.state.user = user
     request.app.state.limits.hit(user, request)

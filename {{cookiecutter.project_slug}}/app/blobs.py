@@ -1,10 +1,10 @@
 """Where the bytes of files lie: a local folder, memory, or S3, GCS and Azure through obstore.
 
 A key is a path of plain names, so no name that a user chose ever reaches a file system. Each place
-has the same four methods: `put` takes an open file from where it stands and is there whole or not
-at all, `read` yields chunks or raises FileNotFoundError before the first, `delete` of what is not
-there is no error, and `keys` lists what lies below a folder and is older than a time in seconds
-since 1970.
+has the same four methods: `put` stores an open file from its current position, all of it or
+nothing; `read` yields chunks, or raises FileNotFoundError before the first; `delete` ignores a key
+that does not exist; `keys` lists the keys below a folder that were written before a time, given in
+seconds since 1970.
 """
 
 import atexit

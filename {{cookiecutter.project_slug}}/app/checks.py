@@ -1,4 +1,4 @@
-"""Checks before the SDK starts: it accepts any number, text or id, and fails late with a 500."""
+"""Checks before the SDK starts, which takes any number, text or id and fails late, with a 500."""
 
 from chatkit import types as t
 from pydantic import TypeAdapter, ValidationError
@@ -25,7 +25,7 @@ WANTED: dict[type, type] = {
     t.ThreadsRetryAfterItemReq: t.UserMessageItem,
     t.ThreadsAddStructuredInputReq: t.StructuredInputItem,
 }
-"""The kind of the item that a request names; the others name a widget."""
+"""The kind of item that `item_id` must name; in all other requests it is a widget."""
 MAX_PAGE = 100
 MAX_TITLE_CHARS = 200
 MAX_FEEDBACK_ITEMS = 100

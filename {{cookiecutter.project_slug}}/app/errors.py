@@ -59,7 +59,7 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
 
 
 class CatchAll:
-    """Answers unforeseen errors; Starlette would do so outside of what adds the headers."""
+    """Answers unforeseen errors; Starlette would do it outside RequestLog, without its headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

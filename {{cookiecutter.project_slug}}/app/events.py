@@ -13,14 +13,16 @@ from .context import RequestContext
 
 @dataclass
 class TurnState:
-    """What is known of a turn, whose parts the SDK calls one by one."""
+    """What the parts of a turn, which the SDK calls one by one, have to tell each other."""
 
     unsaved: dict[str, t.ThreadItem] = field(default_factory=dict)
     """What the page shows and the store does not have yet; what began first stands first."""
+    replaced: list[t.ThreadItem] = field(default_factory=list)
+    """What a retry removed, oldest first: it is put back if nothing comes in its place."""
     said: bool = False
     """Whether the page was given anything that stays."""
     whole: bool = False
-    """Whether the answer is there: a stop after that has nothing to store."""
+    """Whether all of the answer is stored: a later stop has nothing to add."""
 
 
 TURN_STATE: ContextVar[TurnState] = ContextVar("turn_state")
@@ -33,7 +35,7 @@ async def kept(
     thread_id: str,
     context: RequestContext,
 ) -> AsyncIterator[t.ThreadStreamEvent]:
-    """Yield events, their items in TURN_STATE until the SDK has stored them.
+    """Yield the events, and keep their items in TURN_STATE until the SDK has stored them.
 
     What the user saw first takes its place in the thread first, though it may end later.
     """
@@ -43,7 +45,7 @@ async def kept(
             case t.ThreadItemAddedEvent(item=item):
                 state.unsaved[item.id] = item.model_copy(deep=True)
             case t.ThreadItemUpdatedEvent() if begun := state.unsaved.get(event.item_id):
-                update(begun, event.update)
+                change(begun, event.update)
             case t.ThreadItemRemovedEvent():
                 state.unsaved.pop(event.item_id, None)
             case t.ThreadItemDoneEvent(item=item) | t.ThreadItemReplacedEvent(item=item):
@@ -56,10 +58,10 @@ async def kept(
                         await store.add_thread_item(thread_id, earlier, context)
         yield event
         if isinstance(event, t.ThreadItemDoneEvent | t.ThreadItemReplacedEvent):
-            del state.unsaved[event.item.id]  # asked for the next event, the SDK has stored it
+            del state.unsaved[event.item.id]  # the SDK stores it before it asks for more
 
 
-def update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
+def change(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
     """Apply an update to an item, as the page does."""
     match item, update:
         case t.AssistantMessageItem(), t.AssistantMessageContentPartTextDelta():
@@ -70,7 +72,7 @@ def update(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case
             _part(item, update.content_index)
             item.content[update.content_index] = update.content.model_copy(deep=True)
         case t.AssistantMessageItem(), t.AssistantMessageContentPartDone():
-            _part(item, update.content_index).text = update.content.text  # without annotations
+            _part(item, update.content_index).text = update.content.text  # it brings no annotations
         case t.WorkflowItem(), t.WorkflowTaskAdded() | t.WorkflowTaskUpdated():
             item.workflow.tasks[update.task_index : update.task_index + 1] = [update.task]
         case t.WidgetItem(), t.WidgetRootUpdated():
@@ -140,7 +142,7 @@ class OwnIds:
         self._given: dict[str, list[str]] = {}
 
     def own(self, event: t.ThreadStreamEvent) -> list[t.ThreadStreamEvent]:
-        """Return the event with its item's new id; one removal may be of several items."""
+        """Return the event under the store's id; removing a shared id removes several items."""
         match event:
             case t.ThreadItemAddedEvent(item=t.AssistantMessageItem() as item):
                 new = self._new_id("message")

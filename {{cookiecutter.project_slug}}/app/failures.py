@@ -4,14 +4,13 @@ import logging
 
 import agents
 import openai
-from chatkit.agents import AgentContext
 from chatkit.errors import CustomStreamError
 from chatkit.types import ErrorEvent, NoticeEvent
 
-from .context import RequestContext, request_id_of
+from .assistant import Chat
+from .context import request_id_of
 
 log = logging.getLogger("app.failures")
-Chat = AgentContext[RequestContext]
 RETRY = "Try again in a moment."
 OPERATOR = "Tell whoever runs this app."
 WRONG_KEY = f"The model's server does not accept this app's key. {OPERATOR}"

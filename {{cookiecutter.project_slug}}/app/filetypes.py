@@ -37,7 +37,7 @@ CLAIMS = {ending: kind for kind, endings in EXTENSIONS.items() for ending in end
 MAX_PIXELS = 25_000_000
 """Checked before decoding: a WEBP with this many takes 430 MB; a JPEG may have twice as many."""
 MAX_SCANS = 200
-"""Passes of a JPEG of the most pixels; a camera makes 10, what a phone appends looks like 300."""
+"""Scans of the largest JPEG: a camera writes 10, a phone's appended data counts as up to 300."""
 PREVIEW_SIDE = 1536
 HEAD = 64 * 1024
 NAME_CHARS = 120

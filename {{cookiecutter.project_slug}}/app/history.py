@@ -33,7 +33,7 @@ async def load_history(
     context: RequestContext,
     settings: Settings,
 ) -> list[t.ThreadItem]:
-    """Return the newest turns, oldest first: whole ones, up to the settings' HISTORY_*.
+    """Return the newest turns, oldest first: whole ones, within HISTORY_ITEMS and HISTORY_CHARS.
 
     The newest turn is always included. However long the thread, this loads one page from its end,
     and more only to reach the beginning of the newest turn.
@@ -44,7 +44,7 @@ async def load_history(
         page = await store.load_thread_items(thread.id, after, most, "desc", context)
         after, more = page.after, page.has_more
         for item in page.data:
-            size += size_of(item)
+            size += length_of(item)
             if whole and (size > settings.history_chars or len(newest) >= most):
                 more = True
                 break
@@ -57,13 +57,13 @@ async def load_history(
     for item in reversed(newest):
         if isinstance(item, t.HiddenContextItem) and item.content == REFUSED:
             while given and not isinstance(given.pop(), t.UserMessageItem):
-                pass
+                pass  # drop the refused message and all that came after it
         else:
             given.append(item)
     return given
 
 
-def size_of(item: t.ThreadItem) -> int:
+def length_of(item: t.ThreadItem) -> int:
     """Return about how many characters the model reads of an item."""
     match item:
         case t.UserMessageItem():

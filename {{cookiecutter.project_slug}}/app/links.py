@@ -38,7 +38,7 @@ class Links:
         return f"{self._base}/files/{quote(attachment_id, safe='')}/{purpose}?token={token}"
 
     def opened(self, token: str, purpose: Purpose, attachment_id: str) -> RequestContext:
-        """Return for whom an address was signed; ApiError 404 if it is not for this or expired."""
+        """Return the context of a link's owner; ApiError 404 for another use or an expired one."""
         with suppress(BadData):
             what, owner, which, until = self._signer.loads(token)
             if (what, which) == (purpose, attachment_id) and until >= time.time():

@@ -154,6 +154,6 @@ class RequestLog:
         if turn is not None:
             fields |= {"thread_id": turn.thread_id, "events": turn.events, "outcome": turn.outcome}
             fields["first_event_ms"] = round((turn.first_event_seconds or 0.0) * 1000, 1)
-        name = path.split("/")[1] if "endpoint" in scope else ""  # each label takes memory
+        name = path.split("/")[1] if "endpoint" in scope else ""  # one label for all unknown paths
         scope["app"].state.metrics.requests.labels(op or name, status).inc()
         log.log(logging.DEBUG if path in PROBES else logging.INFO, "request", extra=fields)

@@ -81,7 +81,7 @@ def create_app(
 async def chatkit(request: Request, context: Caller) -> Response:
     """Answer one operation of the ChatKit protocol: JSON, or events for those that stream."""
     state, size = request.app.state, request.headers.get("content-length", "")
-    # a recording takes several times its size in memory until it is written down
+    # a dictation takes several times its size in memory until it is transcribed
     large = not size.isdecimal() or int(size[:20]) > state.settings.max_body_bytes
     async with state.files.arriving(context) if large else nullcontext():
         body = await read_json_body(request, state.settings)

@@ -109,7 +109,7 @@ async def transcribe(audio: AudioInput, settings: Settings, request_id: str) -> 
     """
     client = make_client(settings)
     if client is None or not settings.transcribe_model:
-        raise ApiError(501, "not_offered", "Dictation takes TRANSCRIBE_MODEL and a model's server.")
+        raise ApiError(501, "not_offered", "Dictation needs TRANSCRIBE_MODEL and a model's server.")
     file = (f"speech.{audio.media_type.rpartition('/')[2]}", audio.data, audio.media_type)
     async with client:
         try:

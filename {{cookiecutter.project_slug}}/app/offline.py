@@ -22,7 +22,7 @@ class OfflineModel(Model):
 
     def __init__(self, delay: float = 0.02) -> None:
         """Wait `delay` seconds before each word."""
-        self._delay = delay
+        self.delay = delay
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """Return the whole answer at once."""
@@ -43,7 +43,7 @@ class OfflineModel(Model):
         names = {tool.name for tool in tools}
         for event in self._events(items, names, model_settings.tool_choice):
             if event["type"].endswith(".delta"):
-                await asyncio.sleep(self._delay)
+                await asyncio.sleep(self.delay)
             yield _EVENT.validate_python({"sequence_number": 0, "output_index": 0, **event})
 
     def _events(

@@ -53,7 +53,7 @@ async def config(request: Request, response: Response) -> dict[str, Any]:
     """Return what the page must know, all of it public."""
     settings: Settings = request.app.state.settings
     if not settings.oidc_issuer:  # set the cookie before the page sends requests in parallel
-        with suppress(ApiError):  # from a login of your own: the page itself is public
+        with suppress(ApiError):  # a login of your own may refuse; the page itself is public
             await request.app.state.auth.user_of(request)
     response.headers["Cache-Control"] = "no-store"
     plain = settings.development if settings.plain_client is None else settings.plain_client

@@ -21,20 +21,19 @@ from agents import (
 )
 from agents.tool_context import ToolContext
 from chatkit import types as t
-from chatkit.agents import AgentContext, stream_agent_response
+from chatkit.agents import stream_agent_response
 from chatkit.errors import BaseStreamError
 from chatkit.store import NotFoundError
 
+from .assistant import Chat
 from .attachments import Files
-from .context import RequestContext, owner_of, request_id_of
+from .context import owner_of, request_id_of
 from .events import TURN_STATE, OwnIds, TurnState, has_content, mend
 from .failures import NoAnswerError, TurnTimeoutError, explain, tool_failed, tool_hangs
-from .history import REFUSED, Converter, load_history, size_of, tool_memory
+from .history import REFUSED, Converter, length_of, load_history, tool_memory
 from .limits import Limits
 from .model import named, traced
 from .settings import Settings
-
-Chat = AgentContext[RequestContext]
 
 
 async def run(  # noqa: PLR0917 - what a turn is made of
@@ -47,7 +46,7 @@ async def run(  # noqa: PLR0917 - what a turn is made of
 ) -> AsyncIterator[t.ThreadStreamEvent]:
     """Answer the newest turn of the thread; the model stops when the caller does.
 
-    At the end the tokens that the server counted, or an estimate, are taken from the user's share.
+    At the end its tokens count toward TOKENS_PER_DAY: the server's figure, or an estimate.
 
     Raises:
         CustomStreamError: one sentence for the user; the log has the cause.
@@ -68,7 +67,7 @@ async def run(  # noqa: PLR0917 - what a turn is made of
         finally:
             tokens = result.context_wrapper.usage.total_tokens
             if not complete:  # a stopped call has no count: about 4 characters a token
-                tokens += sum(map(size_of, [*history, *state.unsaved.values()])) // 4
+                tokens += sum(map(length_of, [*history, *state.unsaved.values()])) // 4
             limits.spend_tokens(owner_of(context), tokens)
     except (NotFoundError, BaseStreamError):
         raise
@@ -175,7 +174,7 @@ class ToolMemory(RunHooks[Chat]):
         chat = context.context
         page = chat.client_tool_call
         if not isinstance(context, ToolContext) or (page and page.name == context.tool_name):
-            return  # the page's own call is an item of its own
+            return  # a call that the page runs is stored as an item of its own
         memory = tool_memory(context.tool_name, context.tool_arguments, result)
         item, caller = _hidden(chat, memory), chat.request_context
         with suppress(NotFoundError):  # the thread was deleted meanwhile

@@ -16,7 +16,7 @@ from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
 from chatkit.types import StreamingReq as StreamingRequest
 
-from .assistant import ACTIONS, SYNC_ACTIONS
+from .assistant import ACTIONS, SYNC_ACTIONS, Chat
 from .attachments import Files
 from .checks import check, parse
 from .context import RequestContext, context_for, owner_of, request_id_of
@@ -25,7 +25,7 @@ from .events import TURN_STATE, TurnState, has_content, kept
 from .failures import REFUSED_ACTION, ActionRefusedError, explain, unavailable
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
-from .run import Chat, run
+from .run import run
 from .settings import Settings
 from .store import ChatStore
 from .streaming import Turn, Turns
@@ -124,32 +124,35 @@ class AppServer(ChatKitServer[RequestContext]):
         self, request: StreamingRequest, context: RequestContext, turn: Turn
     ) -> AsyncIterator[t.ThreadStreamEvent]:
         """Yield the SDK's events, and before an error the items that a retry removed in vain."""
-        replaced = await self._replaced(request, context)
+        await self._note_replaced(request, context)
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
                 try:
                     await self._store.load_thread(turn.thread_id, context)
                 except NotFoundError:
                     return  # deleted meanwhile: there is nobody to tell
-                if not TURN_STATE.get().said:
-                    for item in replaced:
-                        await self._store.add_thread_item(turn.thread_id, item, context)
-                        if has_content(item):
-                            yield t.ThreadItemDoneEvent(item=item)
+                for item in await self._put_back(turn.thread_id, context):
+                    if has_content(item):
+                        yield t.ThreadItemDoneEvent(item=item)
             yield event
 
-    async def _replaced(
-        self, request: StreamingRequest, context: RequestContext
-    ) -> list[t.ThreadItem]:
-        """Return what a retry is about to remove, oldest first: if it fails, that is put back."""
-        items: list[t.ThreadItem] = []
+    async def _note_replaced(self, request: StreamingRequest, context: RequestContext) -> None:
+        """Note in TURN_STATE what a retry is about to remove."""
         if isinstance(request, t.ThreadsRetryAfterItemReq):
-            params = request.params
+            params, items = request.params, list[t.ThreadItem]()
             async for item in self._paginate_thread_items_reverse(params.thread_id, context):
                 if item.id == params.item_id:
                     break
                 items.append(item)
-        return items[::-1]
+            TURN_STATE.get().replaced = items[::-1]
+
+    async def _put_back(self, thread_id: str, context: RequestContext) -> list[t.ThreadItem]:
+        """Store again what a retry removed, unless something was said since; return it."""
+        state = TURN_STATE.get()
+        items = [] if state.said else state.replaced
+        for item in items:
+            await self._store.add_thread_item(thread_id, item, context)
+        return items
 
     async def _store_stop(self, turn: Turn, context: RequestContext) -> None:
         """Store what was said before a stop, and that it was stopped."""
@@ -157,8 +160,11 @@ class AppServer(ChatKitServer[RequestContext]):
         if not turn.thread_id or state.whole:
             return
         thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
+        said = [*filter(has_content, state.unsaved.values())]
         with suppress(NotFoundError):  # the thread was deleted meanwhile
-            for item in filter(has_content, state.unsaved.values()):
+            if not said and await self._put_back(thread.id, context):
+                return  # the answer before it stands, and is whole
+            for item in said:
                 await self._store.add_thread_item(thread.id, item, context)
             await super().handle_stream_cancelled(thread, [], context)
 

@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["development", "production"] = Field(
-        "development", description="production turns every development convenience off"
+        "development", description="development or production; production refuses unsafe settings"
     )
     host: str = Field("127.0.0.1", description="the address to listen on; development: loopback")
     port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
@@ -83,23 +83,23 @@ class Settings(BaseSettings):
     allowed_models: Names = Field([], description="models a user may choose in the composer")
     allowed_tools: Names = Field([], description="tools a user may choose in the composer")
     history_items: int = Field(50, ge=1, le=10_000, description="newest items the model is given")
-    history_chars: int = Field(100_000, ge=1000, description="newest characters, files apart")
+    history_chars: int = Field(100_000, ge=1000, description="newest characters, files not counted")
     max_turns: int = Field(10, ge=1, description="the SDK's turns: model calls in one answer")
     turn_seconds: float = Field(300, gt=0, description="the longest a whole answer may take")
     tool_seconds: float = Field(60, gt=0, description="the longest one tool may take")
 
-    heartbeat_seconds: float = Field(15, gt=0, description="silence before a comment is sent")
+    heartbeat_seconds: float = Field(15, gt=0, description="silence before a keep-alive comment")
     on_disconnect: Literal["cancel", "finish"] = Field(
         "cancel", description="what a closed connection does to its answer: cancel or finish"
     )
-    shutdown_seconds: float = Field(10, ge=0, description="grace of running answers at SIGTERM")
+    shutdown_seconds: float = Field(10, ge=0, description="how long answers may run after SIGTERM")
 
     secret_key: SecretStr = Field(SecretStr(""), description="signs cookies and file addresses")
     oidc_issuer: Url = Field("", description="login: the issuer that signs the bearer tokens")
     oidc_audience: str = Field("", description="login: the audience that the tokens must name")
-    allow_anonymous: bool = Field(default=False, description="production without login: by cookie")
+    allow_anonymous: bool = Field(default=False, description="no login in production, only cookies")
     allowed_origins: Names = Field([], description="other origins whose pages may call the app")
-    allowed_hosts: Names = Field([], description="Host headers answered; empty: loopback's names")
+    allowed_hosts: Names = Field([], description="Host headers to accept besides loopback's")
 
     max_body_bytes: int = Field(1 << 20, ge=1024, description="a request's body, uploads apart")
     max_text_chars: int = Field(32_000, ge=1, description="the text of one message")
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     max_attachments: int = Field(10, ge=0, description="files in one message; 0: no uploads")
     max_file_bytes: int = Field(20 << 20, ge=1, description="one uploaded file")
     max_user_file_bytes: int = Field(500 << 20, ge=1, description="a user's files; 5,000 at most")
-    files_url: str = Field("", description="memory://, s3://bucket/…; empty: a folder in DATA_DIR")
+    files_url: str = Field("", description="where uploads lie: s3://bucket/…; empty: in DATA_DIR")
     file_types: Names = Field(
         ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"],
         description="what may be uploaded, told by its bytes: MIME types",
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     turns_per_user: int = Field(4, ge=1, description="one user's answers at once, in each process")
     turns_total: int = Field(500, ge=1, description="all answers at once, in each process")
     requests_per_minute: int = Field(240, ge=1, description="one user's requests, in each process")
-    tokens_per_day: int = Field(0, ge=0, description="model tokens of one user a day; 0: no bound")
+    tokens_per_day: int = Field(0, ge=0, description="tokens per user, day and process; 0: no cap")
 
     chatkit_script_url: str = Field(
         "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js",

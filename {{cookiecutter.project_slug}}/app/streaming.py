@@ -1,8 +1,8 @@
 """An SSE answer that keeps what was said.
 
-Starlette cancels a response in a scope in which every later `await` is cancelled again, so the
-clean-up of a stopped answer could save nothing. Here a task of its own drives the answer and
-outlives the connection; the response only reads what the task has left for it.
+When a reader leaves, Starlette cancels the response in an anyio scope that cancels every later
+`await`, too: the clean-up of a stopped answer could save nothing. So a task of its own drives the
+answer and outlives the connection; the response only reads what the task has left for it.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from .errors import ApiError
 
 log = logging.getLogger("app.streaming")
 RENEW_SECONDS = 1.5
-"""Between two renewals of a lease (of 15 s), each of which also notices a stop from elsewhere."""
+"""Time between renewals of a lease of 15 s; a renewal also notices a stop from another process."""
 
 
 class Turn:
@@ -55,7 +55,7 @@ class Turn:
             self.outcome = "stopped"
         except Exception as error:
             self.outcome, self._error = "failed", error  # `first` raises it
-            if self.events:  # too late for that
+            if self.events:  # but not once the response has begun
                 log.exception("answer cut short", extra={"thread_id": self.thread_id})
         finally:
             self._news.set()
@@ -125,7 +125,7 @@ class Turns:
         self._per_user, self._total = per_user, total
         self._running: set[Turn] = set()
         self.on_end: Callable[[Turn], None] = lambda _: None
-        self.grace_over = False  # uvicorn has waited already
+        self.grace_over = False  # True once uvicorn has waited: `close` then does not
         self._closing = False
         self._renewer: asyncio.Task[None] | None = None
 
@@ -209,7 +209,7 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the turn ends or the reader is gone, even while `send` is waiting for it."""
+        """Send until the turn ends or the reader is gone, noticed even while `send` is waiting."""
         gone = asyncio.create_task(self._gone(receive))
         gone.add_done_callback(lambda _: self._turns.disconnected(self._turn))
         try:

@@ -87,7 +87,7 @@ async def upload_announced(attachment_id: str, token: str, request: Request) -> 
     files: Files = request.app.state.files
     context = files.links.opened(token, "upload", attachment_id)
     request.app.state.limits.hit(owner_of(context), request)
-    announced = await files.announced(attachment_id, context)
+    announced = await files.load_announced(attachment_id, context)
     async with files.arriving(context):
         with SpooledTemporaryFile(max_size=1 << 20) as file:
             size = size_of(announced)
@@ -118,7 +118,7 @@ async def download(
         part, kind, how = ".preview", "image/jpeg", "inline"
     chunks = files.blobs.read(key_of(owner_of(context), attachment_id, part))
     try:
-        first = await anext(chunks)  # before the status is sent
+        first = await anext(chunks)  # while a 404 is still possible
     except FileNotFoundError:
         raise NotFoundError(attachment_id) from None
 

@@ -15,7 +15,7 @@ from app.events import TURN_STATE, TurnState, kept
 from app.store import ChatStore as Store
 
 from .model_server import Fault, model_server
-from .serving import Caller, serving, settings_for, text_of, thread_of
+from .serving import Caller, Words, serving, settings_for, text_of, thread_of
 from .talking import Chat, calls, talking, tools
 from .values import ALICE, NOON, thread
 
@@ -98,6 +98,29 @@ async def test_a_retry_that_fails_gives_the_answer_back(store_url: str, tmp_path
                     assert text_of([event async for event in events]) == "better answer"
                 assert await texts(caller, thread_id) == ["go", "better answer"]
     assert [event["type"] for event in seen][-2:] == ["thread.item.done", "error"]
+
+
+@pytest.mark.parametrize("words", [0, 3])
+async def test_a_retry_that_is_stopped_keeps_the_answer_until_a_word_has_come(
+    store_url: str, tmp_path: Path, words: int
+) -> None:
+    """And the model is told of a stop only if something was cut short."""
+    model = Words(2, 0)
+    async with talking(store_url, tmp_path, model) as caller:
+        thread_id = thread_of(await caller.say("go"))
+        place = {"thread_id": thread_id, "item_id": (await caller.items(thread_id))[0]["id"]}
+        model.count, model.delay = 200, 0.01 if words else 10
+        async with caller.events("threads.retry_after_item", **place) as events:
+            seen = [await anext(events)]
+            while text_of(seen).count(" ") < words:
+                seen.append(await anext(events))
+        model.delay = 0
+        await caller.say("and?", thread_id)
+        stored = await texts(caller, thread_id)
+    assert stored[1].startswith(text_of(seen) if words else "w0 w1")
+    given = [item["content"] for item in model.given[-1]]
+    assert given[1] == stored[1]
+    assert (len(given) > len(["go", "w0 w1", "and?"])) == bool(words)
 
 
 @pytest.mark.parametrize("api", ["responses", "chat_completions"])

@@ -38,7 +38,7 @@ from chatkit.types import (
 from chatkit.widgets import DynamicWidgetRoot
 
 from app.context import RequestContext
-from app.history import REMEMBERED_CHARS, Converter, load_history, size_of, tool_memory
+from app.history import REMEMBERED_CHARS, Converter, length_of, load_history, tool_memory
 from app.store import ChatStore as Store
 
 from .model_server import wrong_chat, wrong_input
@@ -226,7 +226,7 @@ async def test_of_pdfs_the_newest_are_sent_up_to_a_size() -> None:
 def test_an_image_takes_no_room_of_the_history() -> None:
     """The model is told in a sentence that there was one, however long its address is."""
     image = GeneratedImage(id="i", url="data:image/png;base64," + "A" * 100_000)
-    assert size_of(GeneratedImageItem(**base("i"), image=image)) == 0
+    assert length_of(GeneratedImageItem(**base("i"), image=image)) == 0
     output = ToolOutputImage(image_url=image.url)
     assert len(tool_memory("camera", "{}", output)["output"]) < 100
 
