@@ -26,6 +26,12 @@ class ApiError(Exception):
         self.status, self.code, self.message, self.headers = status, code, message, headers
 
 
+def place_of(error: Exception) -> str:
+    """Return the file and the line where an error was raised; its text may quote the user."""
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
 def error_response(error: Exception, request_id: str) -> JSONResponse:
     """Return the response to an error: what is foreign and what is unknown are the same 404."""
     match error:
@@ -43,9 +49,8 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
         case RequestValidationError():
             answer = ApiError(400, "invalid_request", "A parameter of the address is missing.")
         case ValueError() if not isinstance(error, ValidationError):  # which is of stored data
-            frame = extract_tb(error.__traceback__)[-1]  # logged, as it may be a fault of ours
-            facts = {"request_id": request_id, "place": f"{frame.filename}:{frame.lineno}"}
-            log.warning("refused", extra=facts)
+            facts = {"request_id": request_id, "place": place_of(error)}
+            log.warning("refused", extra=facts)  # as it may be a fault of ours
             answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
         case _:
             facts = {"request_id": request_id, "cause": type(error).__name__}

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal
 
 from chatkit import types as t
@@ -17,10 +18,12 @@ class TurnState:
 
     unsaved: dict[str, t.ThreadItem] = field(default_factory=dict)
     """What the page shows and the store does not have yet; what began first stands first."""
+    said: set[str] = field(default_factory=set)
+    """What the page was given as an answer, and still shows."""
+    retried: str = ""
+    """The item after which a retry answers anew."""
     replaced: list[t.ThreadItem] = field(default_factory=list)
-    """What a retry removed, oldest first: it is put back if nothing comes in its place."""
-    said: bool = False
-    """Whether the page was given anything that stays."""
+    """What the retry removed, oldest first: it is put back if nothing comes in its place."""
     whole: bool = False
     """Whether all of the answer is stored: a later stop has nothing to add."""
 
@@ -48,17 +51,55 @@ async def kept(
                 change(begun, event.update)
             case t.ThreadItemRemovedEvent():
                 state.unsaved.pop(event.item_id, None)
+                state.said.discard(event.item_id)
             case t.ThreadItemDoneEvent(item=item) | t.ThreadItemReplacedEvent(item=item):
                 state.unsaved[item.id] = item
-                state.said |= has_content(item)
-                for earlier in state.unsaved.values():
-                    if earlier is item:
-                        break
-                    if has_content(earlier):
-                        await store.add_thread_item(thread_id, earlier, context)
+                if is_answer(item):
+                    state.said.add(item.id)
+                earlier = takewhile(lambda each: each is not item, [*state.unsaved.values()])
+                for begun in filter(has_content, earlier):
+                    await store.add_thread_item(thread_id, begun, context)
         yield event
         if isinstance(event, t.ThreadItemDoneEvent | t.ThreadItemReplacedEvent):
             del state.unsaved[event.item.id]  # the SDK stores it before it asks for more
+
+
+async def rest(
+    store: Store[RequestContext], thread_id: str, context: RequestContext
+) -> AsyncIterator[t.ThreadStreamEvent]:
+    """Store what an answer that broke off has left, or what stood there before a vain retry.
+
+    Yields the events by which the page shows the same.
+    """
+    state = TURN_STATE.get()
+    items = [*state.unsaved.values()]
+    gone = [item for item in items if not has_content(item)]
+    if state.retried and not state.said and not any(map(is_answer, items)):
+        gone = [*items, *await behind(store, thread_id, state.retried, context)]
+        items, state.whole = state.replaced, True
+    for item in gone:
+        await store.delete_thread_item(thread_id, item.id, context)
+        yield t.ThreadItemRemovedEvent(item_id=item.id)
+    for item in filter(has_content, items):
+        await store.add_thread_item(thread_id, item, context)
+        if not isinstance(item, t.HiddenContextItem):
+            yield t.ThreadItemDoneEvent(item=item)
+
+
+async def behind(
+    store: Store[RequestContext], thread_id: str, item_id: str, context: RequestContext
+) -> list[t.ThreadItem]:
+    """Return what stands behind an item in its thread, oldest first."""
+    items: list[t.ThreadItem] = []
+    after, more = None, True
+    while more:
+        page = await store.load_thread_items(thread_id, after, 100, "desc", context)
+        after, more = page.after, page.has_more
+        for item in page.data:
+            if item.id == item_id:
+                return items[::-1]
+            items.append(item)
+    return items[::-1]
 
 
 def change(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
@@ -107,10 +148,16 @@ def has_content(item: t.ThreadItem) -> bool:
             return any(part.text.strip() for part in item.content)
         case t.GeneratedImageItem():
             return item.image is not None
-        case t.HiddenContextItem():
-            return False
+        case t.WorkflowItem():
+            return bool(item.workflow.tasks)
         case _:
             return True
+
+
+def is_answer(item: t.ThreadItem) -> bool:
+    """Say whether an item tells the user anything, as thoughts alone and hidden items do not."""
+    thoughts = isinstance(item, t.WorkflowItem) and item.workflow.type == "reasoning"
+    return has_content(item) and not thoughts and not isinstance(item, t.HiddenContextItem)
 
 
 def mend(event: t.ThreadStreamEvent) -> t.ThreadStreamEvent:
@@ -123,7 +170,19 @@ def mend(event: t.ThreadStreamEvent) -> t.ThreadStreamEvent:
         case t.ThreadItemDoneEvent(item=t.AssistantMessageItem() as item):
             for part in item.content:
                 part.text = _whole(part.text)
+        case t.ThreadItemUpdatedEvent(
+            update=t.WorkflowTaskAdded() | t.WorkflowTaskUpdated() as update
+        ):
+            update.task = _mended(update.task)
+        case t.ThreadItemDoneEvent(item=t.WorkflowItem() as item):
+            item.workflow.tasks = [*map(_mended, item.workflow.tasks)]
     return event
+
+
+def _mended(task: t.Task) -> t.Task:
+    if isinstance(task, t.ThoughtTask):
+        return task.model_copy(update={"content": _whole(task.content)})
+    return task
 
 
 def _whole(text: str) -> str:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agents import ToolOutputFileContent, ToolOutputImage, TResponseInputItem
+from agents import ToolOutputFileContent, ToolOutputImage, ToolOutputText, TResponseInputItem
 from chatkit import types as t
 from chatkit.agents import ThreadItemConverter
 from chatkit.store import Store
@@ -23,6 +23,7 @@ PDF_BYTES = 32 << 20
 """All PDFs together: each turn sends them whole, which takes about four times that in memory."""
 REMEMBERED_CHARS = 20_000
 """How much of a tool's output later turns are given."""
+OUTPUTS = (ToolOutputText, ToolOutputImage, ToolOutputFileContent)
 REFUSED = {"type": "refused"}
 """Stored after a message that a guardrail stopped: later turns are not given that message."""
 
@@ -78,9 +79,20 @@ def length_of(item: t.ThreadItem) -> int:
 
 def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
     """Return what a hidden item keeps of a server tool's call."""
-    media = isinstance(output, ToolOutputImage | ToolOutputFileContent)
-    text = "(a file, shown to you at that time)" if media else _cut(str(output))
+    text = _cut(_said(output))
     return {"type": "tool_call", "name": name, "arguments": arguments, "output": text}
+
+
+def _said(output: object) -> str:
+    match output:
+        case ToolOutputText():
+            return output.text
+        case ToolOutputImage() | ToolOutputFileContent():
+            return "(a file, shown to you at that time)"
+        case list() if all(isinstance(each, OUTPUTS) for each in output):
+            return "\n".join(map(_said, output))
+        case _:
+            return str(output)
 
 
 def _cut(text: str) -> str:
@@ -107,7 +119,13 @@ class Converter(ThreadItemConverter):
                 pdf_bytes += (file.metadata or {}).get("size", 0)
             if file.mime_type != PDF or pdf_bytes <= PDF_BYTES:
                 self._sent.add(file.id)
-        return [_plain(item) for item in await self.to_agent_input(items)]
+        given: list[Any] = []
+        for item in await self.to_agent_input(items):
+            if given and item.get("role") == given[-1].get("role") == "user":
+                given[-1]["content"] = [*_parts(given[-1]), *_parts(item)]  # some take no two
+            else:
+                given.append(item)
+        return [*map(_plain, given)]
 
     async def user_message_to_input(
         self, item: t.UserMessageItem, is_last_message: bool = True
@@ -160,11 +178,17 @@ class Converter(ThreadItemConverter):
             return _text(f"({file}, which cannot be read)")
 
 
+def _parts(item: Any) -> list[Any]:
+    return [_text(item["content"])] if isinstance(item["content"], str) else item["content"]
+
+
 def _plain(item: Any) -> Any:
-    """Join the parts of a message if all are texts: not every server accepts a list of parts."""
+    """Join a message's parts if all are texts, else drop empty ones: not all servers take them."""
     parts = item.get("content")
-    if isinstance(parts, list) and all(part["type"] == "input_text" for part in parts):
-        return {"role": item["role"], "content": "\n".join(part["text"] for part in parts)}
+    if isinstance(parts, list):
+        if all(part["type"] == "input_text" for part in parts):
+            return {"role": item["role"], "content": "\n".join(part["text"] for part in parts)}
+        item["content"] = [part for part in parts if part.get("text") != ""]
     return item
 
 
@@ -172,7 +196,16 @@ def _text(text: str) -> Part:
     return {"type": "input_text", "text": text}
 
 
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
 def _call(call_id: str, name: str, arguments: str, output: str) -> list[TResponseInputItem]:
     """Return a call and its output under the item's id: a model may repeat its own ids."""
+    if not _is_object(arguments):  # of a custom tool, or broken: servers refuse them
+        arguments = json.dumps({"input": arguments})
     call: Any = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
     return [call, {"type": "function_call_output", "call_id": call_id, "output": output}]

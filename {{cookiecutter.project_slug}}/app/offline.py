@@ -83,7 +83,7 @@ class OfflineModel(Model):
         return (
             "I am the offline model: I stream words but cannot think. Set OPENAI_API_KEY in .env "
             f"for a real one. I was given {given} message{'s' if given > 1 else ''}; the first was "
-            f"“{said[0][:200]}”, the last “{said[-1][:200]}”."
+            f"“{said[0][:200]}”, the last “{said[-1][-200:]}”."
         )
 
 

@@ -1,10 +1,11 @@
 """One turn of the assistant: from the thread's history to the events that the page sees."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
 from copy import copy
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 from agents import (
     Agent,
@@ -16,6 +17,7 @@ from agents import (
     RunHooks,
     Runner,
     RunResultStreaming,
+    StreamEvent,
     Tool,
     TResponseInputItem,
 )
@@ -57,7 +59,8 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     try:
         history = await load_history(chat.store, chat.thread, context, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
-        result = _start(agent, await converter.convert(history), chat, message, settings)
+        given = await converter.convert(history)
+        result = _start(agent, given, chat, _choices(message, history), settings)
         complete = False
         try:
             async for event in _events(chat, result, settings.turn_seconds):
@@ -72,8 +75,6 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
-        for end in _ends(state):
-            yield end
         if isinstance(error, InputGuardrailTripwireTriggered):
             yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
         raise explain(error, request_id_of(context), chat.thread.id) from error
@@ -90,19 +91,28 @@ def _ends(state: TurnState) -> Iterator[t.ThreadStreamEvent]:
         yield t.ThreadItemDoneEvent(item=item) if has_content(item) else removed
 
 
+def _choices(message: t.UserMessageItem | None, history: list[t.ThreadItem]) -> t.InferenceOptions:
+    """Return what the user chose in the composer; with an output of the page, the model alone."""
+    if message:
+        return message.inference_options
+    for item in reversed(history):
+        if isinstance(item, t.UserMessageItem):
+            return t.InferenceOptions(model=item.inference_options.model)
+    return t.InferenceOptions()
+
+
 def _start(
     agent: Agent[Chat],
     history: list[TResponseInputItem],
     chat: Chat,
-    message: t.UserMessageItem | None,
+    chosen: t.InferenceOptions,
     settings: Settings,
 ) -> RunResultStreaming:
-    """Start the model with what the user chose in the composer and a time limit for each tool."""
+    """Start the model with what the user chose and a time limit for each of the agent's tools."""
     tools = [copy(tool) for tool in agent.tools]
     for tool in tools:
         if isinstance(tool, FunctionTool) and tool.timeout_seconds is None:
             tool.timeout_seconds, tool.timeout_error_function = settings.tool_seconds, tool_hangs
-    chosen = message.inference_options if message else t.InferenceOptions()
     return Runner.run_streamed(
         agent.clone(tools=tools),
         history,
@@ -130,22 +140,10 @@ async def _events(
     """Yield the run's events; stop the model when this ends, is cancelled or takes too long."""
     queue: asyncio.Queue[t.ThreadStreamEvent | TurnTimeoutError | None] = asyncio.Queue()
 
-    async def pull() -> None:
-        """Read the SDK's stream to its end, in a task that is never cancelled."""
-        try:
-            async for event in stream_agent_response(chat, result):
-                # a copy: tools go on changing the workflow that they added
-                added = isinstance(event, t.ThreadItemAddedEvent)
-                queue.put_nowait(event.model_copy(deep=True) if added else event)
-        finally:
-            queue.put_nowait(None)
-            # the SDK leaves a task waiting on this queue; one more event ends it
-            await chat.stream(t.ProgressUpdateEvent(text=""))
-
     def stop(_: object) -> None:
         result.cancel()
 
-    puller = asyncio.create_task(pull())
+    puller = asyncio.create_task(_pull(chat, result, queue.put_nowait))
     timer = asyncio.get_running_loop().call_later(seconds, queue.put_nowait, TurnTimeoutError())
     caller = asyncio.current_task()
     if caller:
@@ -161,7 +159,38 @@ async def _events(
         result.cancel()
         if caller:
             caller.remove_done_callback(stop)
-        await asyncio.wait({puller}, timeout=1)
+        done, _ = await asyncio.wait({puller}, timeout=1)
+        for task in done:
+            task.exception()  # looked at, or asyncio would log it
+
+
+async def _pull(
+    chat: Chat, result: RunResultStreaming, put: Callable[[t.ThreadStreamEvent | None], None]
+) -> None:
+    """Read the SDK's stream to its end and put None there, in a task that is never cancelled."""
+    last, passed = t.ProgressUpdateEvent(text=""), asyncio.Event()
+
+    async def patient() -> AsyncIterator[StreamEvent]:
+        """Yield the run's own events; before its error let all pass that tools have sent."""
+        try:
+            async for event in result.stream_events():
+                yield event
+        except Exception:
+            await chat.stream(last)
+            await passed.wait()
+            raise
+
+    source: Any = SimpleNamespace(stream_events=patient)
+    try:
+        async for event in stream_agent_response(chat, source):
+            if event is last:
+                passed.set()
+            # a copy: tools go on changing the workflow that they added
+            added = isinstance(event, t.ThreadItemAddedEvent)
+            put(event.model_copy(deep=True) if added else event)
+    finally:
+        put(None)
+        await chat.stream(last)  # the SDK leaves a task waiting on its queue, which this ends
 
 
 class ToolMemory(RunHooks[Chat]):
@@ -176,9 +205,8 @@ class ToolMemory(RunHooks[Chat]):
         if not isinstance(context, ToolContext) or (page and page.name == context.tool_name):
             return  # a call that the page runs is stored as an item of its own
         memory = tool_memory(context.tool_name, context.tool_arguments, result)
-        item, caller = _hidden(chat, memory), chat.request_context
-        with suppress(NotFoundError):  # the thread was deleted meanwhile
-            await chat.store.add_thread_item(chat.thread.id, item, caller)  # now: the run may fail
+        item = _hidden(chat, memory)
+        TURN_STATE.get().unsaved[item.id] = item  # now: a stop may come before its event
         await chat.stream(t.ThreadItemDoneEvent(item=item))  # so that a guardrail can remove it
 
 

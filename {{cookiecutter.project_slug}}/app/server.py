@@ -20,8 +20,8 @@ from .assistant import ACTIONS, SYNC_ACTIONS, Chat
 from .attachments import Files
 from .checks import check, parse
 from .context import RequestContext, context_for, owner_of, request_id_of
-from .errors import ApiError
-from .events import TURN_STATE, TurnState, has_content, kept
+from .errors import ApiError, place_of
+from .events import TURN_STATE, TurnState, behind, kept, rest
 from .failures import REFUSED_ACTION, ActionRefusedError, explain, unavailable
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
@@ -107,7 +107,10 @@ class AppServer(ChatKitServer[RequestContext]):
                 yield created + frame if created else frame
                 created = b""
         except asyncio.CancelledError:
-            await self._store_stop(turn, context)
+            if created:  # the caller is told that nothing began
+                await self._files.delete_thread(turn.thread_id, context)
+            else:
+                await self._store_stop(turn, context)
             raise
         except Exception:
             if turn.events:  # else the status of the response says it
@@ -123,36 +126,21 @@ class AppServer(ChatKitServer[RequestContext]):
     async def _events(
         self, request: StreamingRequest, context: RequestContext, turn: Turn
     ) -> AsyncIterator[t.ThreadStreamEvent]:
-        """Yield the SDK's events, and before an error the items that a retry removed in vain."""
-        await self._note_replaced(request, context)
+        """Yield the SDK's events, and before an error what has to be stored for all that."""
+        state = TURN_STATE.get()
+        if isinstance(request, t.ThreadsRetryAfterItemReq):
+            state.retried = request.params.item_id
+            place = request.params.thread_id, state.retried
+            state.replaced = await behind(self._store, *place, context)
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
                 try:
                     await self._store.load_thread(turn.thread_id, context)
                 except NotFoundError:
                     return  # deleted meanwhile: there is nobody to tell
-                for item in await self._put_back(turn.thread_id, context):
-                    if has_content(item):
-                        yield t.ThreadItemDoneEvent(item=item)
+                async for end in rest(self._store, turn.thread_id, context):
+                    yield end
             yield event
-
-    async def _note_replaced(self, request: StreamingRequest, context: RequestContext) -> None:
-        """Note in TURN_STATE what a retry is about to remove."""
-        if isinstance(request, t.ThreadsRetryAfterItemReq):
-            params, items = request.params, list[t.ThreadItem]()
-            async for item in self._paginate_thread_items_reverse(params.thread_id, context):
-                if item.id == params.item_id:
-                    break
-                items.append(item)
-            TURN_STATE.get().replaced = items[::-1]
-
-    async def _put_back(self, thread_id: str, context: RequestContext) -> list[t.ThreadItem]:
-        """Store again what a retry removed, unless something was said since; return it."""
-        state = TURN_STATE.get()
-        items = [] if state.said else state.replaced
-        for item in items:
-            await self._store.add_thread_item(thread_id, item, context)
-        return items
 
     async def _store_stop(self, turn: Turn, context: RequestContext) -> None:
         """Store what was said before a stop, and that it was stopped."""
@@ -160,13 +148,11 @@ class AppServer(ChatKitServer[RequestContext]):
         if not turn.thread_id or state.whole:
             return
         thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
-        said = [*filter(has_content, state.unsaved.values())]
         with suppress(NotFoundError):  # the thread was deleted meanwhile
-            if not said and await self._put_back(thread.id, context):
-                return  # the answer before it stands, and is whole
-            for item in said:
-                await self._store.add_thread_item(thread.id, item, context)
-            await super().handle_stream_cancelled(thread, [], context)
+            async for _ in rest(self._store, thread.id, context):
+                pass
+            if not state.whole:  # nothing was cut short if the answer before a retry stands
+                await super().handle_stream_cancelled(thread, [], context)
 
     async def handle_stream_cancelled(self, *_: Any, **__: Any) -> None:
         """Do nothing: `_store_stop` does it, also for a stop that comes before the SDK's part.
@@ -212,7 +198,12 @@ class AppServer(ChatKitServer[RequestContext]):
                 yield self._renamed(thread, title)
         chat = Chat(thread=thread, store=self._store, request_context=context)
         answer = run(chat, message, self._agent, self._settings, self._files, self._limits)
+        known = thread.model_copy(deep=True)
         async for event in kept(answer, self._store, thread.id, context):
+            if thread != known:  # a tool changed it, and the SDK saves it: not over a newer title
+                if thread.title == known.title:
+                    thread.title = (await self._store.load_thread(thread.id, context)).title
+                known = thread.model_copy(deep=True)
             yield event
         TURN_STATE.get().whole = True
         if title and message and self._settings.title_model:
@@ -242,6 +233,7 @@ class AppServer(ChatKitServer[RequestContext]):
             async for event in kept(events, self._store, thread.id, context):
                 yield event
         except ValueError as error:  # the handler does not accept what the page sent
+            log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
             refused = ActionRefusedError(action.type)
             raise explain(refused, request_id_of(context), thread.id) from error
 
@@ -255,7 +247,8 @@ class AppServer(ChatKitServer[RequestContext]):
         """Run the handler that `assistant.SYNC_ACTIONS` names, and store the item it changed."""
         try:
             answer = await SYNC_ACTIONS[action.type](thread, action, sender, context)
-        except ValueError as error:  # the handler does not accept what the page sent
+        except ValueError as error:
+            log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
             raise ApiError(400, "action", REFUSED_ACTION) from error
         if answer.updated_item is not None:
             await self._store.save_item(thread.id, answer.updated_item, context)

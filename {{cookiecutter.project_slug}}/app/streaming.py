@@ -57,13 +57,17 @@ class Turn:
             self.outcome, self._error = "failed", error  # `first` raises it
             if self.events:  # but not once the response has begun
                 log.exception("answer cut short", extra={"thread_id": self.thread_id})
-        finally:
-            self._news.set()
 
     @property
     def running(self) -> bool:
         """Say whether the answer or its clean-up still runs, whatever `outcome` says by then."""
         return self.task is None or not self.task.done()
+
+    def begin(self, answer: AsyncGenerator[bytes, None]) -> asyncio.Task[None]:
+        """Start to drive the answer; whoever waits hears of the end, however it comes."""
+        self.task = asyncio.create_task(self.drive(answer))
+        self.task.add_done_callback(lambda _: self._news.set())
+        return self.task
 
     def stop(self) -> None:
         """Cancel the answer, once: a second cancel would cut its clean-up short."""
@@ -146,8 +150,7 @@ class Turns:
             text = "Too many answers are under way. Wait for one to end."
             raise ApiError(429, "too_many_turns", text, {"Retry-After": "5"})
         self._running.add(turn)
-        turn.task = asyncio.create_task(turn.drive(answer))
-        turn.task.add_done_callback(lambda _: self._ended(turn))
+        turn.begin(answer).add_done_callback(lambda _: self._ended(turn))
         if self._renewer is None or self._renewer.done():
             self._renewer = asyncio.create_task(self._keep_leases())
 

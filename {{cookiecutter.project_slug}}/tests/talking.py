@@ -35,6 +35,12 @@ def tools(monkeypatch: pytest.MonkeyPatch, *these: Any) -> None:
     monkeypatch.setattr(assistant, "TOOLS", list(these))
 
 
+def agent_with(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Change the assistant's agent."""
+    make = assistant.make_agent
+    monkeypatch.setattr("app.main.make_agent", lambda *parts: make(*parts).clone(**changes))
+
+
 def calls(name: str, *texts: str) -> ScriptedModel:
     """Return a model that calls a tool, then says each text in a turn of its own."""
     call = function_call(name, {}, call_id="call_1", item_id="fc_1")

@@ -46,7 +46,7 @@ async def test_the_tool_shows_progress_and_a_widget_that_grows(
 
 
 async def test_buttons_change_the_widget_with_and_without_a_stream(
-    store_url: str, tmp_path: Path
+    store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Again replaces the card, Close takes its buttons; both stay after a reload."""
     async with talking(store_url, tmp_path) as caller:
@@ -72,6 +72,9 @@ async def test_buttons_change_the_widget_with_and_without_a_stream(
         assert (await caller.items(thread))[1] == stored
         answer = await caller.op("threads.sync_custom_action", thread_id=thread, action=close)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "action")
+    refused = [vars(record) for record in caplog.records if record.message == "action refused"]
+    assert [record["type"] for record in refused] == ["clock.again", "clock.close"]
+    assert all("clock.py:" in record["place"] for record in refused)
 
 
 @pytest.mark.parametrize("kind", ["threads.custom_action", "threads.sync_custom_action"])

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import function_tool
-from agents.testing import ScriptedModel, assistant_message
+from agents import GuardrailFunctionOutput, function_tool, output_guardrail
+from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit import types as t
+from openai.types.responses.response_reasoning_item import ResponseReasoningItem, Summary
 
+from app import assistant
 from app.clock import clock
 from app.events import TURN_STATE, TurnState, kept
 from app.store import ChatStore as Store
 
 from .model_server import Fault, model_server
 from .serving import Caller, Words, serving, settings_for, text_of, thread_of
-from .talking import Chat, calls, talking, tools
+from .talking import Chat, agent_with, calls, talking, tools
 from .values import ALICE, NOON, thread
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +102,57 @@ async def test_a_retry_that_fails_gives_the_answer_back(store_url: str, tmp_path
     assert [event["type"] for event in seen][-2:] == ["thread.item.done", "error"]
 
 
+@function_tool
+async def look(ctx: Chat) -> str:
+    """Look something up."""
+    return "found"
+
+
+@output_guardrail
+async def tripped(ctx: Any, agent: Any, output: Any) -> GuardrailFunctionOutput:
+    """Refuse what is bad."""
+    return GuardrailFunctionOutput("no", tripwire_triggered="bad" in output)
+
+
+def thought(text: str) -> ResponseReasoningItem:
+    """Return what a model thinks before it answers."""
+    summary = Summary(text=text, type="summary_text")
+    return ResponseReasoningItem(id="rs_1", summary=[summary], type="reasoning")
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        [[thought("hm"), function_call("look", {}, call_id="c", item_id="f")], RuntimeError("x")],
+        [[assistant_message("a bad answer", item_id="m2")]],
+        [[assistant_message("", item_id="m2")]],
+        [[thought("hm")]],
+    ],
+    ids=["thinks, calls a tool and fails", "trips a guardrail", "is empty", "only thinks"],
+)
+async def test_a_retry_without_an_answer_leaves_all_as_it_was(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: list[Any]
+) -> None:
+    """Thoughts, calls and what a guardrail removed are no answer, and the model sees none."""
+    agent_with(monkeypatch, output_guardrails=[tripped])
+    tools(monkeypatch, look)
+    last = [assistant_message("fine", item_id="m3")]
+    model = ScriptedModel([[assistant_message("good", item_id="m1")], *again, last])
+    async with talking(store_url, tmp_path, model) as caller:
+        thread_id = thread_of(await caller.say("go"))
+        place = {"thread_id": thread_id, "item_id": (await caller.items(thread_id))[0]["id"]}
+        async with caller.events("threads.retry_after_item", **place) as events:
+            seen = [event async for event in events]
+        assert await texts(caller, thread_id) == ["go", "good"]
+        await caller.say("and?", thread_id)
+    assert seen[-1]["type"] == "error"
+    shown = {event["item"]["id"] for event in seen if event["type"] == "thread.item.done"}
+    gone = {event["item_id"] for event in seen if event["type"] == "thread.item.removed"}
+    assert len(shown - gone) == 1
+    assert model.last_call
+    assert [item["content"] for item in model.last_call.input] == ["go", "good", "and?"]
+
+
 @pytest.mark.parametrize("words", [0, 3])
 async def test_a_retry_that_is_stopped_keeps_the_answer_until_a_word_has_come(
     store_url: str, tmp_path: Path, words: int
@@ -118,24 +171,83 @@ async def test_a_retry_that_is_stopped_keeps_the_answer_until_a_word_has_come(
         await caller.say("and?", thread_id)
         stored = await texts(caller, thread_id)
     assert stored[1].startswith(text_of(seen) if words else "w0 w1")
-    given = [item["content"] for item in model.given[-1]]
-    assert given[1] == stored[1]
-    assert (len(given) > len(["go", "w0 w1", "and?"])) == bool(words)
+    question, answer, told = [item["content"] for item in model.given[-1]]
+    assert (question, answer) == ("go", stored[1])
+    assert (told != "and?") == bool(words)
 
 
-@pytest.mark.parametrize("api", ["responses", "chat_completions"])
-async def test_half_an_emoji_of_the_model_costs_no_answer(
-    store_url: str, tmp_path: Path, api: str
+async def test_half_an_emoji_of_a_thought_costs_no_answer(store_url: str, tmp_path: Path) -> None:
+    """Thoughts stream, too."""
+    said = [thought("hm \ud83d"), assistant_message("fine", item_id="m")]
+    async with talking(store_url, tmp_path, ScriptedModel([said])) as caller:
+        thread_id = thread_of(await caller.say("go"))
+        _, thinking, _ = await caller.items(thread_id)
+    assert thinking["workflow"]["tasks"][0]["content"] == "hm �"
+
+
+async def test_what_a_button_streamed_before_it_failed_stays(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be stored is replaced; the rest is there."""
-    with model_server("words \ud83d and \ud83d\ude00 more") as server:
-        base = {"openai_api_key": "sk-local", "openai_base_url": server.url, "model_api": api}
-        async with serving(settings_for(store_url, tmp_path, **base)) as app:
-            async with app.caller() as caller:
-                events = await caller.say("go")
-                stored = await texts(caller, thread_of(events))
-    assert text_of(events) == "words � and 😀 more"
-    assert stored == ["go", "words � and 😀 more"]
+    """As the page shows it."""
+
+    async def failing(thread: t.ThreadMetadata, *_: Any) -> AsyncIterator[t.ThreadStreamEvent]:
+        base = {"thread_id": thread.id, "created_at": NOON}
+        yield t.ThreadItemAddedEvent(item=t.AssistantMessageItem(id="m", **base, content=[]))
+        part = t.AssistantMessageContentPartTextDelta(content_index=0, delta="half an")
+        yield t.ThreadItemUpdatedEvent(item_id="m", update=part)
+        raise RuntimeError
+
+    monkeypatch.setitem(assistant.ACTIONS, "test.fail", failing)
+    async with talking(store_url, tmp_path) as caller:
+        thread_id = thread_of(await caller.say("go"))
+        action = {"thread_id": thread_id, "action": {"type": "test.fail"}}
+        async with caller.events("threads.custom_action", **action) as events:
+            assert [event async for event in events][-1]["type"] == "error"
+        assert (await texts(caller, thread_id))[2:] == ["half an"]
+
+
+async def test_an_answer_whose_write_fails_once_is_stored(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user is told of the trouble, and has the answer."""
+    model = ScriptedModel([[assistant_message("fine", item_id="m")]])
+    async with serving(settings_for(store_url, tmp_path), model) as app, app.caller() as caller:
+        store, add = app.app.state.store, app.app.state.store.add_thread_item
+        refused: list[str] = []
+
+        async def failing(thread_id: str, item: t.ThreadItem, context: Any) -> None:
+            if item.type == "assistant_message" and not refused:
+                refused.append(item.id)
+                raise OSError
+            await add(thread_id, item, context)
+
+        monkeypatch.setattr(store, "add_thread_item", failing)
+        events = await caller.say("go")
+        assert await texts(caller, thread_of(events)) == ["go", "fine"]
+    assert (len(refused), events[-1]["type"]) == (1, "error")
+
+
+async def test_a_widget_is_stored_to_its_end_when_the_run_fails_behind_it(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events still wait when the model's turns are used up."""
+
+    @function_tool
+    async def growing(ctx: Chat) -> None:
+        """Show a widget that grows."""
+
+        async def grow() -> AsyncGenerator[Any, None]:
+            for size in range(1, 31):
+                yield clock("UTC", "x" * size)
+
+        await ctx.context.stream_widget(grow())
+
+    tools(monkeypatch, growing)
+    async with talking(store_url, tmp_path, calls("growing"), max_turns=1) as caller:
+        events = await caller.say("go")
+        _, widget = await caller.items(thread_of(events))
+    assert events[-1]["type"] == "error"
+    assert widget["widget"]["children"][0]["value"] == "x" * 30
 
 
 async def test_a_stop_behind_the_answer_says_nothing_to_the_model(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import ToolOutputImage
+from agents import ToolOutputImage, ToolOutputText
 from agents.models.chatcmpl_converter import Converter as ChatCompletions
 from chatkit.types import (
     Annotation,
@@ -149,7 +149,25 @@ async def test_a_call_without_its_result_is_left_out() -> None:
     """Whether the page never answered or went on with something else."""
     items: list[ThreadItem] = [asked("q"), called("c1", "pending"), asked("q2"), called("c2")]
     given: list[Any] = await Converter(ANN).convert(items)
-    assert [item.get("call_id") for item in given] == [None, None, "c2", "c2"]
+    assert [item.get("call_id") for item in given] == [None, "c2", "c2"]
+
+
+@pytest.mark.parametrize("arguments", ['{"a": ', "null", "[1]", "free text"])
+async def test_arguments_that_are_no_object_are_replayed_in_one(arguments: str) -> None:
+    """Servers refuse every later turn with a call like that in it."""
+    content = tool_memory("look", arguments, "no")
+    hidden = HiddenContextItem(**base("h"), content=content)
+    given: list[Any] = await Converter(ANN).convert([asked("q"), hidden])
+    assert json.loads(given[1]["arguments"]) == {"input": arguments}
+
+
+def test_of_a_tools_output_the_texts_are_remembered() -> None:
+    """Not the bytes of a file, nor how Python writes the SDK's classes."""
+    image = ToolOutputImage(image_url="data:image/png;base64," + "A" * 100)
+    output = [ToolOutputText(text="hi"), image]
+    remembered = tool_memory("look", "{}", output)["output"]
+    assert remembered == "hi\n(a file, shown to you at that time)"
+    assert tool_memory("look", "{}", ["a", 1])["output"] == "['a', 1]"
 
 
 TAG = UserMessageTagContent(id="o1", text="Order 1", data={"total": 3}, group="order")
@@ -201,10 +219,15 @@ async def test_new_files_are_sent_and_old_or_broken_ones_described() -> None:
         name = {"id": f"f{number}", "name": f"{number}.png", "mime_type": "image/png"}
         return asked(f"u{number}", attachments=[FileAttachment(**name)])
 
-    items: Any = await Converter(ANN, content_part, 2).convert([file(1), file(2), file(3)])
-    assert items[0]["content"] == "question\n(file '1.png', image/png)"
-    assert items[1]["content"] == "question\n(file '2.png', image/png, which cannot be read)"
-    assert items[2]["content"][1]["image_url"] == "data:,x"
+    (item,) = await Converter(ANN, content_part, 2).convert([file(1), file(2), file(3)])
+    content: Any = item.get("content")
+    assert content[1]["text"] == "(file '1.png', image/png)"
+    assert content[3]["text"] == "(file '2.png', image/png, which cannot be read)"
+    assert content[5]["image_url"] == "data:,x"
+    silent = file(4).model_copy(update={"content": [UserMessageTextContent(text="")]})
+    (item,) = await Converter(ANN, content_part, 2).convert([silent])
+    content = item.get("content")
+    assert [part["type"] for part in content] == ["input_image"]
     assert "data:" not in str(await Converter(ANN, content_part, 0).convert([file(1), file(3)]))
 
 

@@ -173,6 +173,19 @@ async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Pa
     assert {"role": "assistant", "content": "first words"} in given(server)
 
 
+@pytest.mark.parametrize("api", APIS)
+async def test_half_an_emoji_of_the_model_costs_no_answer(
+    store_url: str, tmp_path: Path, api: str
+) -> None:
+    """What cannot be stored is replaced; the rest is there."""
+    with model_server("words \ud83d and \ud83d\ude00 more") as server:
+        async with serving(settings(store_url, tmp_path, server, model_api=api)) as app:
+            async with app.caller() as caller:
+                events = await caller.say("go")
+                _, answer = await caller.items(thread_of(events))
+    assert text_of(events) == answer["content"][0]["text"] == "words � and 😀 more"
+
+
 async def test_a_message_that_never_had_a_word_is_taken_off_the_page(
     store_url: str, tmp_path: Path
 ) -> None:

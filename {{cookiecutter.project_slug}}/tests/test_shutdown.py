@@ -2,13 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
 from app.context import context_for
+from app.errors import ApiError
+from app.streaming import Turn
 
-from .serving import Words, read_some, serving, settings_for, until
+from .serving import Words, message, read_some, serving, settings_for, until
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +29,40 @@ async def test_a_shutdown_waits_once_for_answers_that_would_finish(
     assert time.monotonic() - start < 1.8
     await asyncio.gather(reader, return_exceptions=True)
     await caller.aclose()
+
+
+async def test_a_first_message_that_is_stopped_before_it_is_told_of_leaves_no_thread(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller is told that nothing began, and will send it again."""
+    settings = settings_for(store_url, tmp_path, shutdown_seconds=0)
+    async with serving(settings, Words(3)) as served, served.caller() as caller:
+        state, adding = served.app.state, asyncio.Event()
+
+        async def slowly(*_: object, **__: object) -> None:
+            adding.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(state.store, "add_thread_item", slowly)
+        kind, params = message("hello")
+        saying = asyncio.create_task(caller.op(kind, **params))
+        await adding.wait()
+        await state.server.turns.close(0)
+        assert (await saying).status_code == 409
+        assert [owner async for owner in state.store.owners()] == []
+
+
+async def test_a_turn_that_is_stopped_before_its_first_step_is_refused() -> None:
+    """Whoever waits for its first event hears of it."""
+
+    async def answer() -> AsyncGenerator[bytes, None]:
+        yield b"never"
+
+    turn = Turn("t", "ada")
+    turn.begin(answer())
+    turn.stop()
+    with pytest.raises(ApiError, match="stopped before it began"):
+        await asyncio.wait_for(turn.first(), 1)
 
 
 async def test_the_app_ends_its_answers_before_it_closes_the_store(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import function_tool
+from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.types import LockedStatus
 from pydantic import TypeAdapter
 
@@ -16,6 +18,7 @@ from app.store import ChatStore
 from .model_server import KEY, Pause, model_server
 from .sending import app_for, sent
 from .serving import Words, begun, message, serving, settings_for, thread_of
+from .talking import Chat, talking, tools
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +112,34 @@ async def test_the_first_message_names_the_thread(store_url: str, tmp_path: Path
     assert title == "Tell me everything about the history of chat servers and…"
     kinds = [event["type"] for event in events]
     assert kinds.index("thread.updated") < kinds.index("thread.item.added"), "not after the answer"
+
+
+async def test_a_title_stays_when_a_tool_changes_the_thread(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK then saves its own copy, which knows of neither the first title nor a new one."""
+
+    @function_tool
+    async def noting(ctx: Chat) -> str:
+        """Keep something with the thread."""
+        thread = ctx.context.thread
+        thread.metadata["seen"] = thread.metadata.get("seen", 0) + 1
+        if thread.metadata["seen"] == 2:  # the user is faster
+            await caller.op("threads.update", thread_id=thread.id, title="Mine")
+        return "noted"
+
+    tools(monkeypatch, noting)
+    call = function_call("noting", {}, call_id="c", item_id="f")
+    steps = [[call], [assistant_message("one", item_id="1")]]
+    model = ScriptedModel([*steps, [call], [assistant_message("two", item_id="2")]])
+    async with talking(store_url, tmp_path, model) as caller:
+        thread_id = thread_of(await caller.say("My first words"))
+        thread = (await caller.op("threads.get_by_id", thread_id=thread_id)).json()
+        assert thread["title"] == "My first words"
+        events = await caller.say("on", thread_id)
+        thread = (await caller.op("threads.get_by_id", thread_id=thread_id)).json()
+    assert thread["title"] == "Mine"
+    assert [e["thread"]["title"] for e in events if e["type"] == "thread.updated"] == ["Mine"]
 
 
 async def test_a_title_changed_meanwhile_stays_when_the_model_finds_one(

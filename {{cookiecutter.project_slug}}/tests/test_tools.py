@@ -4,12 +4,11 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from agents import (
-    Agent,
     GuardrailFunctionOutput,
+    StopAtTools,
     ToolGuardrailFunctionOutput,
     ToolInputGuardrailData,
     function_tool,
@@ -20,10 +19,9 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.agents import ClientToolCall
 from chatkit.types import ProgressUpdateEvent
 
-from app import assistant
-
-from .serving import text_of, thread_of
-from .talking import Chat, calls, talking, tools
+from .model_server import Call, model_server
+from .serving import serving, settings_for, text_of, thread_of
+from .talking import Chat, agent_with, calls, talking, tools
 
 pytestmark = pytest.mark.anyio
 
@@ -157,6 +155,29 @@ async def test_a_tool_beside_a_call_of_the_pages_is_remembered(
     assert "'asked'" not in str(model.last_call.input)
 
 
+async def test_the_chosen_model_goes_on_with_what_the_page_answers(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page sends an output without the composer's choices; the message has them."""
+
+    @function_tool
+    async def pick(ctx: Chat) -> None:
+        """Ask the page."""
+        ctx.context.client_tool_call = ClientToolCall(name="pick", arguments={})
+
+    tools(monkeypatch, pick)
+    agent_with(monkeypatch, tool_use_behavior=StopAtTools(stop_at_tool_names=["pick"]))
+    with model_server(Call("pick"), "Thanks.") as server:
+        base = {"openai_api_key": "sk-local", "openai_base_url": server.url}
+        settings = settings_for(store_url, tmp_path, allowed_models=["gpt-other"], **base)
+        async with serving(settings) as app, app.caller() as caller:
+            events = await caller.say("go", inference_options={"model": "gpt-other"})
+            output = {"thread_id": thread_of(events), "result": {"picked": 1}}
+            async with caller.events("threads.add_client_tool_output", **output) as answer:
+                assert text_of([event async for event in answer]) == "Thanks."
+    assert [request["model"] for request in server.given] == ["gpt-other"] * 2
+
+
 async def test_a_tool_without_a_word_after_it_is_no_answer(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,12 +197,7 @@ async def test_a_guardrail_on_the_answer_takes_what_a_tool_said_along(
     async def nothing_goes_out(*_: object) -> GuardrailFunctionOutput:
         return GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
 
-    make = assistant.make_agent
-
-    def guarded(*given: Any) -> Agent[Any]:
-        return make(*given).clone(output_guardrails=[nothing_goes_out])
-
-    monkeypatch.setattr("app.main.make_agent", guarded)
+    agent_with(monkeypatch, output_guardrails=[nothing_goes_out])
     tools(monkeypatch, mail)
     model = calls("mail", "It was SENT.", "Hm.")
     async with talking(store_url, tmp_path, model) as caller:
