@@ -2,6 +2,7 @@
 UV := $(if $(shell uv --version 2>/dev/null),uv,.venv/bin/uv)
 PYTHON := python3
 STORAGE := memory
+STORAGES := $(basename $(notdir $(wildcard templates/store/*.py)))
 CONTEXT := dict
 BAKED := $(filter .venv/bin/uv,$(UV))
 unexport VIRTUAL_ENV
@@ -11,8 +12,7 @@ help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 22
 
 demo: | $(BAKED) ## bake an app and run it (STORAGE=memory|sqlite|redis|postgres)
-	$(if $(filter memory sqlite redis postgres,$(STORAGE)),,$(error \
-		STORAGE=$(STORAGE) is none of memory, sqlite, redis, postgres))
+	$(if $(filter $(STORAGE),$(STORAGES)),,$(error STORAGE=$(STORAGE) is none of $(STORAGES)))
 	"$(UV)" run --no-dev cookiecutter . --no-input --overwrite-if-exists --output-dir .demo/$(STORAGE) \
 		storage_type=$(STORAGE) context_type=$(CONTEXT)
 	$(MAKE) --no-print-directory -C .demo/$(STORAGE)/chatkit-app run UV="$(if $(BAKED),$(CURDIR)/$(UV),$(UV))"

@@ -57,9 +57,7 @@ def replay_file(folder: Path, **changed: object) -> Path:
 
 def replay(file: Path, output: Path) -> Path:
     """Bake from a replay file."""
-    made = cookiecutter(
-        str(TEMPLATE), replay=str(file), output_dir=str(output), default_config=True
-    )
+    made = cookiecutter(str(TEMPLATE), replay=str(file), output_dir=str(output))
     return Path(made)
 
 
@@ -104,7 +102,7 @@ def type_answers(monkeypatch: pytest.MonkeyPatch, output: Path, *typed: str) -> 
     """Bake as a user who types these answers and takes the defaults for the rest."""
     answers = iter([*typed, "", "", "", ""])
     monkeypatch.setattr("builtins.input", lambda *_: next(answers))
-    return Path(cookiecutter(str(TEMPLATE), output_dir=str(output), default_config=True))
+    return Path(cookiecutter(str(TEMPLATE), output_dir=str(output)))
 
 
 @pytest.mark.parametrize("name", HOSTILE + RENDERED_BY_COOKIECUTTER)

@@ -94,6 +94,8 @@ def running(folder: Path, *command: str, **more: str) -> Iterator[str]:
                         break
                     assert process.poll() is None, folder.joinpath(f"{port}.log").read_text()
                     time.sleep(0.1)
+                else:
+                    raise AssertionError(f"nothing listens on {port}")
                 yield f"http://127.0.0.1:{port}"
             finally:
                 process.kill()
@@ -187,6 +189,6 @@ def test_an_upload_through_the_app_comes_back_from_the_bucket(
 def test_a_process_that_ends_right_after_a_file_is_not_aborted(
     clouds: Mapping[str, str], project: BakedProject
 ) -> None:
-    """Six of them, for it is a race: without the pause at exit 8 of 30 were aborted."""
-    for _ in range(6):
+    """Twelve of them, for it is a race: without the pause at exit 8 of 30 were aborted."""
+    for _ in range(12):
         project.check(".venv/bin/python", str(HERE / "end.py"), URLS[0], timeout=60, **clouds)

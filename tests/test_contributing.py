@@ -46,7 +46,6 @@ def test_a_storage_type_is_one_file_and_three_lines(workshop: Path, tmp_path: Pa
         no_input=True,
         extra_context={"storage_type": "toy"},
         output_dir=str(tmp_path / "out"),
-        default_config=True,
     )
     project = BakedProject(Path(made), {"storage_type": "toy"})
     assert " passed" in project.check("uv", "run", "pytest", *project.contract)

@@ -62,6 +62,8 @@ def test_the_images_steps_make_an_app_that_starts(
     assert "STORE_URL is not set" in said.stdout
     assert "Traceback" not in said.stdout
 
+    image.check(python, "-c", "import app.main, app.store")
+
     urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path / 'chat.db'}"}
     if storage in urls:
         (check,) = re.findall(r'CMD (\["python", "-c".*\])', dockerfile)
@@ -136,7 +138,6 @@ def slow_words() -> Iterator[str]:
 
 
 @pytest.mark.xdist_group("memory-dict")
-@pytest.mark.usefixtures("slow_words")
 def test_events_arrive_one_by_one_through_nginx(
     bake: Callable[..., BakedProject], tool: Callable[[str], str], tmp_path: Path, slow_words: str
 ) -> None:

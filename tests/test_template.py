@@ -20,7 +20,6 @@ BIN = Path(sys.executable).parent
 WINDOWS_REFUSES = re.compile(
     r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
 )
-STATEMENT = re.compile(r"^[ \t]*# jinja:", re.MULTILINE)
 
 
 def tracked() -> list[Path]:
@@ -130,7 +129,7 @@ def test_line_endings_are_fixed() -> None:
             assert b"\r" not in path.read_bytes(), path
 
 
-def test_nothing_names_this_machine_or_a_registry() -> None:
+def test_nothing_names_a_registry() -> None:
     """A committed file names no package registry's host, and no lock file is shipped."""
     hosts = "|".join(re.escape(".".join(pair)) for pair in (("pypi", "org"), ("npmjs", "org")))
     for path in tracked():
@@ -182,7 +181,6 @@ def test_without_hooks_the_bytes_are_the_same(tmp_path: Path, storage: str) -> N
             extra_context={"storage_type": storage},
             accept_hooks=accept,
             output_dir=str(tmp_path / str(accept)),
-            default_config=True,
         )
         root = Path(made)
         apps.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})

@@ -6,6 +6,7 @@ AUTH = "tests/test_auth.py::test_"
 TOKEN = "tests/test_tokens.py::test_"
 ENDING = "tests/test_endings.py::test_"
 HTTP = "tests/test_protocol.py::test_"
+LIMITS = "tests/test_limits.py::test_"
 FILE = "tests/test_files.py::test_"
 ANSWER = "tests/test_turns.py::test_"
 SHUTDOWN = "tests/test_shutdown.py::test_"
@@ -182,14 +183,14 @@ DEFECTS = [
         "no limit of answers at once",
         "if of_user >= self._per_user or",
         "if",
-        HTTP + "one_user_has_so_many_answers_at_once",
+        LIMITS + "so_many_answers_are_given_at_once",
         "app/streaming.py",
     ),
     Defect(
         "requests are not counted",
         "if not self._limiter.hit(self._requests, name):",
         "if not self._limiter.test(self._requests, name):",
-        HTTP + "requests_past_the_limit_wait",
+        LIMITS + "requests_past_the_limit_wait",
         "app/limits.py",
     ),
     Defect(

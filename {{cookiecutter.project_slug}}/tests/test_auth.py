@@ -55,6 +55,10 @@ async def test_a_foreign_page_cannot_use_the_cookie(store_url: str, tmp_path: Pa
                 "/chatkit", json={"type": "threads.list", "params": {}}, headers={"Origin": origin}
             )
             assert answer.status_code == status, origin
+            named = origin if origin == "https://shop.example" else None
+            assert answer.headers.get("access-control-allow-origin") == named
+        asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PUT"}
+        assert (await caller.options("/chatkit", headers=asked)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,7 @@ async def test_a_foreign_page_cannot_use_the_cookie(store_url: str, tmp_path: Pa
     [
         ({"secret_key": ""}, "SECRET_KEY"),
         ({"secret_key": "changeme" * 8}, "SECRET_KEY"),
+        ({"secret_key": "0123456789abcdef"}, "SECRET_KEY"),
         ({"allow_anonymous": False}, "OIDC_ISSUER"),
         ({"oidc_issuer": "https://login.example"}, "OIDC_AUDIENCE"),
         ({"chatkit_domain_key": "domain_pk_localhost_dev"}, "CHATKIT_DOMAIN_KEY"),
@@ -104,7 +109,12 @@ async def test_an_anonymous_user_counts_by_address_too(store_url: str, tmp_path:
         statuses = []
         for _ in range(5):
             async with served.caller() as caller:
-                statuses.append((await caller.op("threads.list")).status_code)
+                answer = await caller.op("threads.list")
+                statuses.append(answer.status_code)
+                assert answer.status_code == 429 or answer.headers["set-cookie"].endswith(
+                    "; Secure"
+                )
+                assert (await caller.get("/openapi.json")).status_code == 404
     assert statuses == [200, 200, 200, 429, 429]
 
 

@@ -127,7 +127,8 @@ async def test_a_file_of_one_thread_is_refused_in_another(store_url: str, tmp_pa
         thread = thread_of(await caller.say("read", attachments=[attachment]))
         assert await tried(caller, attachment) == (409, "file_used")
         assert len((await caller.op("threads.list")).json()["data"]) == 1
-        await caller.say("again", thread, attachments=[attachment])
+        another = (await sent(caller, b"more", "b.txt"))["id"]
+        await caller.say("again", thread, attachments=[attachment, another])
 
 
 async def test_all_files_of_a_user_have_a_quota(store_url: str, tmp_path: Path) -> None:

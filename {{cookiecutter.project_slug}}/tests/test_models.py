@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.model import make_model
+from app.model import make_model, traced
 from app.offline import OfflineModel
 
 from .model_server import KEY, Call, Cut, Fault, ModelServer, Pause, model_server
@@ -95,6 +95,9 @@ def test_a_key_or_an_address_is_enough(
     monkeypatch.setattr("app.model.set_tracing_export_api_key", lambda _: None)
     model = make_model(settings_for("", tmp_path, model_api=api, **known))
     assert not isinstance(model, OfflineModel)
+    assert traced(settings_for("", tmp_path, **known)) == ("openai_api_key" in known)
+    own = known | {"openai_api_key": KEY, "openai_base_url": "http://[::1]/v1"}
+    assert not traced(settings_for("", tmp_path, **own))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ async def test_the_page_may_load_chatkit_and_nothing_else(store_url: str, tmp_pa
     policy = page.headers["content-security-policy"]
     rules = {name: set(sources) for name, *sources in map(str.split, policy.split(";"))}
     cdn = "https://cdn.platform.openai.com"
-    assert rules["default-src"] == {"'none'"}
+    for name in ("default-src", "base-uri", "form-action", "frame-ancestors"):
+        assert rules[name] == {"'none'"}, name
     assert rules["script-src"] == rules["frame-src"] == rules["connect-src"] == {"'self'", cdn}
     images = {"'self'", "data:", "blob:", settings.base_url, *settings.image_hosts}
     assert rules["img-src"] == images

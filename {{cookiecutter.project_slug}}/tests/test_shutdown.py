@@ -74,8 +74,8 @@ async def test_the_app_ends_its_answers_before_it_closes_the_store(
         callers = [served.caller() for _ in range(5)]
         store = served.app.state.store
         tails = [asyncio.create_task(read_some(caller, None, words=400)) for caller in callers]
-        await until(lambda: len(served.app.state.server.turns) == 5)
-        await asyncio.sleep(0.2)
+        turns = served.app.state.server.turns
+        await until(lambda: sum(turn.events > 9 for turn in turns._running) == 5)
         kept: list[bool] = []
         close = served.app.state.server.turns.close
 
@@ -94,3 +94,16 @@ async def test_the_app_ends_its_answers_before_it_closes_the_store(
     await asyncio.gather(*tails, return_exceptions=True)
     for caller in callers:
         await caller.aclose()
+
+
+async def test_no_answer_begins_once_the_app_ends(store_url: str, tmp_path: Path) -> None:
+    """Nobody would wait for it."""
+
+    async def answer() -> AsyncGenerator[bytes, None]:
+        yield b""
+
+    async with serving(settings_for(store_url, tmp_path, shutdown_seconds=0)) as served:
+        turns = served.app.state.server.turns
+        await turns.close(0)
+        with pytest.raises(ApiError, match="restarts"):
+            turns.start(Turn("turn", "ada"), answer())

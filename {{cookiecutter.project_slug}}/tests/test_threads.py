@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from agents import function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
-from chatkit.types import LockedStatus
+from chatkit.types import ClosedStatus, LockedStatus
 from pydantic import TypeAdapter
 
 from app.context import context_for
@@ -216,7 +216,26 @@ async def test_a_turn_of_a_long_thread_asks_the_store_as_often_as_one_of_a_short
     assert asked[0]["add_thread_item"]
 
 
-async def test_a_locked_thread_takes_no_message(store_url: str, tmp_path: Path) -> None:
+async def test_an_operation_needs_an_item_of_its_kind(store_url: str, tmp_path: Path) -> None:
+    """A retry goes after a question, an answer to a question into one, a click into a widget."""
+    action = {"action": {"type": "clock.again"}}
+    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("hello"))
+            place = {"thread_id": thread_id, "item_id": (await caller.items(thread_id))[1]["id"]}
+            for kind, more in (
+                ("threads.retry_after_item", {}),
+                ("threads.add_structured_input", {"input": {"answers": {}}}),
+                ("threads.custom_action", action),
+            ):
+                answer = await caller.op(kind, **place, **more)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (400, "item"), kind
+
+
+@pytest.mark.parametrize("status", [LockedStatus, ClosedStatus])
+async def test_a_locked_thread_takes_no_message(
+    store_url: str, tmp_path: Path, status: Any
+) -> None:
     """The SDK does not look at a thread's status; the app does, and gives the reason."""
     async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
         async with served.caller() as caller:
@@ -224,7 +243,7 @@ async def test_a_locked_thread_takes_no_message(store_url: str, tmp_path: Path) 
             store = served.app.state.store
             owner = await anext(store.owners())
             thread = await store.load_thread(thread_id, context_for(owner))
-            thread.status = LockedStatus(reason="Under review.")
+            thread.status = status(reason="Under review.")
             await store.save_thread(thread, context_for(owner))
             kind, params = message("again", thread_id)
             answer = await caller.op(kind, **params)

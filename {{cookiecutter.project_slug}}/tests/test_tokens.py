@@ -99,8 +99,9 @@ async def test_a_bad_token_is_refused(store_url: str, tmp_path: Path, issuer: Is
     """Expiry, audience, issuer, subject, signature and algorithm are all checked."""
     settings = production(store_url, tmp_path, oidc_issuer=issuer.url, oidc_audience="chat")
     other = Issuer()
-    none = jwt.encode({"sub": "ada"}, "", "none")
-    secret = jwt.encode({"iss": issuer.url, "aud": "chat", "sub": "ada"}, SECRET, "HS256")
+    claims = {"iss": issuer.url, "aud": "chat", "sub": "ada", "exp": time.time() + 60}
+    none = jwt.encode(claims, "", "none", {"kid": "k1"})
+    secret = jwt.encode(claims, SECRET, "HS256", {"kid": "k1"})
     bad = {
         "garbage": "abc",
         "expired": issuer.token(exp=time.time() - 60),
@@ -119,6 +120,8 @@ async def test_a_bad_token_is_refused(store_url: str, tmp_path: Path, issuer: Is
                 answer = await caller.op("threads.list")
                 assert answer.status_code == 401, name
                 assert "Bearer" in answer.headers["www-authenticate"]
+        async with served.caller(Authorization=f"Basic {issuer.token()}") as caller:
+            assert (await caller.op("threads.list")).status_code == 401
     other.stop()
 
 

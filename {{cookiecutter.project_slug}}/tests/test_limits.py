@@ -1,0 +1,64 @@
+"""How much one caller may ask for."""
+
+from pathlib import Path
+
+import pytest
+
+from .serving import Words, begun, message, serving, settings_for, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_requests_past_the_limit_wait(store_url: str, tmp_path: Path) -> None:
+    """429 says when to come back; another user is not held up."""
+    settings = settings_for(store_url, tmp_path, requests_per_minute=3)
+    async with serving(settings, Words(2)) as served:
+        async with served.caller() as caller, served.caller() as other:
+            answers = [await caller.op("threads.list") for _ in range(5)]
+            # the cookie came with the first answer, so the first request counted for it too
+            assert [a.status_code for a in answers] == [200, 200, 200, 429, 429]
+            assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+            assert (await other.op("threads.list")).status_code == 200
+
+
+@pytest.mark.parametrize(("limit", "elsewhere"), [("turns_per_user", 200), ("turns_total", 429)])
+async def test_so_many_answers_are_given_at_once(
+    store_url: str, tmp_path: Path, limit: str, elsewhere: int
+) -> None:
+    """The next one gets 429: of this user, or of anybody."""
+    settings = settings_for(store_url, tmp_path, **{limit: 1})
+    async with serving(settings, Words(1000)) as served:
+        async with served.caller() as caller, served.caller() as other:
+            await caller.op("threads.list")
+            kind, params = message("hello")
+            async with caller.events(kind, **params) as events:
+                await anext(events)
+                assert (await caller.op(kind, **params)).status_code == 429
+                body = {"type": kind, "params": params}
+                async with other.stream("POST", "/chatkit", json=body) as answer:
+                    assert answer.status_code == elsewhere
+
+
+async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Path) -> None:
+    """The answer that goes past the share is the last one until tomorrow."""
+    settings = settings_for(store_url, tmp_path, tokens_per_day=100)
+    async with serving(settings, Words(3)) as served:
+        async with served.caller() as caller:
+            await caller.say("hello")
+            owner = await anext(served.app.state.store.owners())
+            served.app.state.limits.spend_tokens(owner, 1_000)
+            kind, params = message("again")
+            answer = await caller.op(kind, **params)
+            assert answer.status_code == 429
+            assert int(answer.headers["retry-after"]) > 60
+
+
+async def test_a_stopped_answer_counts_about_what_it_took(store_url: str, tmp_path: Path) -> None:
+    """The model's server has not counted it yet; stopping shortly before the end is not free."""
+    settings = settings_for(store_url, tmp_path, tokens_per_day=50)
+    async with serving(settings, Words(500)) as served, served.caller() as caller:
+        async with begun(caller, "x" * 200):
+            pass
+        await until(lambda: not served.app.state.server.turns)
+        kind, params = message("again")
+        assert (await caller.op(kind, **params)).status_code == 429
