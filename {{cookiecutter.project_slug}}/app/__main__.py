@@ -32,6 +32,9 @@ def main(arguments: list[str]) -> int:
         text = "a running app keeps its conversations to itself: delete on the page, or restart it"
         return _complain(f"{arguments[0]}: {text}")
     # jinja: endif
+    # jinja: if cookiecutter.storage_type == "sqlite"
+    os.umask(0o077)  # what is said is not for the machine's other users
+    # jinja: endif
     settings = _settings()
     set_up_logging(settings.log_level)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that `finally` and `atexit` run
@@ -50,7 +53,6 @@ def main(arguments: list[str]) -> int:
             sys.exit(_complain(str(error)))
         os.environ["STORE_URL"] = engine.url
         # jinja: elif cookiecutter.storage_type == "sqlite"
-        os.umask(0o077)  # what is said is not for the machine's other users
         os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
         # jinja: else
         os.environ["STORE_URL"] = "memory://"
@@ -119,6 +121,7 @@ def serve(settings: Settings) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        ws="none",
         timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
     )
     if settings.workers > 1:

@@ -13,7 +13,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from io import BytesIO
 from typing import IO, Any
@@ -26,10 +26,20 @@ from chatkit.store import AttachmentStore, NotFoundError
 from openai.types.responses import ResponseInputContentParam
 from pydantic import AnyUrl
 
-from .blobs import FOLDER, PARTS, key_of, open_blobs, owner_in
+from .blobs import FOLDER, PARTS, FilesError, key_of, open_blobs, owner_in
 from .context import RequestContext, context_for, owner_of
 from .errors import ApiError
-from .filetypes import EXTENSIONS, IMAGES, PDF, TEXT, UNKNOWN, contradicts, display_name, look
+from .filetypes import (
+    EXTENSIONS,
+    IMAGES,
+    PDF,
+    TEXT,
+    UNKNOWN,
+    contradicts,
+    display_name,
+    is_image,
+    look,
+)
 from .links import Links
 from .settings import Settings
 from .store import ChatStore, new_id
@@ -55,6 +65,8 @@ class Files(AttachmentStore[RequestContext]):
 
     def __init__(self, settings: Settings, store: ChatStore) -> None:
         self._settings, self._store = settings, store
+        for kind in {*settings.file_types} - {*EXTENSIONS, UNKNOWN}:
+            raise FilesError(f"FILE_TYPES={kind}: write one of {', '.join([*EXTENSIONS, UNKNOWN])}")
         self.blobs = open_blobs(settings.files_url, settings.data_dir / "files")
         self.links = Links(settings)
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
@@ -94,7 +106,8 @@ class Files(AttachmentStore[RequestContext]):
         """Check an uploaded file, store its bytes and its record; a refused one leaves nothing."""
         size = await to_thread.run_sync(file.seek, 0, 2)
         self._check_size(size)
-        kind, preview = await to_thread.run_sync(look, file, limiter=self._looking)
+        limiter = self._looking if await to_thread.run_sync(is_image, file) else None
+        kind, preview = await to_thread.run_sync(look, file, limiter=limiter)
         if kind not in self._settings.file_types:
             raise ApiError(415, "file_type", f"Files of this type ({kind}) are not taken.")
         if contradicts(kind, claimed, name):
@@ -153,7 +166,7 @@ class Files(AttachmentStore[RequestContext]):
             raise ApiError(413, "quota", text)
 
     async def check_attachments(
-        self, ids: Iterable[str], thread_id: str | None, context: RequestContext
+        self, ids: list[str], thread_id: str | None, context: RequestContext
     ) -> None:
         """Refuse files that a message in this thread (None: a new one) cannot have.
 
@@ -161,6 +174,8 @@ class Files(AttachmentStore[RequestContext]):
             NotFoundError: a file that this user does not have.
             ApiError: 409 for one that is not uploaded yet or belongs to another conversation.
         """
+        if len({*ids}) < len(ids):
+            raise ApiError(400, "file_twice", "A message has each file once.")
         for attachment_id in ids:
             attachment = await self._store.load_attachment(attachment_id, context)
             if attachment.upload_descriptor:

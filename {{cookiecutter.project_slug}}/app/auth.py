@@ -23,7 +23,6 @@ from .errors import ApiError
 from .settings import Settings
 
 log = logging.getLogger("app.auth")
-COOKIE = "chat_user"
 COOKIE_SECONDS = 365 * 86_400
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 LEEWAY_SECONDS = 30
@@ -39,6 +38,9 @@ class Authenticator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        # on one machine each app has its own; in production no other host can set this one
+        own = f"chat_user_{settings.port}" if settings.development else "__Host-chat_user"
+        self._cookie = own
         self._cookies = URLSafeSerializer(settings.signing_key(), salt="user")
         self._keys: jwt.PyJWKClient | None = None  # fetched with the first token
         # a silent issuer must not take all threads: files need them, too
@@ -53,12 +55,15 @@ class Authenticator:
         if self._settings.oidc_issuer:
             return await self._token_user(request)
         self.check_origin(request)
+        user = ""
         with suppress(BadSignature):
-            return str(self._cookies.loads(request.cookies.get(COOKIE, "")))
-        user = f"anon-{secrets.token_hex(12)}"
+            user = str(self._cookies.loads(request.cookies.get(self._cookie, "")))
+            if request.method != "GET":
+                return user
+        user = user or f"anon-{secrets.token_hex(12)}"  # what the page asks first sets it anew
         secure = "" if self._settings.development else "; Secure"  # production is behind HTTPS
         rules = f"Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
-        request.state.set_cookie = f"{COOKIE}={self._cookies.dumps(user)!s}; {rules}"
+        request.state.set_cookie = f"{self._cookie}={self._cookies.dumps(user)!s}; {rules}"
         return user
 
     def check_origin(self, request: Request) -> None:

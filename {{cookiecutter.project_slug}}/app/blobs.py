@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import anyio
@@ -81,11 +81,12 @@ class Folder:
                 yield chunk
 
     async def delete(self, key: str) -> None:
-        """Remove the file, and its folder with the last one."""
+        """Remove the file, and its folders with the last one: their names are the owner's."""
         path = anyio.Path(self._root, key)
         await path.unlink(missing_ok=True)
-        with suppress(OSError):  # it is not empty
-            await path.parent.rmdir()
+        with suppress(OSError):  # one is not empty
+            for folder in PurePath(key).parents[:-2]:
+                await anyio.Path(self._root, folder).rmdir()
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield paths below the folder, one after the other."""

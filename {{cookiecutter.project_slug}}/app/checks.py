@@ -1,7 +1,10 @@
 """Checks before the SDK starts, which takes any number, text or id and fails late, with a 500."""
 
+from typing import Any
+
 from chatkit import types as t
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from .assistant import ACTIONS, SYNC_ACTIONS
 from .attachments import Files
@@ -30,19 +33,41 @@ MAX_PAGE = 100
 MAX_TITLE_CHARS = 200
 MAX_FEEDBACK_ITEMS = 100
 MAX_PARTS = 200
+MAX_LIST = 1000
+LARGE_BYTES = 16 * 1024
+UNCHECKED = {"result", "payload", "data", "metadata"}
 
 
 def parse(body: bytes) -> t.ChatKitReq:
     """Return the request; ApiError says what is wrong with it, without quoting it."""
     try:
+        if len(body) > LARGE_BYTES:
+            _require_short_lists(from_json(body))
         return REQUEST.validate_json(body)
-    except ValidationError as error:
+    except ValueError as error:
+        if not isinstance(error, ValidationError):
+            raise ApiError(400, "invalid_request", "The request is no valid JSON.") from error
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "union_tag_invalid" and not first["loc"]:
             raise ApiError(404, "unknown_operation", "There is no such operation.") from error
         place = ".".join(map(str, first["loc"][1:]))
         text = f"The request is not valid: {place or 'body'}: {first['msg']}."
         raise ApiError(400, "invalid_request", text[:300]) from error
+
+
+def _require_short_lists(value: Any) -> None:
+    """Refuse a long list before Pydantic tells what is wrong with each of its elements.
+
+    Lists of any values, for which it checks nothing, may be as long as they are.
+    """
+    if isinstance(value, list):
+        if len(value) > MAX_LIST:
+            raise ApiError(400, "invalid_request", f"A list has {MAX_LIST} elements at most.")
+        for each in value:
+            _require_short_lists(each)
+    elif isinstance(value, dict):
+        for name in value.keys() - UNCHECKED:
+            _require_short_lists(value[name])
 
 
 async def check(
@@ -67,12 +92,12 @@ async def check(
             text = f"Feedback is for {MAX_FEEDBACK_ITEMS} messages at a time at most."
             raise ApiError(400, "feedback", text)
         case t.InputTranscribeReq() if (
-            len(request.params.audio_base64) * 3 // 4 > settings.max_audio_bytes
+            len(request.params.audio_base64.rstrip("=")) * 3 // 4 > settings.max_audio_bytes
         ):
             text = f"A dictation has {settings.max_audio_bytes:,} bytes at most."
             raise ApiError(413, "audio_too_large", text)
-        case t.ThreadsAddStructuredInputReq() if (
-            len(request.params.input.model_dump_json()) > settings.max_text_chars
+        case t.ThreadsAddStructuredInputReq() | t.ThreadsAddClientToolOutputReq() if (
+            len(request.params.model_dump_json()) > settings.max_text_chars
         ):
             text = f"An answer has {settings.max_text_chars:,} characters at most."
             raise ApiError(413, "message_too_long", text)

@@ -9,6 +9,7 @@ from chatkit.types import ErrorEvent, NoticeEvent
 
 from .assistant import Chat
 from .context import request_id_of
+from .errors import place_of
 
 log = logging.getLogger("app.failures")
 RETRY = "Try again in a moment."
@@ -90,7 +91,7 @@ async def tool_failed(args: agents.ToolErrorFormatterArgs[Chat]) -> str | None:
     if args.error is None:
         return None
     if type(args.error) in (ValueError, agents.ModelBehaviorError):
-        log.warning("tool %s refused", args.tool_name, exc_info=args.error)
+        log.warning("tool %s refused", args.tool_name, extra={"place": place_of(args.error)})
         return str(args.error)
     return await _tell(args.run_context, args.tool_name, "failed", args.error)
 

@@ -4,6 +4,7 @@ import codecs
 import io
 import re
 import unicodedata
+import warnings
 from pathlib import PurePosixPath
 from typing import IO
 
@@ -42,8 +43,16 @@ PREVIEW_SIDE = 1536
 HEAD = 64 * 1024
 NAME_CHARS = 120
 JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda"
+SIGNATURES = (JPEG, b"\x89PNG", b"GIF8", b"RIFF")
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+warnings.filterwarnings("ignore", module=r"PIL\.")  # one file can cause 40,000
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+
+
+def is_image(file: IO[bytes]) -> bool:
+    """Say whether a file begins as an image, which alone takes long to look at."""
+    file.seek(0)
+    return file.read(4).startswith(SIGNATURES)
 
 
 def look(file: IO[bytes]) -> tuple[str, bytes]:
@@ -62,6 +71,8 @@ def look(file: IO[bytes]) -> tuple[str, bytes]:
         ends = head + file.read()
         office = FOLDERS if b"[Content_Types].xml" in ends else {}
         return next((kind for folder, kind in office.items() if folder in ends), ZIP), b""
+    if not head.startswith(SIGNATURES):
+        return (TEXT if _is_text(head) else UNKNOWN), b""
     most, scans = MAX_PIXELS, 0
     if head.startswith(JPEG):  # 31 bytes can ask for one more pass over its pixels
         most, scans = 2 * MAX_PIXELS, (head + file.read()).count(SCAN)
@@ -112,7 +123,9 @@ def contradicts(found: str, claimed: str, name: str) -> bool:
 
 def display_name(name: str) -> str:
     """Return a name to show: one short line without path, control characters or direction marks."""
-    text = unicodedata.normalize("NFC", re.split(r"[/\\]", name.rstrip("/\\ "))[-1])
+    last = re.split(r"[/\\]", name.rstrip("/\\ "))[-1]
+    # cut first: to normalize takes the square of its length
+    text = unicodedata.normalize("NFC", last if len(last) < 500 else last[:480] + last[-20:])
     clean = "".join(c for c in text if unicodedata.category(c) not in UNSEEN).strip()
     if len(clean) > NAME_CHARS:
         ending = PurePosixPath(clean).suffix[-12:]

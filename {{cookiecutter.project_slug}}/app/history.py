@@ -112,9 +112,9 @@ class Converter(ThreadItemConverter):
     async def convert(self, items: list[t.ThreadItem]) -> list[TResponseInputItem]:
         """Return the model's input for these items, oldest first."""
         messages = [item for item in items if isinstance(item, t.UserMessageItem)]
-        files = [file for message in messages for file in message.attachments]
+        files = {file.id: file for message in messages for file in message.attachments}
         pdf_bytes = 0
-        for file in files[::-1][: self._files]:  # newest first
+        for file in [*files.values()][::-1][: self._files]:  # newest first
             if file.mime_type == PDF:
                 pdf_bytes += (file.metadata or {}).get("size", 0)
             if file.mime_type != PDF or pdf_bytes <= PDF_BYTES:
@@ -171,6 +171,7 @@ class Converter(ThreadItemConverter):
         file = f"file {attachment.name!r}, {attachment.mime_type}"
         if self._content_part is None or attachment.id not in self._sent:
             return _text(f"({file})")
+        self._sent.remove(attachment.id)  # once is enough, also where two messages have it
         try:
             return await self._content_part(attachment, self._context)
         except Exception:

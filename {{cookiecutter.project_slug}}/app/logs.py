@@ -57,6 +57,7 @@ def set_up_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
     for name in ("httpx2", "openai.agents"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -144,9 +144,11 @@ class Settings(BaseSettings):
                 f"HOST={self.host} would show a development app to the network; "
                 "keep HOST=127.0.0.1 or set ENVIRONMENT=production"
             )
-        for origin in self.allowed_origins:  # no wildcard: cookies would go to any page
-            if not re.fullmatch(r"https?://[\w.:\[\]-]+", origin):
-                raise ValueError(f"ALLOWED_ORIGINS={origin}: write it as https://chat.example.com")
+        for name in ("allowed_origins", "image_hosts"):  # no wildcard: cookies would go to any page
+            for origin in getattr(self, name):
+                if not re.fullmatch(r"https?://[\w.:\[\]-]+", origin):
+                    form = "write it as https://chat.example.com"
+                    raise ValueError(f"{name.upper()}={origin}: {form}")
         for host in self.allowed_hosts:
             if not re.fullmatch(r"[\w.-]+|\[[\w:]+\]", host):
                 raise ValueError(f"ALLOWED_HOSTS={host}: write each host's name, no scheme or port")
@@ -162,20 +164,30 @@ class Settings(BaseSettings):
 
     def _production(self) -> None:
         """Refuse a production app that is open, forgetful or signs with a known key."""
-        key, found = self.secret_key.get_secret_value(), []
-        if not self.store_url:
-            found.append("STORE_URL is not set: say where conversations live")
-        if len(key) < 32 or len(set(key)) < 10:  # no word, no placeholder
-            found.append("SECRET_KEY needs 32 random characters: openssl rand -hex 32")
-        if self.oidc_issuer and not self.oidc_audience:
-            found.append("OIDC_AUDIENCE is not set: a token for any app would be taken")
-        if not self.oidc_issuer and not self.allow_anonymous:
-            found.append("OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true")
-        if self.chatkit_domain_key.startswith("domain_pk_localhost"):
-            found.append("CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key")
-        if not self.allowed_hosts:
-            found.append("ALLOWED_HOSTS is not set: name the hosts the app answers for")
-        if found:
+        key, token = (s.get_secret_value() for s in (self.secret_key, self.metrics_token))
+        plain = re.compile(r"http://(?!localhost|127\.|\[::1\])")
+        faults = {
+            "STORE_URL is not set: say where conversations live": not self.store_url,
+            "SECRET_KEY needs 32 random characters: openssl rand -hex 32": (
+                len(key) < 32 or len(set(key)) < 10  # no word, no placeholder
+            ),
+            "OIDC_AUDIENCE is not set: a token for any app would be taken": (
+                self.oidc_issuer and not self.oidc_audience
+            ),
+            "OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true": (
+                not self.oidc_issuer and not self.allow_anonymous
+            ),
+            "OIDC_ISSUER needs https://: its keys could be changed on their way": (
+                plain.match(self.oidc_issuer)
+            ),
+            "PUBLIC_URL needs https://: files are fetched from it": plain.match(self.public_url),
+            "CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key": (
+                self.chatkit_domain_key.startswith("domain_pk_localhost")
+            ),
+            "ALLOWED_HOSTS is not set: name the hosts the app answers for": not self.allowed_hosts,
+            "METRICS_TOKEN needs 16 characters: nobody counts the guesses": 0 < len(token) < 16,
+        }
+        if found := [text for text, wrong in faults.items() if wrong]:
             raise ValueError("\n".join(found))
 
     @property

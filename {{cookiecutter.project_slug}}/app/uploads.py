@@ -24,6 +24,8 @@ FORM_BYTES = 64 * 1024
 """What multipart may add to the file itself."""
 SILENT_SECONDS = 60
 """How long a body may pause."""
+SLOWEST_BYTES = 10_000
+"""How many bytes a second a large body must bring: whoever drips holds what came so far."""
 
 router = APIRouter(prefix="/files")
 Caller = Annotated[RequestContext, Depends(context_of)]
@@ -34,10 +36,11 @@ async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGener
     declared, size = request.headers.get("content-length", "0"), 0
     if not declared.isdecimal() or int(declared[:20]) > limit:
         raise refusal
-    chunks = request.stream()
+    chunks, now = request.stream(), asyncio.get_running_loop().time
+    end = now() + SILENT_SECONDS + limit / SLOWEST_BYTES
     try:
         while True:
-            async with asyncio.timeout(SILENT_SECONDS):
+            async with asyncio.timeout_at(min(now() + SILENT_SECONDS, end)):
                 chunk = await anext(chunks, b"")
             if not chunk:
                 return

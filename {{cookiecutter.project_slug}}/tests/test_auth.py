@@ -23,20 +23,22 @@ async def test_two_browsers_are_two_users_and_a_restart_loses_none(
         async with served.caller() as one, served.caller() as two:
             thread_id = thread_of(await one.say("hello"))
             assert (await two.op("threads.list")).json()["data"] == []
-            cookie = one.cookies["chat_user"]
+            cookie = one.cookies["chat_user_8000"]
             line = (await two.op("threads.list")).request.headers["cookie"]
             assert cookie not in line
     async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller(Cookie=f"chat_user={cookie}") as again:
+        async with served.caller(Cookie=f"chat_user_8000={cookie}") as again:
             answer = await again.op("threads.get_by_id", thread_id=thread_id)
             assert answer.status_code == (200 if SHARED else 404)  # memory forgets
             assert "set-cookie" not in answer.headers
+            renewed = (await again.get("/config.json")).headers["set-cookie"]
+            assert renewed.startswith(f"chat_user_8000={cookie};")  # for a year from now
 
 
 async def test_a_forged_cookie_is_a_new_user(store_url: str, tmp_path: Path) -> None:
     """The signature decides; HttpOnly and SameSite keep scripts and foreign pages out."""
     async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller(Cookie='chat_user="admin".AAAA') as caller:
+        async with served.caller(Cookie='chat_user_8000="admin".AAAA') as caller:
             answer = await caller.op("threads.list")
             assert "HttpOnly; SameSite=Lax" in answer.headers["set-cookie"]
 
@@ -72,6 +74,9 @@ async def test_a_foreign_page_cannot_use_the_cookie(store_url: str, tmp_path: Pa
         ({"chatkit_domain_key": "domain_pk_localhost_dev"}, "CHATKIT_DOMAIN_KEY"),
         ({"allowed_hosts": ""}, "ALLOWED_HOSTS"),
         ({"store_url": ""}, "STORE_URL"),
+        ({"metrics_token": "guess"}, "METRICS_TOKEN"),
+        ({"oidc_issuer": "http://login.example", "oidc_audience": "chat"}, "OIDC_ISSUER"),
+        ({"public_url": "http://chat.example.com"}, "PUBLIC_URL"),
     ],
 )
 def test_production_refuses_to_start_half_set_up(
@@ -111,9 +116,9 @@ async def test_an_anonymous_user_counts_by_address_too(store_url: str, tmp_path:
             async with served.caller() as caller:
                 answer = await caller.op("threads.list")
                 statuses.append(answer.status_code)
-                assert answer.status_code == 429 or answer.headers["set-cookie"].endswith(
-                    "; Secure"
-                )
+                cookie = answer.headers.get("set-cookie", "")
+                assert answer.status_code == 429 or cookie.startswith("__Host-chat_user=")
+                assert answer.status_code == 429 or cookie.endswith("; Secure")
                 assert (await caller.get("/openapi.json")).status_code == 404
     assert statuses == [200, 200, 200, 429, 429]
 

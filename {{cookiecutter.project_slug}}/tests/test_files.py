@@ -129,6 +129,9 @@ async def test_a_file_of_one_thread_is_refused_in_another(store_url: str, tmp_pa
         assert len((await caller.op("threads.list")).json()["data"]) == 1
         another = (await sent(caller, b"more", "b.txt"))["id"]
         await caller.say("again", thread, attachments=[attachment, another])
+        twice = [attachment, attachment]
+        kind, params = message("both", thread, attachments=twice)
+        assert (await caller.op(kind, **params)).json()["error"]["code"] == "file_twice"
 
 
 async def test_all_files_of_a_user_have_a_quota(store_url: str, tmp_path: Path) -> None:

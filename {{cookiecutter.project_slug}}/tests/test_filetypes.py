@@ -2,13 +2,14 @@
 
 import io
 import re
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from app.errors import ApiError
-from app.filetypes import look
+from app.filetypes import NAME_CHARS, display_name, look
 
 from .sending import app_for, picture, sent
 
@@ -38,6 +39,22 @@ def test_a_jpeg_of_a_thousand_scans_is_refused_at_once() -> None:
 def test_a_small_jpeg_may_have_many_scans() -> None:
     """What a phone appends to a picture may look like scans."""
     assert look(with_scans(1000, 40))[0] == "image/jpeg"
+
+
+def test_a_long_name_of_marks_costs_no_time() -> None:
+    """To normalize it takes the square of its length: minutes for a megabyte."""
+    start = time.monotonic()
+    assert len(display_name("\u0301\u0323" * 200_000)) <= NAME_CHARS
+    assert time.monotonic() - start < 1
+
+
+async def test_only_images_wait_for_their_turn_to_be_decoded(
+    store_url: str, tmp_path: Path
+) -> None:
+    """One user's slow image keeps nobody's text waiting."""
+    async with app_for(store_url, tmp_path) as (served, caller, _):
+        async with served.app.state.files._looking:
+            await sent(caller, b"hello", "a.txt")
 
 
 def test_office_documents_are_told_from_other_archives() -> None:

@@ -224,6 +224,8 @@ async def test_new_files_are_sent_and_old_or_broken_ones_described() -> None:
     assert content[1]["text"] == "(file '1.png', image/png)"
     assert content[3]["text"] == "(file '2.png', image/png, which cannot be read)"
     assert content[5]["image_url"] == "data:,x"
+    again = str(await Converter(ANN, content_part, 2).convert([file(1), file(1)]))
+    assert again.count("data:,x") == 1
     silent = file(4).model_copy(update={"content": [UserMessageTextContent(text="")]})
     (item,) = await Converter(ANN, content_part, 2).convert([silent])
     content = item.get("content")

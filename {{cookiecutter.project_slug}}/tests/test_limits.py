@@ -1,5 +1,7 @@
 """How much one caller may ask for."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,21 @@ async def test_a_stopped_answer_counts_about_what_it_took(store_url: str, tmp_pa
         await until(lambda: not served.app.state.server.turns)
         kind, params = message("again")
         assert (await caller.op(kind, **params)).status_code == 429
+
+
+async def test_a_body_that_drips_is_refused(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short its pauses are."""
+    monkeypatch.setattr("app.uploads.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("app.uploads.SLOWEST_BYTES", 10**9)
+
+    async def dripping() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    async with serving(settings_for(store_url, tmp_path)) as served, served.caller() as caller:
+        headers = {"Content-Type": "application/json"}
+        answer = await caller.post("/chatkit", content=dripping(), headers=headers)
+    assert answer.status_code == 408

@@ -33,6 +33,7 @@ def refusal(
     monkeypatch.chdir(tmp_path)  # away from the `.env` of who runs this
     monkeypatch.setattr("app.__main__.set_up_logging", lambda _: None)  # pytest's own stays
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("STORE_URL", "")  # which the app sets, for its workers: undone afterwards
 
     def refused(*arguments: str, **settings: str) -> str:
         for name, value in settings.items():
@@ -76,6 +77,8 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
         ({"ON_DISCONNECT": "panic"}, "ON_DISCONNECT=panic"),
         ({"ALLOWED_ORIGINS": "https://a.example,*"}, "ALLOWED_ORIGINS=*"),
         ({"ALLOWED_ORIGINS": "https://a.example/"}, "ALLOWED_ORIGINS=https://a.example/"),
+        ({"IMAGE_HOSTS": "*"}, "IMAGE_HOSTS=*"),
+        ({"FILE_TYPES": "image/jpg"}, "FILE_TYPES=image/jpg"),
         ({"ALLOWED_HOSTS": "a.example:8000"}, "ALLOWED_HOSTS=a.example:8000"),
         ({"PUBLIC_URL": "a.example"}, "PUBLIC_URL=a.example"),
         ({"OIDC_ISSUER": "login.example"}, "OIDC_ISSUER=login.example"),

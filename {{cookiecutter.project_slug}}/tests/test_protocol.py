@@ -74,6 +74,19 @@ WRONG: list[tuple[str, Any, int]] = [
         400,
     ),
     (
+        "a list without an end",
+        {"type": "items.feedback", "params": {"item_ids": [0] * 100_000}},
+        400,
+    ),
+    (
+        "a long output of the page",
+        {
+            "type": "threads.add_client_tool_output",
+            "params": {"thread_id": "x", "result": "x" * 40_000},
+        },
+        413,
+    ),
+    (
         "a long answer to a question",
         {
             "type": "threads.add_structured_input",
