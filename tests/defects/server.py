@@ -27,8 +27,8 @@ DEFECTS = [
     ),
     Defect(
         "all who are anonymous are one",
-        'user = f"anon-{secrets.token_hex(12)}"',
-        'user = "anon"',
+        'user = user or f"anon-{secrets.token_hex(12)}"',
+        'user = user or "anon"',
         USERS + "nothing_of_another_user_is_seen_changed_or_confirmed",
         "app/auth.py",
     ),
