@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
@@ -40,7 +39,7 @@ ATTACHMENT: TypeAdapter[Attachment] = TypeAdapter(Attachment)
 ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
-ANNOTATIONS = attrgetter("annotations")
+ANSWER_JSON = AssistantMessageItem.__pydantic_serializer__.to_json
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
 UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
 LEASE_SECONDS = 15
@@ -70,11 +69,15 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
 
     It is written and read back as a page of one, which drops the items the SDK puts in a Thread.
     """
-    field = "content"  # in an answer without annotations, nothing else can be at fault
+    field = "content"  # in a plain answer, nothing else can be at fault
     try:
-        # plain answers come most often, and hold nothing but text
-        if isinstance(record, AssistantMessageItem) and not any(map(ANNOTATIONS, record.content)):
-            return record.__pydantic_serializer__.to_json(record, warnings=False)
+        # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
+        if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
+            for part in record.content:
+                if type(part.text) is not str or part.annotations != []:
+                    break
+            else:
+                return ANSWER_JSON(record, warnings=False)
         field = type(record).__name__
         # Pydantic would write NaN as null, and a lone surrogate in a key as U+FFFD
         for name, value in kind.dump_python([record], warnings=False)[0].items():
@@ -85,13 +88,15 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     except ValidationError as error:  # whose text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{field} cannot be stored: {error}") from None
     return page[1:-1]
 
 
 def sort_time(moment: datetime) -> int:
     """Return microseconds since 1970 for sorting; a naive time counts as UTC."""
+    if not isinstance(moment, datetime):
+        raise ValueError("created_at is no datetime")  # noqa: TRY004 - as of all wrong fields
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 

@@ -1,7 +1,7 @@
 """The Store's contract: what is stored comes back as it was, or is refused by name."""
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from chatkit.types import (
@@ -152,6 +152,40 @@ async def test_a_field_of_the_wrong_type_is_refused_by_name(store: Store) -> Non
         await store.save_thread(wrong, ALICE)
     assert "secret" not in str(refusal.value)
     assert (await store.load_threads(9, None, "asc", ALICE)).data == []
+
+
+@pytest.mark.parametrize("moment", ["secret", None, 5])
+async def test_a_thread_without_a_time_is_refused_by_name(store: Store, moment: Any) -> None:
+    wrong = thread()
+    wrong.created_at = moment
+    with pytest.raises(ValueError, match="created_at") as refusal:
+        await store.save_thread(wrong, ALICE)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("created_at", "secret"),
+        ("content", [{"text": "secret"}]),
+        ("content", None),
+        ("text", ["secret"]),
+        ("text", None),
+        ("text", 5),
+        ("annotations", None),
+    ],
+)
+async def test_an_answer_with_a_wrong_type_is_refused_by_name(
+    store: Store, field: str, value: object
+) -> None:
+    """Its thread could never be read again."""
+    await store.save_thread(thread(), ALICE)
+    wrong = message("a")
+    setattr(wrong if hasattr(wrong, field) else wrong.content[0], field, value)
+    with pytest.raises(ValueError, match="created_at" if field == "created_at" else "content") as e:
+        await store.add_thread_item("t", wrong, ALICE)
+    assert "secret" not in str(e.value)
+    assert await reading.items(store, ALICE) == []
 
 
 @pytest.mark.parametrize("endless", [math.nan, math.inf, -math.inf])
