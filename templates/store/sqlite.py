@@ -75,7 +75,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
         # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
-                if type(part.text) is not str or part.annotations != []:
+                if type(part.text) is not str or len(part.annotations):
                     break
             else:
                 return ANSWER_JSON(record, warnings=False)
@@ -487,13 +487,13 @@ def _serve_writes(db: sqlite3.Connection, asked: Asked) -> None:
     """Commit at once all that waits, and answer then."""
     for first in iter(asked.get, None):
         batch = [first]
-        while len(batch) < GROUP and not asked.empty():
-            if (another := asked.get()) is None:
-                asked.put(None)  # the end, for the outer loop
-                break
-            batch.append(another)
         try:
-            _patiently(db, "BEGIN IMMEDIATE", first[2])  # who asked first has waited longest
+            _patiently(db, "BEGIN IMMEDIATE", first[2])  # the others have their own time
+            while len(batch) < GROUP and not asked.empty():
+                if (another := asked.get()) is None:
+                    asked.put(None)  # the end, for the outer loop
+                    break
+                batch.append(another)
             if len(batch) == 1:  # it needs no savepoint, which would copy each page it changes
                 outcomes = [first[0](db)]
             else:
