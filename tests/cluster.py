@@ -59,13 +59,14 @@ def _node(folder: Path, port: int) -> Iterator[Redis]:
         "cluster-require-full-coverage": "no",
         "appendonly": "yes",
         "save": "",
+        "repl-diskless-sync-delay": "0",
     }
     arguments = itertools.chain.from_iterable((f"--{k}", str(v)) for k, v in options.items())
     program = binary()
     process = subprocess.Popen([program, *arguments], cwd=folder, stdout=subprocess.DEVNULL)
     try:
         with Redis(port=port) as client:
-            _wait(lambda: _answers(client))
+            wait(lambda: _answers(client))
             yield client
     finally:
         process.kill()
@@ -79,7 +80,7 @@ def _answers(client: Redis) -> bool:
         return False
 
 
-def _wait(ready: Callable[[], bool]) -> None:
+def wait(ready: Callable[[], bool]) -> None:
     """Wait for something that takes a second or two, and not for ever."""
     end = time.monotonic() + 30
     while not ready():
@@ -88,27 +89,34 @@ def _wait(ready: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def valkey_cluster(nodes: int = 3) -> Iterator[str]:
-    """Run a cluster whose slots are spread over all nodes; yield the URL of its first node."""
+def valkey_nodes(primaries: int, others: int) -> Iterator[list[Redis]]:
+    """Run a cluster whose slots are spread over its primaries; yield a client of each node."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as stack:
-        ports = [_free_port() for _ in range(nodes)]
+        ports = [_free_port() for _ in range(primaries + others)]
         clients = [stack.enter_context(_node(Path(folder) / str(port), port)) for port in ports]
-        bounds = [SLOTS * n // nodes for n in range(nodes + 1)]
+        bounds = [SLOTS * n // primaries for n in range(primaries + 1)]
         for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
+        for client in clients:
             client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
 
         def whole(client: Redis) -> bool:
             info = client.execute_command("CLUSTER INFO")
-            return (info["cluster_state"], int(info["cluster_slots_ok"])) == ("ok", SLOTS)
+            found = [int(info[f"cluster_{name}"]) for name in ("slots_ok", "known_nodes")]
+            return info["cluster_state"] == "ok" and found == [SLOTS, len(ports)]
 
         for client in clients:
-            _wait(partial(whole, client))
-        yield f"redis://127.0.0.1:{ports[0]}/0"
+            wait(partial(whole, client))
+        yield clients
+
+
+def url_of(node: Redis) -> str:
+    """Return a node's address for STORE_URL."""
+    return f"redis://127.0.0.1:{node.connection_pool.connection_kwargs['port']}/0"
 
 
 if __name__ == "__main__":
-    with valkey_cluster() as address:
-        environment = {**os.environ, "TEST_STORE_URL": address}
+    with valkey_nodes(3, 0) as nodes:
+        environment = {**os.environ, "TEST_STORE_URL": url_of(nodes[0])}
         done = subprocess.run(sys.argv[1:], env=environment, check=False)
     sys.exit(done.returncode)

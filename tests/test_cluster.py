@@ -28,7 +28,8 @@ def test_contract_holds_on_a_cluster(bake: Callable[..., BakedProject], tests: l
 
 
 def test_redis_keeps_its_own_promises(bake: Callable[..., BakedProject]) -> None:
-    """The list of owners, hostile names, restarts nobody saw, servers that are not fit."""
+    """The list of owners, hostile names, unseen restarts, unfit servers, a cluster's changes."""
     project = bake(storage_type="redis", context_type="dict")
     shutil.copy(ALONE, project.path / "tests" / "test_store_redis.py")
+    shutil.copy(CLUSTER, project.path / "tests")
     project.check("uv", "run", "pytest", "tests/test_store_redis.py", timeout=600)

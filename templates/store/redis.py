@@ -36,6 +36,7 @@ from hiredis import pack_command
 from pydantic import TypeAdapter, ValidationError
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -123,8 +124,9 @@ SCHEMA = 1  # of keys and documents; raise it when older apps cannot read them
 SHARDS = 16
 CONNECTIONS = 50  # in use at once, of each process
 WAIT_SECONDS = 4.5  # the longest wait for an answer
-# uvloop raises RuntimeError on a closed connection; ReadOnlyError: a primary became a replica.
-LOST = (exceptions.ConnectionError, exceptions.ReadOnlyError, RuntimeError)
+# The kernel's TimeoutError, of TCP's keepalive; ReadOnlyError: a primary became a replica;
+# RuntimeError, which uvloop raises on a closed connection.
+LOST = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, RuntimeError)
 ENGINE_ERRORS = (exceptions.RedisError, exceptions.RedisClusterException)
 UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 
@@ -252,12 +254,12 @@ return held and call('SET', lease, '-' .. held:sub(2), 'KEEPTTL') and 1 or 0
 class RedisStore(Store[Context]):
     """Threads, items and attachments in Redis or Valkey, alone or as a cluster."""
 
-    def __init__(self, client: Client, prefix: str = "chatkit") -> None:
+    def __init__(self, client: Client, prefix: str = "chatkit", size: int = CONNECTIONS) -> None:
         """Use a client that answers in bytes; all keys begin with `prefix`."""
         self._client: Any = client  # the driver says of every answer that it may be str or bytes
         self._prefix = prefix
         self._closed = False
-        self._free = asyncio.Semaphore(CONNECTIONS)
+        self._size, self._free = size, asyncio.Semaphore(size)
         self._idle: list[Any] = []  # clients of one connection each: the one last used is on top
         self._scripts: dict[str, tuple[list[str], str, str]] = {}
         common, *scripts = re.split("^=== ", LUA, flags=re.MULTILINE)
@@ -273,17 +275,20 @@ class RedisStore(Store[Context]):
     async def open(cls, url: str) -> AsyncIterator[Self]:
         """Open the store at redis://[user:password@]host:port/0?prefix=chatkit, rediss:// for TLS.
 
-        Any node of a cluster will do: its mode is recognised. StoreError comes within 5 s.
+        Any node of a cluster will do: its mode is recognised. `max_connections=20` says how many
+        a process may have (51), on a cluster of each node. StoreError comes within 5 s.
         """
         store = cls(*await _connect(url))
         try:
             yield store
         finally:
             store._closed = True
-            for _ in range(CONNECTIONS):  # all of them are free when the last call has its answer
-                await store._free.acquire()
-            for each in [*store._idle, store._client]:
-                await each.aclose()
+            try:
+                for _ in range(store._size):  # all are free when the last call has its answer
+                    await store._free.acquire()
+            finally:
+                for each in [*store._idle, store._client]:
+                    await each.aclose()
 
     async def ping(self) -> None:
         """Raise the driver's error when the server is away; of a cluster, any node may answer."""
@@ -459,11 +464,8 @@ class RedisStore(Store[Context]):
                 self._idle.append(client)
                 return answer
         except TimeoutError:
-            silent, self._idle = self._idle, []
-            for each in silent:  # a proxy in between may have dropped them, too
-                if connection := getattr(each, "connection", None):
-                    await connection.disconnect(nowait=True)
-            self._idle[:0] = silent
+            if pool := getattr(self._client, "connection_pool", None):  # none in a cluster's
+                await pool.update_active_connections_for_reconnect()  # all may be silent
             raise exceptions.TimeoutError(f"No answer within {WAIT_SECONDS} s") from None
 
     async def _run(
@@ -544,8 +546,10 @@ def _title(title: str | None) -> str:
 class _Single(Redis):
     """A client of one connection, without the driver's metrics: they cost a tenth of the trip."""
 
+    connection_pool: Any  # of all clients
+
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Ask, and once more, at once, when the connection is dead: every script may run twice."""
+        """Ask, and once more if the connection is dead: scripts may run twice (a title: False)."""
         if not self.connection:
             await self.initialize()
         connection: Any = self.connection
@@ -554,27 +558,40 @@ class _Single(Redis):
         except UnicodeEncodeError:  # a lone surrogate in an id
             command = connection.pack_command(*args)
         try:
+            if connection.should_reconnect():
+                await connection.disconnect(nowait=True)
             await connection.send_packed_command(command)
             return await self.parse_response(connection, args[0], **options)
-        except LOST:
+        except LOST as error:
+            if isinstance(error, exceptions.ReadOnlyError):  # the others would read what is old
+                await self.connection_pool.update_active_connections_for_reconnect()
             await connection.disconnect(nowait=True)
         await connection.send_packed_command(command)
         return await self.parse_response(connection, args[0], **options)
 
 
 class _Cluster(RedisCluster):
-    """A cluster's client that asks again while a slot has no primary, but not after a timeout."""
+    """A cluster's client that asks again while a slot has no primary, or a silent one."""
 
+    RedisClusterRequestTTL = 200  # tries, most 50 ms apart, while half of a script's keys moved
     ERRORS_ALLOW_RETRY: Any = (*LOST, exceptions.ClusterDownError, exceptions.SlotNotCoveredError)
+
+    def get_node(self, host: Any = None, port: Any = None, node_name: Any = None) -> Any:
+        """Return a node, also one that has just joined: a slot that moves to it leads there."""
+        host, _, port = (node_name or f"{host}:{port}").rpartition(":")
+        if not (node := super().get_node(host, port)):
+            node = ClusterNode(host, int(port), "primary", **self.connection_kwargs)
+            self.nodes_manager.nodes_cache[node.name] = node
+        return node
 
     def client(self) -> Self:
         """Return this client: it keeps the connections to all nodes itself."""
         return self
 
 
-async def _connect(url: str) -> tuple[Client, str]:
-    """Return a client whose server was found fit, and the prefix of all keys."""
-    address, prefix, shown = _parse(url)
+async def _connect(url: str) -> tuple[Client, str, int]:
+    """Return a client whose server was found fit, the prefix of all keys, how many may ask."""
+    address, prefix, size, shown = _parse(url)
     # `_ask` has the deadline; `surrogatepass`, so that any id may be asked for.
     options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": WAIT_SECONDS}
     options |= {"protocol": 2, "encoding_errors": "surrogatepass", "retry": Retry(NoBackoff(), 0)}
@@ -585,8 +602,11 @@ async def _connect(url: str) -> tuple[Client, str]:
             info = await client.info()
             if info.get("cluster_enabled"):
                 await client.aclose()
-                options["retry"] = Retry(NoBackoff(), 3)
-                client = _Cluster.from_url(address, require_full_coverage=False, **options)
+                seconds = WAIT_SECONDS / 3  # a silent node leaves time to ask its successor
+                options |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+                options |= {"retry": Retry(NoBackoff(), 3), "require_full_coverage": False}
+                options["reinitialize_steps"] = 0  # a slot that moves cuts off nobody
+                client = _Cluster.from_url(address, **options)
                 await client.initialize()
             await _require_fit(client, info, f"{prefix}:schema")
     except (*ENGINE_ERRORS, OSError, TypeError, ValueError) as error:
@@ -599,7 +619,7 @@ async def _connect(url: str) -> tuple[Client, str]:
         log.warning("%s keeps no log of writes, a crash loses them: set `appendonly yes`", shown)
     if info.get("maxmemory_policy", "noeviction") != "noeviction":
         log.warning("%s drops data when full: set `maxmemory-policy noeviction`", shown)
-    return client, prefix
+    return client, prefix, size
 
 
 async def _require_fit(client: Client, info: dict[str, Any], key: str) -> None:
@@ -609,23 +629,24 @@ async def _require_fit(client: Client, info: dict[str, Any], key: str) -> None:
     version = str(info.get("redis_version", "0"))
     if [int(number) for number in version.split(".")[:2]] < [6, 2]:
         raise ValueError(f"it is Redis {version}, and 6.2 is needed")
-    if not (found := await client.get(key)):
-        await client.set(key, SCHEMA, nx=True)
-    elif int(found) > SCHEMA:
-        raise ValueError(f"its data is at {int(found)}, newer than the app: update the app")
+    if (found := int(await client.get(key) or 0)) > SCHEMA:
+        raise ValueError(f"its data is at {found}, newer than the app: update the app")
+    if found < SCHEMA:
+        await client.set(key, SCHEMA, nx=not found)
 
 
-def _parse(url: str) -> tuple[str, str, str]:
-    """Return the address for the driver, the prefix, and the address without its secrets."""
+def _parse(url: str) -> tuple[str, str, int, str]:
+    """Return the address for the driver, the prefix, the size, the address without its secrets."""
     with suppress(ValueError):  # whose text may hold the password
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query))
         prefix = query.pop("prefix", "chatkit")
+        size = int(query.get("max_connections", CONNECTIONS + 1)) - 1  # the first one is apart
         shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
-        known = re.fullmatch(r"rediss?://[^/]+:\d+(/\d*)?", shown)
-        if known and parts.hostname and re.fullmatch(r"\w+", prefix):
-            return parts._replace(query=urlencode(query)).geturl(), prefix, shown
+        form = r"rediss?://([^/?#]*@)?[^/?#@]+(/\d*)?(\?[^#@]*)?"  # the password is in its place
+        if re.fullmatch(form, url) and parts.hostname and size > 0 and re.fullmatch(r"\w+", prefix):
+            return parts._replace(query=urlencode(query)).geturl(), prefix, size, shown
     raise StoreError(
         "STORE_URL is not redis://[user:password@]host[:port][/0][?prefix=chatkit], rediss:// for "
-        "TLS (in a password, / is written %2F and @ is %40)"
+        "TLS (in a password @ is %40, / %2F, # %23, ? %3F)"
     )

@@ -1,6 +1,7 @@
 """What a store on a server promises besides the contract."""
 
 import asyncio
+import re
 from urllib.parse import urlsplit
 
 import pytest
@@ -85,6 +86,8 @@ async def test_a_restart_that_nobody_saw_fails_no_call(
         "{scheme}://a/b:hunter2@127.0.0.1:1/x",
         "{scheme}:/u:hunter2@127.0.0.1:1/x",
         "{scheme}:u:hunter2@127.0.0.1:1/x",
+        "{scheme}://u:4711#hunter2@127.0.0.1:1/x",
+        "{scheme}://u:4711?hunter2@127.0.0.1:1/x",
     ],
 )
 async def test_a_start_without_the_engine_ends_with_the_setting_and_no_password(
@@ -94,7 +97,7 @@ async def test_a_start_without_the_engine_ends_with_the_setting_and_no_password(
         with pytest.raises(StoreError, match="STORE_URL") as refusal:
             async with Store.open(url.replace("{scheme}", urlsplit(engine_url).scheme)):
                 pass
-    assert "hunter2" not in str(refusal.value)
+    assert not re.search("hunter2|4711", str(refusal.value))
     assert "\n" not in str(refusal.value)
 
 
