@@ -17,6 +17,7 @@ from app import store as module
 from app.store import ChatStore as Store
 from app.store import StoreError
 
+from . import reading
 from .engine import PrivateEngine
 from .serving import settings_for
 from .values import ALICE, file, message, thread
@@ -107,11 +108,75 @@ async def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:
         assert await tables() == before
 
 
+async def test_a_step_may_take_longer_than_others_wait_and_keeps_the_data(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Store.open(store_url) as store:
+        await store.save_thread(thread(), ALICE)
+        before = await reading.export(store, ALICE)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(module, "MIGRATION_SECONDS", 1)
+    step = "CREATE TABLE chatkit.more (a text); SELECT pg_sleep(1.5)"
+    monkeypatch.setattr(module, "MIGRATIONS", (*module.MIGRATIONS, step))
+    for _ in range(2):  # the second time there is nothing to do
+        async with Store.open(store_url) as store:
+            assert await reading.export(store, ALICE) == before
+            assert await store._pool.run("TABLE chatkit.more") == []
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match="is at 2, newer than the app"):
+        async with Store.open(store_url):
+            pass
+
+
 async def test_a_wrong_database_ends_the_start_in_one_line(private_engine: PrivateEngine) -> None:
     wrong = urlsplit(private_engine.url)._replace(path="/none").geturl()
     with pytest.raises(StoreError, match=r'^STORE_URL=[^\n]*: database "none" does not exist$'):
         async with Store.open(wrong):
             pass
+
+
+async def test_a_close_that_is_cancelled_leaves_no_connection(
+    private_engine: PrivateEngine,
+) -> None:
+    async def use() -> None:
+        async with Store.open(private_engine.url) as store:
+            await asyncio.gather(*(store._pool.run("SELECT pg_sleep(0.1)") for _ in range(5)))
+            await store._pool._free.acquire()  # a call that never ends
+
+    tasks = asyncio.all_tasks()
+    using = asyncio.create_task(use())
+    await asyncio.sleep(0.5)
+    using.cancel()
+    await asyncio.wait([using])
+    await asyncio.sleep(0.2)
+    assert asyncio.all_tasks() == tasks
+    async with Store.open(private_engine.url) as store:
+        clients = "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        assert len(await store._pool.run(clients)) == 1  # who asks
+
+
+@pytest.mark.parametrize(("seconds", "connections"), [(60, 1), (0, 3)])
+async def test_a_connection_that_has_rested_too_long_is_made_anew(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, seconds: int, connections: int
+) -> None:
+    """What lies between may have forgotten it."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", seconds)
+    async with Store.open(store_url) as store:
+        asked = [await store._pool.run("SELECT pg_backend_pid() AS pid") for _ in range(3)]
+    assert len({rows[0]["pid"] for rows in asked}) == connections
+
+
+async def test_a_statement_that_is_cut_off_ends_in_the_server(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep its locks, and be one more for each try."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
+    async with Store.open(store_url) as store:
+        with pytest.raises(asyncpg.PostgresError):
+            await store._pool.run("SELECT pg_sleep(60)")
+        await asyncio.sleep(0.3)
+        running = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
+        assert await store._pool.run(f"{running} AND state = 'active'") == []
 
 
 async def test_who_waits_for_a_connection_waits_no_longer_than_for_an_answer(

@@ -386,10 +386,9 @@ class PostgresStore(Store[Context]):
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
         """Return the records of one thread, or with None all that the owner has, oldest first."""
         statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 CURSOR ORDER BY seq"
-        some = "" if thread_id is None else "AND thread_id = $2"
-        ids = () if thread_id is None else (thread_id,)
+        some, ids = ("", ()) if thread_id is None else ("AND thread_id = $2", (thread_id,))
         rows = await self._find(statement.replace("CURSOR", some), context, *ids)
-        return [ATTACHMENT.validate_json(row["doc"]) for row in rows]
+        return ATTACHMENTS.validate_json(f"[{','.join(row['doc'] for row in rows)}]")
 
     async def delete_attachment(self, attachment_id: str, context: Context) -> None:
         """Delete an attachment's record, if it is there."""
@@ -457,8 +456,10 @@ class _Pool:
     async def open(cls, url: str, size: int, statement_cache_size: int) -> AsyncIterator[Self]:
         """Try the database, and bring the schema up to date; at the end wait for what runs."""
         dsn, schema, shown = _split(url)
-        connect = partial(asyncpg.connect, dsn, statement_cache_size=statement_cache_size)
-        pool = cls(connect, schema, size)
+        # What is cut off here ends there, too; but PgBouncer refuses the setting.
+        end = {"statement_timeout": f"{ANSWER_SECONDS}s"} if statement_cache_size else {}
+        options = {"statement_cache_size": statement_cache_size, "server_settings": end}
+        pool = cls(partial(asyncpg.connect, dsn, **options), schema, size)
         try:
             async with asyncio.timeout(ANSWER_SECONDS) as limit:
                 await pool._migrate(limit)
@@ -472,10 +473,12 @@ class _Pool:
             yield pool
         finally:
             pool._closed = True
-            for _ in range(size):  # all of them are free when the last call has its answer
-                await pool._free.acquire()
-            watch.cancel()
-            pool._disconnect()
+            try:
+                for _ in range(size):  # all of them are free when the last call has its answer
+                    await pool._free.acquire()
+            finally:
+                watch.cancel()
+                pool._disconnect()
 
     async def _migrate(self, limit: asyncio.Timeout) -> None:
         """Take the missing steps, all or none; replicas that start meanwhile wait for it."""
@@ -495,7 +498,8 @@ class _Pool:
                     f"transactions are {level}, read-only {reads}: the app needs a primary with "
                     "default_transaction_isolation 'read committed'"
                 )
-            await connection.execute("BEGIN")  # a failure rolls back when the connection ends
+            # a failure rolls back when the connection ends
+            await connection.execute("BEGIN; SET LOCAL statement_timeout = 0")
             limit.reschedule(asyncio.get_running_loop().time() + MIGRATION_SECONDS)
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", self._schema)
             if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", self._schema):
@@ -508,6 +512,7 @@ class _Pool:
                 raise StoreError(f"{table} is at {version}, newer than the app: update the app")
             record = _sql(self._schema, "INSERT INTO chatkit.migration VALUES ($1)")
             for number, step in enumerate(MIGRATIONS[version:], version + 1):
+                limit.reschedule(None)  # others wait a minute, but a step takes what it takes
                 await connection.execute(_sql(self._schema, step))
                 await connection.execute(record, number)
             await connection.execute("COMMIT")
@@ -518,7 +523,7 @@ class _Pool:
         """Return the rows of a statement, on the first idle connection: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
-        may run twice.
+        may run twice (a title is set then, and the answer False). A cancelled call costs its own.
         """
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")
