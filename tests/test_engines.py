@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from baked import TEMPLATE, BakedProject
+from baked import STORAGES, TEMPLATE, BakedProject
 
 pytestmark = pytest.mark.product
 
@@ -87,6 +87,16 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
         assert str(data) in second.stdout
         assert process.poll() is None
         assert not gone(port, 0.1)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("storage", STORAGES)
+def test_any_sequence_answers_as_the_model_does(
+    bake: Callable[..., BakedProject], storage: str
+) -> None:
+    """More of them than in the app's own run, and other ones each time."""
+    project = bake(storage_type=storage)
+    project.check("uv", "run", "pytest", "tests/test_store_model.py", TEST_SEQUENCES="300")
 
 
 def run_without_the_wheel(

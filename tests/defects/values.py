@@ -34,12 +34,6 @@ DEFECTS = [
         VALUE + "an_answer_with_a_wrong_type_is_refused_by_name",
     ),
     Defect(
-        "a thread has any time",
-        "if not isinstance(moment, datetime):",
-        "if not moment:",
-        VALUE + "a_thread_without_a_time_is_refused_by_name",
-    ),
-    Defect(
         "NaN is stored as null",
         "allow_nan=False",
         "allow_nan=True",

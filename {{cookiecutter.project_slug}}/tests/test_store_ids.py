@@ -31,8 +31,8 @@ async def test_ids_of_later_milliseconds_sort_behind(
 ) -> None:
     """Time-ordered ids keep B-trees and write-ahead logs small."""
     made = []
-    for second in range(1, 20):
-        monkeypatch.setattr("time.time_ns", lambda s=second: s * 10**9)
+    for millisecond in range(1, 20):
+        monkeypatch.setattr("time.time_ns", lambda ms=millisecond: ms * 10**6)
         made.append(store.generate_thread_id(ALICE))
     assert made == sorted(made)
 

@@ -1,6 +1,7 @@
 """The Store's contract: any sequence of operations answers as a small model of it does."""
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -288,9 +289,9 @@ def test_any_sequence_of_operations_answers_as_the_model_does(
     run_state_machine_as_test(
         StoreMachine,
         settings=settings(
-            max_examples=40,
+            max_examples=int(os.environ.get("TEST_SEQUENCES", "40")),
             stateful_step_count=50,
-            derandomize=True,
+            derandomize="TEST_SEQUENCES" not in os.environ,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -1,7 +1,7 @@
 """The Store's contract: what is stored comes back as it was, or is refused by name."""
 
 import math
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from chatkit.types import (
@@ -144,23 +144,20 @@ async def test_what_never_ends_is_refused(store: Store) -> None:
     assert (await store.load_threads(9, None, "asc", ALICE)).data == []
 
 
-async def test_a_field_of_the_wrong_type_is_refused_by_name(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("metadata", "secret"), ("created_at", "secret"), ("created_at", None), ("created_at", 5)],
+)
+async def test_a_field_of_the_wrong_type_is_refused_by_name(
+    store: Store, field: str, value: object
+) -> None:
     """Pydantic checks no assignment; its owner could never list threads again."""
     wrong = thread()
-    wrong.metadata = "secret"  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="metadata") as refusal:
+    setattr(wrong, field, value)
+    with pytest.raises(ValueError, match=field) as refusal:
         await store.save_thread(wrong, ALICE)
     assert "secret" not in str(refusal.value)
     assert (await store.load_threads(9, None, "asc", ALICE)).data == []
-
-
-@pytest.mark.parametrize("moment", ["secret", None, 5])
-async def test_a_thread_without_a_time_is_refused_by_name(store: Store, moment: Any) -> None:
-    wrong = thread()
-    wrong.created_at = moment
-    with pytest.raises(ValueError, match="created_at") as refusal:
-        await store.save_thread(wrong, ALICE)
-    assert "secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -168,10 +165,8 @@ async def test_a_thread_without_a_time_is_refused_by_name(store: Store, moment: 
     [
         ("created_at", "secret"),
         ("content", [{"text": "secret"}]),
-        ("content", None),
         ("text", ["secret"]),
         ("text", None),
-        ("text", 5),
         ("annotations", None),
     ],
 )
@@ -182,9 +177,9 @@ async def test_an_answer_with_a_wrong_type_is_refused_by_name(
     await store.save_thread(thread(), ALICE)
     wrong = message("a")
     setattr(wrong if hasattr(wrong, field) else wrong.content[0], field, value)
-    with pytest.raises(ValueError, match="created_at" if field == "created_at" else "content") as e:
+    with pytest.raises(ValueError, match=r"created_at|content") as refusal:
         await store.add_thread_item("t", wrong, ALICE)
-    assert "secret" not in str(e.value)
+    assert "secret" not in str(refusal.value)
     assert await reading.items(store, ALICE) == []
 
 
