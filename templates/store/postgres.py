@@ -498,7 +498,6 @@ class _Pool:
                     f"transactions are {level}, read-only {reads}: the app needs a primary with "
                     "default_transaction_isolation 'read committed'"
                 )
-            # a failure rolls back when the connection ends
             await connection.execute("BEGIN; SET LOCAL statement_timeout = 0")
             limit.reschedule(asyncio.get_running_loop().time() + MIGRATION_SECONDS)
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", self._schema)
@@ -517,13 +516,13 @@ class _Pool:
                 await connection.execute(record, number)
             await connection.execute("COMMIT")
         finally:
-            connection.terminate()
+            connection.terminate()  # which rolls back what failed
 
     async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
         """Return the rows of a statement, on the first idle connection: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
-        may run twice (a title is set then, and the answer False). A cancelled call costs its own.
+        may run twice (a title's second answer is False). A cancelled call loses its connection.
         """
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")

@@ -124,8 +124,7 @@ SCHEMA = 1  # of keys and documents; raise it when older apps cannot read them
 SHARDS = 16
 CONNECTIONS = 50  # in use at once, of each process
 WAIT_SECONDS = 4.5  # the longest wait for an answer
-# The kernel's TimeoutError, of TCP's keepalive; ReadOnlyError: a primary became a replica;
-# RuntimeError, which uvloop raises on a closed connection.
+# TimeoutError: TCP's keepalive; ReadOnlyError: an ex-primary; RuntimeError: uvloop, when closed.
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, RuntimeError)
 ENGINE_ERRORS = (exceptions.RedisError, exceptions.RedisClusterException)
 UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
@@ -194,8 +193,7 @@ if call('HDEL', threads, thread) == 0 then return '' end
 call('ZREM', order, call('HGET', places, thread))
 call('HDEL', places, thread)
 for _, file in ipairs(attached(homes, '=' .. thread)) do
-  call('HDEL', files, file)
-  call('HDEL', homes, file)
+  for _, key in ipairs({ files, homes }) do call('HDEL', key, file) end
 end
 call('UNLINK', sequence, items, feedback, lease)
 call('SET', gone, '', 'EX', ARGV[2])
@@ -579,10 +577,8 @@ class _Cluster(RedisCluster):
     def get_node(self, host: Any = None, port: Any = None, node_name: Any = None) -> Any:
         """Return a node, also one that has just joined: a slot that moves to it leads there."""
         host, _, port = (node_name or f"{host}:{port}").rpartition(":")
-        if not (node := super().get_node(host, port)):
-            node = ClusterNode(host, int(port), "primary", **self.connection_kwargs)
-            self.nodes_manager.nodes_cache[node.name] = node
-        return node
+        node = ClusterNode(host, int(port), "primary", **self.connection_kwargs)
+        return self.nodes_manager.nodes_cache.setdefault(node.name, node)
 
     def client(self) -> Self:
         """Return this client: it keeps the connections to all nodes itself."""
