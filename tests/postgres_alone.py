@@ -1,17 +1,13 @@
 """What the PostgreSQL store promises besides the contract: for `test_pgbouncer.py`."""
 
 import asyncio
-import os
 import random
-import signal
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from chatkit.store import NotFoundError
-from chatkit.types import ThreadMetadata
 
 from app import store as module
 from app.store import ChatStore as Store
@@ -76,19 +72,6 @@ async def test_a_failover_address_without_a_primary_ends_the_start_in_one_line(
             pass
 
 
-async def test_a_closed_store_has_answered_all_and_takes_no_more(
-    private_engine: PrivateEngine,
-) -> None:
-    async with Store.open(private_engine.url) as store:
-        await store.save_thread(thread(), ALICE)
-        calls = [asyncio.create_task(store.load_thread("t", ALICE)) for _ in range(80)]
-        await asyncio.sleep(0)  # now some are under way and the others wait
-    assert all(call.done() for call in calls)
-    assert [await call for call in calls] == [thread()] * 80
-    with pytest.raises(asyncpg.InterfaceError, match="closed"):
-        await store.ping()
-
-
 async def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:
     async def tables() -> list[list[asyncpg.Record]]:
         names = ("migration", "thread", "item", "attachment", "lease")
@@ -133,125 +116,6 @@ async def test_a_wrong_database_ends_the_start_in_one_line(private_engine: Priva
     with pytest.raises(StoreError, match=r'^STORE_URL=[^\n]*: database "none" does not exist$'):
         async with Store.open(wrong):
             pass
-
-
-async def test_a_close_that_is_cancelled_leaves_no_connection(
-    private_engine: PrivateEngine,
-) -> None:
-    async def use() -> None:
-        async with Store.open(private_engine.url) as store:
-            await asyncio.gather(*(store._pool.run("SELECT pg_sleep(0.1)") for _ in range(5)))
-            await store._pool._free.acquire()  # a call that never ends
-
-    tasks = asyncio.all_tasks()
-    using = asyncio.create_task(use())
-    await asyncio.sleep(0.5)
-    using.cancel()
-    await asyncio.wait([using])
-    await asyncio.sleep(0.2)
-    assert asyncio.all_tasks() == tasks
-    async with Store.open(private_engine.url) as store:
-        clients = "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        assert len(await store._pool.run(clients)) == 1  # who asks
-
-
-@pytest.mark.parametrize(("seconds", "connections"), [(60, 1), (0, 3)])
-async def test_a_connection_that_has_rested_too_long_is_made_anew(
-    store_url: str, monkeypatch: pytest.MonkeyPatch, seconds: int, connections: int
-) -> None:
-    """What lies between may have forgotten it."""
-    monkeypatch.setattr(module, "IDLE_SECONDS", seconds)
-    async with Store.open(store_url) as store:
-        asked = [await store._pool.run("SELECT pg_backend_pid() AS pid") for _ in range(3)]
-    assert len({rows[0]["pid"] for rows in asked}) == connections
-
-
-async def test_a_statement_that_is_cut_off_ends_in_the_server(
-    store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would keep its locks, and be one more for each try."""
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
-    async with Store.open(store_url) as store:
-        with pytest.raises(asyncpg.PostgresError):
-            await store._pool.run("SELECT pg_sleep(60)")
-        await asyncio.sleep(0.3)
-        running = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
-        assert await store._pool.run(f"{running} AND state = 'active'") == []
-
-
-async def test_who_waits_for_a_connection_waits_no_longer_than_for_an_answer(
-    store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many wait for a server that is silent, all hear of it within the same seconds."""
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
-    async with Store.open(store_url, pool_size=2) as store:
-        begun = time.monotonic()
-        calls = [store._pool.run("SELECT pg_sleep(60)") for _ in range(9)]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        assert all(isinstance(each, Exception) for each in answers)
-        assert time.monotonic() - begun < 2
-        await store.ping()
-
-
-async def test_a_hanging_server_costs_the_seconds_of_an_answer_and_no_restart(
-    private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who waited for a place has no second such time to connect."""
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 2)
-    async with Store.open(private_engine.url) as store:
-        await store.save_thread(thread(), ALICE)
-        backends = await store._pool.run("SELECT pid FROM pg_stat_activity")
-        pids = [private_engine._processes[0].pid, *(pid for (pid,) in backends)]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        begun = time.monotonic()
-        calls = [store.load_thread("t", ALICE) for _ in range(60)]  # more than connections
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        seconds = time.monotonic() - begun
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        assert not any(isinstance(each, NotFoundError | ThreadMetadata) for each in answers)
-        assert seconds < 3
-        assert await store.load_thread("t", ALICE) == thread()
-
-
-@pytest.mark.parametrize(("asked", "seconds"), [(b"current_setting", 1), (b"advisory", 3)])
-async def test_a_server_that_goes_silent_ends_the_start(
-    store_url: str, monkeypatch: pytest.MonkeyPatch, asked: bytes, seconds: int
-) -> None:
-    """In the seconds of an answer; the minute is for the lock and the steps."""
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
-    monkeypatch.setattr(module, "MIGRATION_SECONDS", 3)
-    address = urlsplit(store_url)
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers, engine = await asyncio.open_connection(address.hostname, address.port)
-
-        async def answer() -> None:
-            while text := await answers.read(65_536):
-                writer.write(text)
-
-        answering = asyncio.create_task(answer())
-        while text := await reader.read(65_536):
-            if asked in text:
-                answering.cancel()
-            engine.write(text)
-        for each in (engine, writer):
-            each.close()
-            await each.wait_closed()
-
-    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        relays.append(asyncio.create_task(relay(reader, writer)))
-
-    begun = time.monotonic()
-    relays: list[asyncio.Task[None]] = []
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        with pytest.raises(StoreError, match="no answer in time"):
-            async with Store.open(store_url.replace(f":{address.port}/", f":{port}/")):
-                pass
-        await asyncio.gather(*relays)
-    assert seconds - 0.1 < time.monotonic() - begun < seconds + 1
 
 
 async def test_claims_that_race_a_delete_are_granted_or_find_no_thread(store_url: str) -> None:

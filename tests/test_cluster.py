@@ -10,7 +10,7 @@ from baked import BakedProject
 
 pytestmark = [pytest.mark.product, pytest.mark.xdist_group("redis-dict")]
 CLUSTER = Path(__file__).with_name("cluster.py")
-ALONE = Path(__file__).with_name("redis_alone.py")
+ALONE = [Path(__file__).with_name(f"redis_{which}.py") for which in ("alone", "lost")]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ def test_contract_holds_on_a_cluster(bake: Callable[..., BakedProject], tests: l
 def test_redis_keeps_its_own_promises(bake: Callable[..., BakedProject]) -> None:
     """The list of owners, hostile names, unseen restarts, unfit servers, a cluster's changes."""
     project = bake(storage_type="redis", context_type="dict")
-    shutil.copy(ALONE, project.path / "tests" / "test_store_redis.py")
-    shutil.copy(CLUSTER, project.path / "tests")
-    project.check("uv", "run", "pytest", "tests/test_store_redis.py", timeout=600)
+    for source in (CLUSTER, *ALONE):
+        shutil.copy(source, project.path / "tests")
+    tests = [f"tests/{source.name}" for source in ALONE]
+    project.check("uv", "run", "pytest", *tests)

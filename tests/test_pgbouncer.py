@@ -9,7 +9,7 @@ import pytest
 from baked import BakedProject
 
 pytestmark = [pytest.mark.product, pytest.mark.xdist_group("postgres-dict")]
-ALONE = Path(__file__).with_name("postgres_alone.py")
+ALONE = [Path(__file__).with_name(f"postgres_{which}.py") for which in ("alone", "lost")]
 BOUNCER = Path(__file__).with_name("pgbouncer.py")
 NO_CACHE = """
 from app.store import PostgresStore
@@ -34,5 +34,6 @@ def test_the_contract_holds_behind_pgbouncer(
 def test_postgres_keeps_its_own_promises(bake: Callable[..., BakedProject]) -> None:
     """Servers that are not fit, silent or old, and whoever waits for them."""
     project = bake(storage_type="postgres", context_type="dict")
-    shutil.copy(ALONE, project.path / "tests" / "test_store_postgres.py")
-    project.check("uv", "run", "pytest", "tests/test_store_postgres.py", timeout=600)
+    for source in ALONE:
+        shutil.copy(source, project.path / "tests")
+    project.check("uv", "run", "pytest", *(f"tests/{source.name}" for source in ALONE))
