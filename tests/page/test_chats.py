@@ -125,7 +125,7 @@ def test_a_thousand_messages_are_scrolled(app: RunningApp, ada: Visitor) -> None
     expect(ada.messages.last).not_to_be_in_viewport()
     ada.box.fill("Last")
     ada.send.click()
-    expect(ada.answers.nth(1)).to_contain_text("“Last”")
+    expect(ada.answers.nth(1)).to_contain_text("Last”")
     expect(ada.answers.nth(1)).to_be_in_viewport()
 
 

@@ -41,6 +41,7 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
     source = {"source": {"type": "url", "title": "A book", "url": "https://x.example"}}
     part = {"type": "output_text", "text": "", "annotations": []}
     answer = {"type": "assistant_message", "id": "a", "content": [part], **about}
+    other = answer | {"id": "b", "content": [part | {"text": "Another answer"}]}
     whole = part | {"text": "Half & whole", "annotations": [source]}
     flow = {"type": "custom", "tasks": [], "summary": {"title": "Thinking"}, "expanded": True}
     delta = {"type": "assistant_message.content_part.text_delta", "content_index": 0}
@@ -68,6 +69,7 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
                 "status": "pending",
                 "name": "get_time_zone",
                 "arguments": {},
+                **about,
             },
         },
     ]
@@ -76,7 +78,7 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
         "threads.list": {"data": [], "has_more": False},
         "threads.create": stream,
         "threads.add_client_tool_output": broken,
-        "threads.retry_after_item": [{"type": "thread.item.done", "item": answer | {"id": "b"}}],
+        "threads.retry_after_item": [{"type": "thread.item.done", "item": other}],
     }
     asked: list[dict[str, Any]] = []
 
@@ -103,6 +105,7 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
     ada.status.get_by_role("button", name="Try again").click()
     expect(ada.status).to_be_empty()
     assert asked[-1]["params"] == {"thread_id": "thr_1", "item_id": "u"}
+    expect(ada.page.get_by_text("Another answer")).to_be_visible()
     expect(ada.page.get_by_text("Half & whole")).to_have_count(0)
 
 

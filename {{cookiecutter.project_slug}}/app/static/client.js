@@ -1,220 +1,215 @@
 /* The plain client: a first chat behind any firewall, over the same protocol as ChatKit. It is a
    development tool: no Markdown, no HTML. What was said becomes text nodes: none of it can run. */
-import { GREETING, PROMPTS, Refused, address, call, config, headersFor, openThread, runClientTool }
-  from "./page.js";
+import { GREETING, PROMPTS, Refused, address, call, config, events, h, headersFor, openThread,
+  read } from "./page.js";
 
 const at = (id) => /** @type {any} */ (document.getElementById(id));
 at("main").append(at("plain").content);
 const [log, status, files, text, submit] = ["log", "status", "files", "text", "submit"].map(at);
 
-/** @type {string | null} the open chat; null: a new one */
-let current = null;
-/** @type {AbortController | null} the answer being shown; one left behind goes on unseen */
-let turn = null;
-/** @type {Map<string, {item: any, node: HTMLElement}>} the open chat's items, oldest first */
-let shown = new Map();
-/** @type {string | null} the cursor of the messages before those */
-let before = null;
+/** What is open, made anew each time, so that what comes too late is known: the id (null: a new
+    chat), the answer under way, the items by their ids, oldest first, the cursor of those before.
+    @type {any} */
+let chat = { id: null, turn: null, items: new Map(), before: null };
+/** @type {Map<string, any>} the answers under way in all chats; one left behind goes on unseen */
+const running = new Map();
 let atEnd = true;
 
 const PAGE = { limit: 50, order: "desc" };
-const read = async (type, params) => (await call(type, params)).json();
 const toEnd = () => atEnd && (log.scrollTop = log.scrollHeight);
+const nearTop = () =>
+  chat.before && log.clientHeight && log.scrollTop < 200 && showOlder().catch(fail);
 /** The files of the message being written; one without an id is still on its way. */
 const attached = () => [...files.children].map((row) => row.dataset.id);
+/** Whether an item is an answer with something to read; steps alone are none. */
+const told = ({ node }) => node.matches(".theirs:has(> :not(.actions, details, p:empty))");
 
 /** Say how things are: an "error", a word to "wait" until there is more to see, or a note. */
 function tell(message, kind = "", remedy) {
+  if (status.contains(document.activeElement)) log.focus(); // the button goes
   status.className = `status ${kind}`;
   status.replaceChildren(message, " ", remedy || "");
 }
 
 function fail(error, remedy) {
   if (error instanceof Refused) return tell(error.message, "error", remedy);
-  if (!(error instanceof TypeError)) console.warn("plain client", error);
-  tell("The server cannot be reached.", "error", remedy);
+  console.warn("plain client", error); // a TypeError is the network's, or a fault in here
+  const unreachable = error instanceof TypeError && "The server cannot be reached.";
+  tell(unreachable || String(error), "error", remedy);
 }
 
 /** Put a node in another's place; the focus stays on the same button or goes to the messages. */
 function swap(old, fresh) {
-  const held = [...old.querySelectorAll("button, summary")].indexOf(document.activeElement);
+  const held = /** @type {any} */ (document.activeElement);
+  const like = (node) =>
+    [...node.querySelectorAll("button, summary")].filter(({ value }) => value === held.value);
+  const place = like(old).indexOf(held);
+  if (old.querySelector("[open]")) fresh.querySelector("details")?.setAttribute("open", "");
   old.replaceWith(fresh);
-  if (held >= 0) (fresh.querySelectorAll("button, summary")[held] ?? log).focus();
+  if (place >= 0) (like(fresh)[place] ?? log).focus();
 }
 
 /** Show what depends on whether an answer is under way. */
 function paint() {
-  log.setAttribute("aria-busy", String(turn !== null));
-  submit.textContent = turn ? "Stop" : "Send";
-  submit.disabled = text.disabled || (!turn && !attached().every(Boolean));
+  log.ariaBusy = String(Boolean(chat.turn));
+  submit.textContent = chat.turn ? "Stop" : "Send";
+  submit.disabled = text.disabled || (chat.turn ? chat.turn.fixed : !attached().every(Boolean));
   toEnd();
 }
 
 // ---- chats ----
 
-async function listChats(after = null) {
-  const page = await read("threads.list", { ...PAGE, after });
-  const list = after ? at("chats") : h("ul", { id: "chats" });
-  list.append(...page.data.map(chatRow));
-  if (!after) swap(at("chats"), list);
-  at("older").onclick = () => void listChats(page.after).catch(fail);
+async function listChats(wanted = at("chats").children.length) {
+  const list = h("ul", { id: "chats" });
+  let page = { after: null, has_more: true };
+  do {
+    page = await read("threads.list", { ...PAGE, after: page.after });
+    list.append(...page.data.map(chatRow));
+  } while (page.has_more && list.children.length < wanted);
+  swap(at("chats"), list);
   at("older").hidden = !page.has_more;
 }
 
 function chatRow({ id, title }) {
   const name = title || "New chat";
-  const row = h("li", {}, button(name, () => void openChat(id), "open"));
-  if (id === current) row.firstElementChild.ariaCurrent = "true";
   const rename = () => {
     const title = prompt("Rename this chat", name)?.trim();
     if (title) call("threads.update", { thread_id: id, title }).then(() => listChats()).catch(fail);
   };
-  const left = () => (id === current ? newChat() : listChats());
-  const remove = () => {
-    const sure = confirm(`Delete “${name}”? It cannot be brought back.`);
-    if (sure) call("threads.delete", { thread_id: id }).then(left).catch(fail);
-  };
+  const left = () => (id === chat.id ? openChat(null) : listChats());
+  const remove = () =>
+    confirm(`Delete “${name}”? It cannot be brought back.`) &&
+    call("threads.delete", { thread_id: id }).then(left).catch(fail);
+  const row = h("li", {}, button(name, () => void openChat(id), "open"));
+  if (id === chat.id) row.firstElementChild.ariaCurrent = "true";
   row.append(button("✎", rename, "icon", `Rename ${name}`));
   row.append(button("✕", remove, "icon", `Delete ${name}`));
+  for (const each of row.children) Object.assign(each, { value: id, dir: "auto" });
   return row;
 }
 
-/** Clear the page for a chat; an answer under way in the one before goes on unseen. */
-function clear(id) {
-  [turn, current, before, shown, atEnd] = [null, id, null, new Map(), true];
+/** Open a chat, or a new one; an answer under way in the one before goes on unseen. */
+async function openChat(id) {
+  const mine = (chat = { id, turn: running.get(id), items: new Map(), before: null });
+  [atEnd, start.hidden] = [true, Boolean(id)];
   log.replaceChildren(start);
-  tell("");
+  tell(mine.turn ? "Thinking…" : "", "wait");
   openThread.set(id);
   text.disabled = at("attach").disabled = false;
   at("menu").ariaExpanded = "false";
   paint();
-}
-
-function newChat() {
-  clear(null);
-  void listChats().catch(fail);
-  text.focus();
-}
-
-async function openChat(id) {
-  clear(id);
+  if (!id) text.focus();
   try {
-    const thread = await read("threads.get_by_id", { thread_id: id });
-    await Promise.all([showOlder(), listChats()]);
+    const thread = id && (await read("threads.get_by_id", { thread_id: id }));
+    if (mine === chat) await Promise.all([id && showOlder(), listChats()]);
+    if (mine !== chat || !thread) return;
     if (thread.status.type === "active") return text.focus();
     text.disabled = at("attach").disabled = submit.disabled = true;
     tell(thread.status.reason ?? `This chat is ${thread.status.type}.`);
   } catch (error) {
-    if (id !== current) return;
-    if (error instanceof Refused && error.status === 404) newChat();
-    fail(error, current && button("Try again", () => void openChat(id)));
+    if (mine !== chat) return;
+    if (error instanceof Refused && error.status === 404) void openChat(null);
+    fail(error, chat.id && button("Try again", () => void openChat(id)));
   }
 }
 
 /** Put the messages before those shown above them, without moving what is being read. */
 async function showOlder() {
-  const [id, after] = [current, before];
-  before = null; // one request at a time
-  const page = await read("items.list", { ...PAGE, thread_id: id, after });
-  if (id !== current) return;
+  const [mine, after] = [chat, chat.before];
+  mine.before = null; // one request at a time
+  const asked = read("items.list", { ...PAGE, thread_id: mine.id, after });
+  const page = await asked.finally(() => (mine.before = after)); // to be asked again if it failed
+  mine.before = page.has_more ? page.after : null;
+  if (mine !== chat) return;
   const below = log.scrollHeight - log.scrollTop;
-  const found = page.data.reverse().map((item) => [item.id, { item, node: render(item) }]);
+  const fresh = page.data.reverse().filter(({ id }) => !mine.items.has(id));
+  const found = fresh.map((item) => [item.id, { item, node: render(item) }]);
   start.after(...found.map(([, { node }]) => node));
-  shown = new Map([...found, ...shown]);
-  before = page.has_more ? page.after : null;
+  mine.items = new Map([...found, ...mine.items]);
   paint();
   if (!atEnd) log.scrollTop = log.scrollHeight - below;
-  if (before && log.scrollHeight <= log.clientHeight) await showOlder();
+  nearTop();
 }
 
 // ---- an answer ----
 
 async function say(words) {
-  const attachments = attached();
-  if (turn || !(words || attachments.length)) return;
-  const content = words ? [{ type: "input_text", text: words }] : [];
+  const attachments = attached().filter(Boolean);
+  const said = words.replace(/^\s*\n|\s+$/g, "");
+  if (chat.turn || !(said || attachments.length)) return;
+  const content = said ? [{ type: "input_text", text: said }] : [];
   const input = { content, attachments, quoted_text: "", inference_options: {} };
   const sent = () => {
-    text.value = ""; // not before the server has it
-    files.replaceChildren();
+    if (text.value === words) text.value = ""; // not before the server has it
+    for (const row of [...files.children]) if (attachments.includes(row.dataset.id)) row.remove();
   };
   if (start.contains(document.activeElement)) log.focus();
   atEnd = true;
-  if (!current) return answer("threads.create", { input }, sent);
-  return answer("threads.add_user_message", { thread_id: current, input }, sent);
+  if (!chat.id) return answer("threads.create", { input }, sent);
+  return answer("threads.add_user_message", { thread_id: chat.id, input }, sent);
 }
 
+/** Show an answer while its chat is open; `begun` is called with its first item. */
 async function answer(type, params, begun = () => {}) {
-  const mine = (turn = new AbortController());
-  let id = current;
+  const [mine, turn] = [chat, new AbortController()];
+  let came = false;
+  mine.turn = turn;
+  if (mine.id) running.set(mine.id, turn);
   tell("Thinking…", "wait");
   paint();
   try {
-    for await (const event of events(await call(type, params, mine.signal))) {
-      begun();
-      begun = () => {};
-      id = event.type === "thread.created" ? event.thread.id : id;
-      if (turn === mine) apply(event);
+    for await (const event of events(type, params, turn.signal)) {
+      if (event.item && !came) begun();
+      came ||= Boolean(event.item);
+      if (event.thread) running.set((mine.id = event.thread.id), turn);
+      if (event.thread) void listChats().catch(fail);
+      if (chat.turn === turn) apply(event);
     }
   } catch (error) {
-    const lost = id && !(error instanceof Refused); // a refusal leaves all as it was
-    if (mine.signal.aborted) tell("Stopped.");
-    else if (turn === mine) fail(error, lost && button("Reload the chat", () => void openChat(id)));
+    const stopped = turn.signal.aborted;
+    const missed = stopped ? !came || mine !== chat : !(error instanceof Refused);
+    const reload = mine.id && missed && button("Reload the chat", () => void openChat(mine.id));
+    if (chat.turn === turn && stopped) tell("Stopped.", "", reload);
+    else if (chat.turn === turn) fail(error, reload);
+    if (!mine.id) void listChats().catch(fail); // it may be there for all that
   }
-  if (turn !== mine) return current === id && openChat(id); // its end came unseen
-  turn = null;
+  running.delete(mine.id);
+  if (chat.turn !== turn) return;
+  chat.turn = null;
   if (status.matches(".wait")) tell("");
   paint();
-  const last = [...shown.values()].at(-1)?.item;
-  if (last?.type !== "client_tool_call" || last.status !== "pending") return;
-  last.status = "completed";
-  const result = await runClientTool({ name: last.name, params: last.arguments });
-  await answer("threads.add_client_tool_output", { thread_id: id, result });
-}
-
-/** Read the events of a stream; the comments between them only keep the connection open. */
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
-    const blocks = (rest + chunk.value).split("\n\n");
-    rest = blocks.pop() ?? "";
-    for (const block of blocks) if (block.startsWith("data: ")) yield JSON.parse(block.slice(6));
-  }
 }
 
 function apply(event) {
-  if (event.type === "thread.created") openThread.set((current = event.thread.id));
-  if (event.thread) void listChats().catch(fail);
+  if (event.type === "thread.created") openThread.set(event.thread.id);
   if (event.item) put(event.item);
   if (event.type === "thread.item.updated") update(event.item_id, event.update);
   if (event.type === "thread.item.removed") drop(event.item_id);
-  const node = shown.get(event.item?.id ?? event.item_id)?.node;
-  if (status.matches(".wait") && node?.matches(".theirs:has(> :not(.actions, p:empty))")) tell("");
+  const entry = chat.items.get(event.item?.id ?? event.item_id);
+  if (status.matches(".wait") && entry && told(entry)) tell("");
   if (event.type === "progress_update") tell(event.text, "wait");
   if (event.type === "notice") tell(event.message, event.level === "info" ? "" : "error");
-  if (event.type === "stream_options") submit.disabled = !event.stream_options.allow_cancel;
-  const again = event.allow_retry && button("Try again", retry);
+  if (event.type === "stream_options") chat.turn.fixed = !event.stream_options.allow_cancel;
+  const again = event.allow_retry && button("Try again", () => void retry());
   if (event.type === "error") tell(event.message ?? "The answer broke off.", "error", again);
-  toEnd();
+  paint();
 }
 
 function put(item) {
-  const node = render(item);
-  const known = shown.get(item.id);
+  const [known, node] = [chat.items.get(item.id), render(item)];
   if (known) swap(known.node, node);
   else log.append(node);
-  shown.set(item.id, { item, node });
+  chat.items.set(item.id, { item, node });
 }
 
 function drop(id) {
-  const { node } = shown.get(id) ?? {};
+  const { node } = chat.items.get(id) ?? {};
   if (node) swap(node, new DocumentFragment());
-  shown.delete(id);
+  chat.items.delete(id);
 }
 
 function update(id, change) {
-  const { item, node } = shown.get(id) ?? {};
+  const { item, node } = chat.items.get(id) ?? {};
   if (!item) return;
   const part = item.content?.[change.content_index];
   if (part && change.type.endsWith("text_delta")) {
@@ -229,21 +224,31 @@ function update(id, change) {
   put(item);
 }
 
-function retry() {
-  const ids = [...shown.keys()];
-  const asked = ids.findLastIndex((id) => shown.get(id)?.item.type === "user_message");
-  if (turn || asked < 0) return;
+/** What stands behind the user's last message. */
+function replies() {
+  const items = [...chat.items.values()];
+  return items.slice(items.findLastIndex(({ item }) => item.type === "user_message") + 1);
+}
+
+async function retry() {
+  const [mine, old] = [chat, replies()];
+  const asked = [...mine.items.keys()].at(-1 - old.length);
+  if (mine.turn || !asked) return;
   log.focus(); // the button goes
-  const begun = () => ids.slice(asked + 1).forEach(drop);
-  void answer("threads.retry_after_item", { thread_id: current, item_id: ids[asked] }, begun);
+  const away = (entries) => entries.forEach(({ item }) => drop(item.id));
+  await answer("threads.retry_after_item", { thread_id: mine.id, item_id: asked }, () => away(old));
+  if (mine !== chat || replies().some(told)) return;
+  away(replies());
+  old.forEach(({ item }) => put(item)); // the server keeps them too
 }
 
 function run({ type, payload, handler, streaming }, item) {
-  const params = { thread_id: current, item_id: item.id, action: { type, payload } };
-  if (turn) return;
+  const params = { thread_id: chat.id, item_id: item.id, action: { type, payload } };
+  const show = ({ updated_item: it }) => it?.thread_id === chat.id && put(it);
+  if (chat.turn) return;
   if (handler === "client") return tell(`“${type}” is for the page's own code.`);
   if (streaming !== false) return answer("threads.custom_action", params);
-  read("threads.sync_custom_action", params).then(({ updated_item: it }) => it && put(it), fail);
+  read("threads.sync_custom_action", params).then(show).catch(fail);
 }
 
 /** Send a file and show how far it is: `fetch` cannot tell, the older XMLHttpRequest can. */
@@ -263,7 +268,8 @@ async function upload(file) {
   const row = h("li", {}, file.name, bar, button("✕", remove, "icon", `Remove ${file.name}`));
   files.append(row);
   paint();
-  const headers = await headersFor(address("files"));
+  const headers = await headersFor(address("files")).catch(leave);
+  if (!headers || !row.isConnected) return;
   request.open("POST", address("files"));
   headers.forEach((value, name) => request.setRequestHeader(name, value));
   request.upload.onprogress = ({ loaded, total }) => (bar.value = loaded / total);
@@ -273,7 +279,7 @@ async function upload(file) {
     const { status, response: it } = request;
     const said = it?.error?.message ?? `Refused (${status}).`;
     const hint = `$& These are: ${Object.values(config.accept).flat().join(", ")}.`;
-    if (status >= 300) return leave(new Refused(said.replace(/are not taken\.$/, hint)));
+    if (!it?.id) return leave(new Refused(said.replace(/are not taken\.$/, hint)));
     row.dataset.id = it.id;
     bar.remove();
     if (it.preview_url) row.prepend(h("img", { src: it.preview_url, alt: "" }));
@@ -285,13 +291,6 @@ async function upload(file) {
 }
 
 // ---- what each item shows: text nodes, images and buttons, no HTML ----
-
-/** Make an element of properties and children. @returns {any} */
-function h(tag, props, ...children) {
-  const node = Object.assign(document.createElement(tag), props);
-  node.append(...children);
-  return node;
-}
 
 /** A button; with a label of its own its content is a sign. */
 function button(content, onclick, className = "", label = "") {
@@ -343,7 +342,7 @@ function actions({ id, thread_id }) {
     }, fail);
   const good = button("Good", rate("positive"), "small", "Good answer");
   const bad = button("Bad", rate("negative"), "small", "Bad answer");
-  const again = button("Again", retry, "small", "Answer again");
+  const again = button("Again", () => void retry(), "small", "Answer again");
   return h("div", { className: "actions" }, good, bad, again);
 }
 
@@ -366,7 +365,8 @@ const start = h("div", { className: "start" }, h("h2", {}, GREETING)); // hidden
 start.append(...PROMPTS.map((it) => button(it.label, () => void say(String(it.prompt)))));
 at("home").onclick = ({ target }) => (target.hash = location.hash);
 at("menu").onclick = () => (at("menu").ariaExpanded = String(at("menu").ariaExpanded !== "true"));
-at("new").onclick = newChat;
+at("new").onclick = () => void openChat(null);
+at("older").onclick = () => void listChats(at("chats").children.length + 1).catch(fail);
 at("attach").onclick = () => at("picker").click();
 at("attach").hidden = !config.maxFiles;
 at("picker").accept = Object.entries(config.accept).flat(2).join();
@@ -374,26 +374,26 @@ at("picker").onchange = ({ target }) => {
   for (const file of target.files) void upload(file);
   target.value = "";
 };
-text.onkeydown = (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  if (!turn && !submit.disabled) at("composer").requestSubmit();
+submit.onclick = ({ detail }) => {
+  if (detail > 1) return; // the second half of a double click
+  if (chat.turn) chat.turn.abort();
+  else void say(text.value);
 };
-at("composer").onsubmit = (event) => {
-  event.preventDefault();
-  if (turn) turn.abort();
-  else void say(text.value.trim());
-};
-document.onkeydown = ({ key }) => {
-  if (key !== "Escape") return;
-  if (at("menu").ariaExpanded !== "true") return turn?.abort();
+document.onkeydown = (event) => {
+  if (event.isComposing || event.keyCode === 229) return; // an input method's, in Safari the latter
+  if (event.key === "Enter" && event.target === text && !event.shiftKey) {
+    event.preventDefault();
+    if (!chat.turn) submit.click();
+  }
+  if (event.key !== "Escape") return;
+  if (at("menu").ariaExpanded !== "true") return chat.turn && submit.click();
   at("menu").click();
   at("menu").focus();
 };
-new ResizeObserver(toEnd).observe(log); // a growing composer takes of its height
+log.addEventListener("load", toEnd, true); // an image has no height before that
+new ResizeObserver(() => [toEnd(), nearTop()]).observe(log); // the composer takes of its height
 log.onscroll = () => {
   atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  if (before && log.scrollTop < 200) void showOlder().catch(fail);
+  nearTop();
 };
-const remembered = openThread.get();
-await (remembered ? openChat(remembered) : newChat());
+await openChat(openThread.get());

@@ -95,7 +95,7 @@ export async function headersFor(url, given) {
 async function chatFetch(input, init = {}) {
   const request = input instanceof Request ? input : undefined;
   const headers = await headersFor(request?.url ?? String(input), init.headers ?? request?.headers);
-  if (config.stopByRequest && init.method === "POST") {
+  if (config.stopByRequest && /"threads\.(create|add_|retry_|custom_)/.test(String(init.body))) {
     init.signal?.addEventListener("abort", stopAnswer, { once: true });
   }
   return fetch(input, { ...init, headers });
@@ -109,10 +109,7 @@ function stopAnswer() {
 
 /** What the server refused, in its own words. */
 export class Refused extends Error {
-  constructor(message, status = 0) {
-    super(message);
-    this.status = status;
-  }
+  status = 0;
 }
 
 /**
@@ -130,8 +127,37 @@ export async function call(type, params, signal) {
   });
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({}));
-  const { status } = response;
-  throw new Refused(error?.message ?? `The server answered ${status}.`, status);
+  const refused = new Refused(error?.message ?? `The server answered ${response.status}.`);
+  throw Object.assign(refused, { status: response.status });
+}
+
+export const read = async (type, params) => (await call(type, params)).json();
+
+/** The events of a turn, and of what follows when it asks something of this browser. */
+export async function* events(type, params, signal) {
+  const { body } = /** @type {any} */ (await call(type, params, signal));
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let [rest, tool] = ["", /** @type {any} */ (null)];
+  for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+    const blocks = (rest + chunk.value).split("\n\n");
+    rest = blocks.pop() ?? ""; // those that are no data only keep the connection open
+    for (const block of blocks.filter((each) => each.startsWith("data: "))) {
+      const event = JSON.parse(block.slice(6));
+      if (event.item?.type === "client_tool_call") tool = event.item;
+      yield event;
+    }
+  }
+  if (tool?.status !== "pending") return;
+  yield { type: "progress_update", text: "Thinking…" };
+  const result = await runClientTool({ name: tool.name, params: tool.arguments });
+  yield* events("threads.add_client_tool_output", { thread_id: tool.thread_id, result }, signal);
+}
+
+/** Make an element of properties and children. @returns {any} */
+export function h(tag, props, ...children) {
+  const node = Object.assign(document.createElement(tag), props);
+  node.append(...children);
+  return node;
 }
 
 /** The open thread stands in the address: a reload, a bookmark and a second tab find it. */
@@ -142,8 +168,6 @@ export const openThread = {
     history.replaceState(null, "", id ? `#${encodeURIComponent(id)}` : here);
   },
 };
-
-Object.assign(config, await (await chatFetch(address("config.json"))).json());
 
 // ---- the component ----
 
@@ -206,8 +230,7 @@ function options(threadId) {
  * @param {string} query
  */
 async function findChats(query) {
-  const response = await call("threads.list", { limit: 100, order: "desc" });
-  const { data } = await response.json();
+  const { data } = await read("threads.list", { limit: 100, order: "desc" });
   return data
     .filter(({ title }) => title?.toLowerCase().includes(query.toLowerCase()))
     .map(({ id, title }) => ({ id, title: title ?? "", group: "Chats", interactive: true }));
@@ -216,27 +239,21 @@ async function findChats(query) {
 /** @returns {Promise<string | null>} the thread in the address, or null when it is gone */
 async function rememberedThread() {
   const id = openThread.get();
-  return id && call("threads.get_by_id", { thread_id: id }).then(() => id, () => null);
+  const without = ({ status }) => (status === 404 ? null : id); // other failures may pass
+  return id && call("threads.get_by_id", { thread_id: id }).then(() => id, without);
 }
 
 /** @param {string} url */
 const load = (url) =>
-  new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.addEventListener("load", resolve);
-    script.addEventListener("error", () => reject(new Error("the script did not load")));
-    script.src = url;
-    document.head.append(script);
+  new Promise((onload, reject) => {
+    const onerror = () => reject(new Error("the script did not load"));
+    document.head.append(h("script", { onload, onerror, src: url }));
   });
 
 function offerPlainClient() {
-  const link = document.createElement("a");
-  link.href = `?plain${location.hash}`;
-  link.textContent = "Open the plain client";
-  tell(
-    "ChatKit did not start: no network, a blocked CDN or a wrong CHATKIT_DOMAIN_KEY. ",
-    ...(config.plainClient ? [link] : []),
-  );
+  const link = h("a", { href: `?plain${location.hash}` }, "Open the plain client");
+  const why = "ChatKit did not start: no network, a blocked CDN or a wrong CHATKIT_DOMAIN_KEY. ";
+  tell(why, ...(config.plainClient ? [link] : []));
 }
 
 async function mount() {
@@ -266,9 +283,15 @@ async function mount() {
   }
 }
 
-if (config.plainClient && new URLSearchParams(location.search).has("plain")) {
-  element.remove();
-  void import("./client.js"); // not awaited: it imports this module
-} else {
-  void mount();
+try {
+  const response = await chatFetch(address("config.json"));
+  if (!response.ok) throw new Error(`config.json: ${response.status}`);
+  Object.assign(config, await response.json());
+} catch (error) {
+  tell("The server cannot be reached. Reload the page in a moment.");
+  throw error;
 }
+addEventListener("hashchange", () => location.reload()); // a bookmark: `openThread.set` fires none
+const plain = config.plainClient && new URLSearchParams(location.search).has("plain");
+if (plain) element.remove();
+void (plain ? import("./client.js") : mount()); // not awaited: the client imports this module
