@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,20 @@ CHROMIUM_FLAGS = [
 ]
 LOG_VIOLATIONS = """addEventListener("securitypolicyviolation", ({violatedDirective, blockedURI}) =>
     console.error("CSP", violatedDirective, blockedURI))"""
+FED = r"""
+const real = fetch;
+window.fetch = async (url, init) => {
+  if (!/"threads\.(create|add_|retry_)/.test(init?.body)) return real(url, init);
+  window.turn = JSON.parse(init.body);
+  return new Response(new ReadableStream({start: (stream) => {
+    const encoder = new TextEncoder();
+    init.signal.addEventListener("abort", () => stream.error(init.signal.reason));
+    window.feed = (it) => stream.enqueue(encoder.encode(`data: ${JSON.stringify(it)}\n\n`));
+    window.end = () => stream.close();
+  }}));
+};
+"""
+"""The events of answers come from `feed`, one by one; `turn` is what was asked last."""
 JS = "text/javascript"
 SCRIPT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js"
 PNG = bytes.fromhex(
@@ -116,7 +130,7 @@ class Visitor:
         self.page.reload()
         expect(self.send).to_be_enabled()
 
-    def button(self, name: str) -> Locator:
+    def button(self, name: str | re.Pattern[str]) -> Locator:
         """Return the button that a screen reader calls so."""
         return self.page.get_by_role("button", name=name, exact=True)
 
@@ -150,6 +164,43 @@ class Visitor:
         """Return the line that says how things are."""
         return self.page.get_by_role("status")
 
+    def chat(self, title: str) -> Locator:
+        """Return the button that opens a chat."""
+        return self.chats.get_by_role("button", name=title, exact=True)
+
+    def open_among(self, count: int, path: str = "/?plain") -> "Visitor":
+        """Open the page with chats “Chat 0” and so on, each with one message, “In chat 0”."""
+        self.open(path)
+        made = self.page.request.post(f"{self.app.url}/chats/{count}", headers=self.origin)
+        assert made.ok
+        self.reload()
+        expect(self.page.locator("#chats li")).to_have_count(min(count, 50))
+        return self
+
+    def fill(self, count: int) -> None:
+        """Add messages to the open chat, “Message number 0” and so on, and load it again."""
+        thread = self.page.url.partition("#")[2]
+        made = self.page.request.post(f"{self.app.url}/fill/{thread}/{count}", headers=self.origin)
+        assert made.ok
+        self.reload()
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Return the header by which the app knows a request from its own page."""
+        return {"Origin": self.app.url}
+
+    def asks(self, kind: str) -> None:
+        """Wait until the page has asked for an answer of this kind, if it is `FED`."""
+        until(self.page, lambda: self.page.evaluate("window.turn?.type") == kind)
+
+    def feed(self, kind: str, **event: object) -> None:
+        """Let the answer's next event come, if the page is `FED`."""
+        self.page.evaluate("event => feed(event)", {"type": kind, **event})
+
+    def settle(self) -> None:
+        """Wait until the page has done what its last events led to."""
+        self.page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(done)))")
+
     def begin(self, text: str) -> None:
         """Send a message and wait for the answer's first words."""
         count = self.answers.count()
@@ -162,6 +213,41 @@ class Visitor:
         self.begin(text)
         expect(self.send).to_be_visible()
         return self.answers.last.locator(".text").inner_text()
+
+
+def until(page: Page, condition: Callable[[], object]) -> None:
+    """Wait, for ten seconds at most, until something is so."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        page.wait_for_timeout(10)
+
+
+class Held:
+    """Requests of one kind, kept back until the test lets them go."""
+
+    def __init__(self, page: Page, kind: str = "", url: str = "**/chatkit") -> None:
+        """Keep them from now on: those to a URL, or of a kind of ChatKit's protocol."""
+        self.page, self.kind, self.keeps = page, kind, True
+        self.routes: list[Route] = []
+        page.route(url, self._keep)
+
+    def _keep(self, route: Route) -> None:
+        if self.keeps and (not self.kind or route.request.post_data_json["type"] == self.kind):
+            self.routes.append(route)
+        else:
+            route.fallback()
+
+    def wait(self, count: int = 1) -> list[Route]:
+        """Return the requests when there are so many."""
+        until(self.page, lambda: len(self.routes) == count)
+        return self.routes
+
+    def release(self) -> None:
+        """Let them all go, and keep back no more."""
+        self.keeps = False
+        for route in self.routes:
+            route.continue_()
 
 
 def only_the_app(app: RunningApp) -> "re.Pattern[str]":

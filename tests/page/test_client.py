@@ -6,21 +6,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from page.browsing import RunningApp, Visitor, faults_of_axe, one_store, visit
+from page.browsing import FED, RunningApp, Visitor, faults_of_axe, one_store, visit
 
 pytestmark = pytest.mark.product
-FED = """
-const real = fetch;
-window.fetch = async (url, init) => {
-  if (!String(init?.body).includes('"threads.create"')) return real(url, init);
-  return new Response(new ReadableStream({start: (stream) => {
-    const encoder = new TextEncoder();
-    window.feed = (it) => stream.enqueue(encoder.encode(`data: ${JSON.stringify(it)}\\n\\n`));
-    window.end = () => stream.close();
-  }}));
-};
-"""
-"""The events of a first answer come from `feed`, one by one."""
 LOOKS = """status =>
   [getComputedStyle(status).color, getComputedStyle(status, "::before").content]"""
 GAP = "log => Math.round(log.scrollHeight - log.scrollTop - log.clientHeight)"
@@ -38,12 +26,10 @@ def refuse_type(page: Page, kind: str, status: int) -> None:
 
 
 @one_store
-def test_a_growing_composer_hides_nothing(app: RunningApp, ada: Visitor) -> None:
+def test_a_growing_composer_hides_nothing(ada: Visitor) -> None:
     """The log stays at its end while lines are typed, and where it is while older ones are read."""
     ada.open().say("First")
-    thread = ada.page.url.partition("#")[2]
-    ada.page.request.post(f"{app.url}/fill/{thread}/30", headers={"Origin": app.url})
-    ada.reload()
+    ada.fill(30)
     log = ada.page.get_by_role("log")
     expect(ada.messages.last).to_be_in_viewport()
     before = log.bounding_box()

@@ -15,6 +15,7 @@ from page.browsing import (
     faults_of_axe,
     official,
     one_store,
+    until,
 )
 
 pytestmark = pytest.mark.product
@@ -137,3 +138,54 @@ def test_a_bearer_token_goes_to_the_app_and_nowhere_else(ada: Visitor) -> None:
         }"""
     )
     assert headers == ["a"]
+
+
+@one_store
+def test_a_server_that_cannot_say_its_settings_is_named(ada: Visitor) -> None:
+    """A proxy's error page is no reason to blame the network between the user and ChatKit."""
+    ada.page.route("**/config.json", lambda route: route.fulfill(status=503, body="<h1>503</h1>"))
+    ada.page.goto(ada.app.url)
+    expect(ada.status).to_have_text("The server cannot be reached. Reload the page in a moment.")
+    ada.faults = [fault for fault in ada.faults if "503" not in fault]
+
+
+@one_store
+def test_a_failure_forgets_no_bookmark(ada: Visitor) -> None:
+    """Only a thread that is gone is not opened: a server that is busy may have it in a moment."""
+    official(ada.page)
+    ada.page.route("**/chatkit", lambda route: route.fulfill(status=503, json={}))
+    ada.page.goto(f"{ada.app.url}/#thr_kept")
+    expect(ada.page.locator("openai-chatkit")).to_have_text("What can I help with today?")
+    assert ada.page.evaluate("recorded[0].initialThread") == "thr_kept"
+    ada.faults = [fault for fault in ada.faults if "503" not in fault]
+
+
+@one_store
+def test_with_finish_only_a_stopped_answer_is_stopped(ada: Visitor) -> None:
+    """A cancelled upload or list is a closed connection and no more."""
+    stops: list[str] = []
+    official(ada.page)
+    change_config(ada.page, stopByRequest=True)
+    ada.page.route("**/stop", lambda route: (stops.append(route.request.url), route.fulfill())[1])
+    ada.page.goto(f"{ada.app.url}/#thr_1")
+    expect(ada.page.locator("openai-chatkit")).to_have_text("What can I help with today?")
+    ada.page.route("**/chatkit", lambda _: None)
+    ada.page.route("**/files", lambda _: None)
+    ada.page.evaluate(
+        """async () => {
+            const { url, uploadStrategy, fetch } = recorded[0].api;
+            const cancel = async (where, body) => {
+                const control = new AbortController();
+                const asked = fetch(where, { method: "POST", body, signal: control.signal });
+                await new Promise((done) => setTimeout(done));
+                control.abort();
+                await asked.catch(() => {});
+            };
+            await cancel(uploadStrategy.uploadUrl, new FormData());
+            await cancel(url, '{"type":"threads.list"}');
+            await cancel(url, '{"type":"threads.add_user_message"}');
+        }"""
+    )
+    until(ada.page, lambda: stops)
+    assert stops == [f"{ada.app.url}/threads/thr_1/stop"]
+    ada.faults = [fault for fault in ada.faults if "404" not in fault]

@@ -1,0 +1,228 @@
+"""What the plain client takes care of: clicks, keys, files, long lists, a small screen."""
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, Route, expect
+
+from page.browsing import FED, JS, PNG, Held, RunningApp, Visitor, one_store, until, visit
+
+pytestmark = pytest.mark.product
+ABOUT = {"thread_id": "thr_1", "created_at": "2026-01-01T00:00:00"}
+GAP = "log => Math.round(log.scrollHeight - log.scrollTop - log.clientHeight)"
+PRESS = """(text, event) => text.dispatchEvent(
+  new KeyboardEvent("keydown", { bubbles: true, cancelable: true, ...event }))"""
+TALL = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="900"/>'
+PHONE = {"viewport": {"width": 390, "height": 780}}
+
+
+def begin_fed(ada: Visitor) -> None:
+    """Open the page and send a message whose events the test feeds."""
+    ada.page.add_init_script(FED)
+    ada.open()
+    ada.box.fill("Go")
+    ada.send.click()
+    ada.asks("threads.create")
+    ada.feed("thread.created", thread={"id": "thr_1"})
+
+
+@one_store
+def test_a_double_click_is_one_click(ada: Visitor) -> None:
+    """On Send it stops nothing, on Stop it sends no draft; the first line keeps its indentation."""
+    ada.open()
+    ada.box.fill("\n    indented\n  code ")
+    ada.send.dblclick()
+    expect(ada.answers).to_contain_text("code”.")
+    assert ada.messages.locator(".text").text_content() == "    indented\n  code"
+    ada.begin("Tell me much.")
+    ada.box.fill("A draft")
+    ada.button("Stop").dblclick()
+    expect(ada.status).to_have_text("Stopped.")
+    expect(ada.box).to_have_value("A draft")
+    expect(ada.messages).to_have_count(2)
+
+
+@one_store
+def test_keys_of_an_input_method_are_its_own(ada: Visitor) -> None:
+    """An Enter that takes a word sends nothing, an Escape that drops one stops nothing."""
+    begin_fed(ada)
+    ada.box.evaluate(PRESS, {"key": "Escape", "isComposing": True})
+    ada.page.evaluate("end()")
+    expect(ada.send).to_be_visible()
+    expect(ada.status).to_be_empty()
+    ada.box.fill("にほ")
+    ada.box.evaluate(PRESS, {"key": "Enter", "keyCode": 229})
+    ada.box.evaluate(PRESS, {"key": "Enter", "isComposing": True})
+    expect(ada.send).to_be_visible()
+    ada.box.fill("שלום")
+    assert ada.box.evaluate("text => getComputedStyle(text).direction") == "rtl"
+
+
+@one_store
+def test_an_answer_keeps_what_was_opened_and_may_refuse_to_be_stopped(ada: Visitor) -> None:
+    """Opened steps stay open, no way around a fixed answer, and its last message has “Again”."""
+    begin_fed(ada)
+    ada.feed("stream_options", stream_options={"allow_cancel": False})
+    flow = {"type": "workflow", "id": "w", **ABOUT}
+    flow["workflow"] = {"type": "custom", "tasks": [{"title": "One"}]}
+    ada.feed("thread.item.added", item=flow)
+    ada.page.get_by_text("Steps").click()
+    expect(ada.page.get_by_text("One")).to_be_visible()
+    task = {"type": "workflow.task.added", "task_index": 1, "task": {"title": "Two"}}
+    ada.feed("thread.item.updated", item_id="w", update=task)
+    expect(ada.page.get_by_text("Two")).to_be_visible()
+    ada.page.locator("input[type=file]").set_input_files(
+        {"name": "dot.png", "mimeType": "image/png", "buffer": PNG}
+    )
+    expect(ada.page.get_by_role("listitem").locator("img")).to_be_visible()
+    expect(ada.button("Stop")).to_be_disabled()
+    ada.page.keyboard.press("Escape")
+    part = {"type": "output_text", "text": "An answer", "annotations": []}
+    message = {"type": "assistant_message", "id": "a", "content": [part], **ABOUT}
+    ada.feed("thread.item.done", item=message)
+    ada.feed("thread.item.done", item={"type": "end_of_turn", "id": "e", **ABOUT})
+    ada.page.evaluate("end()")
+    expect(ada.page.get_by_text("An answer")).to_be_visible()
+    expect(ada.status).to_be_empty()
+    expect(ada.button("Answer again")).to_be_visible()
+
+
+@one_store
+def test_a_fault_in_an_answer_is_told_to_the_console(ada: Visitor) -> None:
+    """It looks like a lost connection, but whoever mends the page can see what it is."""
+    said: list[str] = []
+    ada.page.on("console", lambda message: said.append(message.text))
+    begin_fed(ada)
+    ada.feed("thread.item.done", item={"type": "widget", "id": "w", **ABOUT})
+    expect(ada.button("Reload the chat")).to_be_visible()
+    assert any("plain client TypeError" in line for line in said)
+
+
+@one_store
+def test_a_file_that_cannot_be_sent_leaves_the_composer(ada: Visitor) -> None:
+    """A login that has run out and a proxy's page in place of an answer are told, and no more."""
+
+    def with_login(route: Route) -> None:
+        source = (ada.app.project.path / "app/static/page.js").read_text()
+        expires = 'if (window.expired) throw new Error("Log in again."); return "";'
+        route.fulfill(body=source.replace('return "";', expires), content_type=JS)
+
+    ada.page.route("**/static/page.js", with_login)
+    ada.page.route("**/files", lambda route: route.fulfill(body="<html>", content_type="text/html"))
+    ada.open()
+    picker = ada.page.locator("input[type=file]")
+    file = {"name": "dot.png", "mimeType": "image/png", "buffer": PNG}
+    picker.set_input_files(file)
+    expect(ada.status).to_have_text("Refused (200).")
+    ada.page.evaluate("window.expired = true")
+    picker.set_input_files(file)
+    expect(ada.status).to_have_text("Error: Log in again.")
+    expect(ada.page.get_by_text("dot.png")).to_have_count(0)
+    expect(ada.send).to_be_enabled()
+
+
+@one_store
+def test_a_page_of_history_that_failed_is_asked_for_again(ada: Visitor) -> None:
+    """One lost request does not hide all that was said before."""
+    ada.open_among(1).chat("Chat 0").click()
+    expect(ada.messages).to_have_text(["In chat 0"])
+    ada.fill(60)
+    expect(ada.messages.last).to_be_in_viewport()
+    log = ada.page.get_by_role("log")
+    ada.page.route("**/chatkit", lambda route: route.abort(), times=1)
+    log.evaluate("log => log.scrollTop = 100")
+    expect(ada.status).to_contain_text("The server cannot be reached.")
+    log.evaluate("log => log.scrollTop = 50")
+    expect(ada.messages.first).to_have_text("In chat 0")
+    ada.faults = [fault for fault in ada.faults if "net::ERR" not in fault]
+
+
+@one_store
+def test_older_chats_stay_in_the_list(ada: Visitor) -> None:
+    """Asked for twice they come once, and one that is opened does not hide the others."""
+    ada.open_among(60)
+    ada.button("Older chats").dblclick()
+    expect(ada.chats).to_have_count(60)
+    ada.chat("Chat 3").click()
+    expect(ada.chat("Chat 3")).to_have_attribute("aria-current", "true")
+    expect(ada.chats).to_have_count(60)
+
+
+@one_store
+def test_a_chat_that_ends_in_an_image_opens_at_its_end(ada: Visitor) -> None:
+    """An image has no height until it has come."""
+    ada.open_among(1).chat("Chat 0").click()
+    expect(ada.messages).to_have_text(["In chat 0"])
+    ada.fill(20)
+
+    def with_image(route: Route) -> None:
+        if route.request.post_data_json["type"] != "items.list":
+            return route.fallback()
+        page = route.fetch().json()
+        image = {"type": "image", "id": "atc_1", "name": "Tall", "preview_url": "/tall.svg"}
+        page["data"][0]["attachments"] = [image]
+        return route.fulfill(json=page)
+
+    ada.page.route("**/chatkit", with_image)
+    images = Held(ada.page, url="**/tall.svg")
+    ada.page.reload(wait_until="commit")
+    expect(ada.messages).to_have_count(21)
+    images.wait()[0].fulfill(body=TALL, content_type="image/svg+xml")
+    expect(ada.messages.get_by_role("img")).to_have_js_property("naturalHeight", 900)
+    until(ada.page, lambda: ada.page.get_by_role("log").evaluate(GAP) <= 1)
+
+
+@one_store
+def test_a_second_failure_keeps_the_focus(ada: Visitor) -> None:
+    """Whoever presses “Try again” in vain goes on from the messages, not from the page's top."""
+    ada.open_among(1)
+    ada.page.route("**/chatkit", lambda route: route.abort())
+    ada.chat("Chat 0").click()
+    ada.button("Try again").press("Enter")
+    expect(ada.page.get_by_role("log")).to_be_focused()
+    expect(ada.button("Try again")).to_be_visible()
+    ada.faults = [fault for fault in ada.faults if "net::ERR" not in fault]
+
+
+@one_store
+def test_a_phone_s_list_of_chats_hides_no_error(browser: Browser, app: RunningApp) -> None:
+    """It is said below the list; and what lies behind the list loads no page after another."""
+    with visit(browser, app, **PHONE) as ada:
+        ada.open_among(1)
+        ada.button("Chats").click()
+        ada.page.route("**/chatkit", lambda route: route.abort(), times=1)
+        ada.page.once("dialog", lambda asked: asked.accept("Another title"))
+        ada.button("Rename Chat 0").press("Enter")
+        expect(ada.status).to_have_text("The server cannot be reached.")
+        expect(ada.status).to_be_visible()
+        ada.chat("Chat 0").click()
+        expect(ada.messages).to_have_text(["In chat 0"])
+        ada.fill(120)
+        asked = Held(ada.page, "items.list")
+        ada.button("Chats").click()
+        ada.chat("Chat 0").click()
+        asked.wait()
+        ada.button("Chats").click()
+        with ada.page.expect_response("**/chatkit"):
+            asked.release()
+        expect(ada.page.locator("article")).to_have_count(50)
+        ada.settle()
+        assert len(asked.routes) == 1
+        ada.faults = [fault for fault in ada.faults if "net::ERR" not in fault]
+
+
+@one_store
+def test_many_files_leave_room_on_a_phone(browser: Browser, app: RunningApp) -> None:
+    """Ten long names push neither Send nor the messages off the screen."""
+    with visit(browser, app, **PHONE) as ada:
+        ada.page.route("**/files", lambda route: route.fulfill(json={"id": "atc_1"}))
+        ada.open()
+        ada.page.locator("input[type=file]").set_input_files(
+            [
+                {"name": f"{n}{'name' * 30}.png", "mimeType": "image/png", "buffer": PNG}
+                for n in range(10)
+            ]
+        )
+        expect(ada.button(re.compile("^Remove"))).to_have_count(10)
+        expect(ada.send).to_be_in_viewport(ratio=1)
+        expect(ada.button("What can you do?")).to_be_in_viewport(ratio=1)
