@@ -171,6 +171,8 @@ def test_everybody_can_use_it(browser: Browser, app: RunningApp, scheme: str, wi
         ada.say("What time is it, and how long is " + "a" * 200)
         faults_of_axe(ada.page)
         assert ada.page.evaluate("document.documentElement.scrollWidth") <= width
+        grey = ada.status.evaluate("status => getComputedStyle(status).color")
+        assert ada.box.evaluate("text => getComputedStyle(text, '::placeholder').color") == grey
         if width < 700:
             ada.button("Chats").click()
             faults_of_axe(ada.page)
