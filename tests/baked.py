@@ -114,7 +114,7 @@ class BakedProject:
     def environment(self, **more: str) -> dict[str, str]:
         """Return what its commands see: nothing of the outer environment, and uv on the PATH."""
         bare = bare_environment(**more)
-        return bare | {"PATH": f"{Path(uv()).parent}{os.pathsep}{bare['PATH']}"} | more
+        return bare | {"PATH": f"{Path(uv()).parent}{os.pathsep}{bare['PATH']}"}
 
     def run(
         self, *command: str, timeout: float = 600, **more: str

@@ -69,7 +69,7 @@ def assert_shows(project: Path, name: str) -> None:
     assert len(project.name) <= 63
     assert about["name"] == project.name.removesuffix("-app") + "-app"
     module = ast.parse((project / "app/__init__.py").read_text(encoding="utf-8"))
-    assert ast.literal_eval(module.body[-1].value) == name  # type: ignore[attr-defined]
+    assert ast.literal_eval(module.body[-1].value) == name
     page = (project / "app/static/index.html").read_text(encoding="utf-8")
     shown = re.search(r"<title>(.*?)</title>", page)
     assert shown is not None

@@ -24,7 +24,7 @@ def test_contract_holds_on_a_cluster(bake: Callable[..., BakedProject], tests: l
     """Keys of one owner share a slot, the list of owners has slots of its own."""
     project = bake(storage_type="redis", context_type="dict")
     chosen = tests or project.contract
-    project.check("uv", "run", "python", str(CLUSTER), "pytest", *chosen, timeout=600)
+    project.check("uv", "run", "python", str(CLUSTER), "pytest", *chosen)
 
 
 def test_redis_keeps_its_own_promises(bake: Callable[..., BakedProject]) -> None:

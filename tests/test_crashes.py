@@ -29,4 +29,4 @@ def test_crashes_lose_nothing(bake: Callable[..., BakedProject], storage: str, r
     kinds = "not engine" if storage == "sqlite" else "not file"  # there the process is the engine
     kinds += " and killed" if rounds > 20 else ""  # the others know no rounds
     command = ("uv", "run", "pytest", "tests/test_store_crashes.py", "-k", kinds)
-    project.check(*command, timeout=600, ROUNDS=str(rounds))
+    project.check(*command, ROUNDS=str(rounds))

@@ -28,5 +28,5 @@ def test_the_contract_holds_in_partitions_by_owner(bake: Callable[..., BakedProj
     """Every key and every foreign key holds the owner, or PostgreSQL would refuse the tables."""
     project = bake(storage_type="postgres", context_type="dict")
     (project.path / "tests" / "__init__.py").write_text(PARTITIONED)  # for its processes, too
-    said = project.check("uv", "run", "pytest", *project.contract, timeout=600)
+    said = project.check("uv", "run", "pytest", *project.contract)
     assert "passed" in said.splitlines()[-1]

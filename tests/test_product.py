@@ -102,7 +102,7 @@ def test_own_checks(project: BakedProject, type_cache: Path) -> None:
 def test_own_tests(project: BakedProject) -> None:
     """Its own `make test` passes in an environment made from its own pyproject.toml."""
     # the template's tests run side by side already
-    said = project.check("make", "test", timeout=600, PYTEST_XDIST_AUTO_NUM_WORKERS="0")
+    said = project.check("make", "test", PYTEST_XDIST_AUTO_NUM_WORKERS="0")
     last = said.strip().splitlines()[-1]
     assert re.search(r"\d+ passed", last), said
     assert "skipped" not in last, said

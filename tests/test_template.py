@@ -125,7 +125,7 @@ def test_line_endings_are_fixed() -> None:
     for root in (TEMPLATE, APP):
         assert "* text=auto eol=lf" in (root / ".gitattributes").read_text()
     for path in tracked():
-        if path.suffix not in (".png", ".ico", ".woff2"):
+        if path.suffix != ".png":
             assert b"\r" not in path.read_bytes(), path
 
 
@@ -134,7 +134,7 @@ def test_nothing_names_a_registry() -> None:
     hosts = "|".join(re.escape(".".join(pair)) for pair in (("pypi", "org"), ("npmjs", "org")))
     for path in tracked():
         assert path.name not in ("uv.lock", "package-lock.json"), path
-        if path.suffix not in (".png", ".ico", ".woff2"):
+        if path.suffix != ".png":
             assert not re.search(hosts, path.read_text(encoding="utf-8")), path
 
 
