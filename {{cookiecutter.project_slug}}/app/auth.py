@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,9 +39,10 @@ class Authenticator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # on one machine each app has its own; in production no other host can set this one
-        own = f"chat_user_{settings.port}" if settings.development else "__Host-chat_user"
-        self._cookie = own
+        self._cookie = "__Host-chat_user"  # which no other host can set
+        if settings.development:  # all apps of this machine share one host
+            key = sha256(settings.signing_key().encode()).hexdigest()
+            self._cookie = f"chat_user_{key[:8]}"
         self._cookies = URLSafeSerializer(settings.signing_key(), salt="user")
         self._keys: jwt.PyJWKClient | None = None  # fetched with the first token
         # a silent issuer must not take all threads: files need them, too

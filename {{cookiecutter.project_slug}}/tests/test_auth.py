@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from app.auth import Authenticator
 from app.context import RequestContext, owner_of
 from app.limits import network_of
 
@@ -23,22 +24,24 @@ async def test_two_browsers_are_two_users_and_a_restart_loses_none(
         async with served.caller() as one, served.caller() as two:
             thread_id = thread_of(await one.say("hello"))
             assert (await two.op("threads.list")).json()["data"] == []
-            cookie = one.cookies["chat_user_8000"]
+            ((name, cookie),) = one.cookies.items()
             line = (await two.op("threads.list")).request.headers["cookie"]
             assert cookie not in line
     async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller(Cookie=f"chat_user_8000={cookie}") as again:
+        async with served.caller(Cookie=f"{name}={cookie}") as again:
             answer = await again.op("threads.get_by_id", thread_id=thread_id)
             assert answer.status_code == (200 if SHARED else 404)  # memory forgets
             assert "set-cookie" not in answer.headers
             renewed = (await again.get("/config.json")).headers["set-cookie"]
-            assert renewed.startswith(f"chat_user_8000={cookie};")  # for a year from now
+            assert renewed.startswith(f"{name}={cookie};")  # for a year from now
 
 
 async def test_a_forged_cookie_is_a_new_user(store_url: str, tmp_path: Path) -> None:
     """The signature decides; HttpOnly and SameSite keep scripts and foreign pages out."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller(Cookie='chat_user_8000="admin".AAAA') as caller:
+    settings = settings_for(store_url, tmp_path)
+    async with serving(settings, Words(3)) as served:
+        forged = f'{Authenticator(settings)._cookie}="admin".AAAA'
+        async with served.caller(Cookie=forged) as caller:
             answer = await caller.op("threads.list")
             assert "HttpOnly; SameSite=Lax" in answer.headers["set-cookie"]
 

@@ -47,7 +47,7 @@ async def test_the_page_knows_the_settings_and_no_secret(store_url: str, tmp_pat
     async with serving(settings) as app, app.caller() as caller:
         answer = await caller.get("/config.json")
     config = answer.json()
-    assert "chat_user_8000=" in answer.headers["set-cookie"]
+    assert "chat_user_" in answer.headers["set-cookie"]
     assert (config["plainClient"], config["stopByRequest"]) == (True, True)
     assert (config["models"], config["uploadStrategy"]) == (["small"], "direct")
     assert not any("key" in name.lower() for name in set(config) - {"domainKey"})
