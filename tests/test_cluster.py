@@ -33,4 +33,4 @@ def test_redis_keeps_its_own_promises(bake: Callable[..., BakedProject]) -> None
     for source in (CLUSTER, *ALONE):
         shutil.copy(source, project.path / "tests")
     tests = [f"tests/{source.name}" for source in ALONE]
-    project.check("uv", "run", "pytest", *tests)
+    project.check("uv", "run", "pytest", "-n", "2", *tests)  # they mostly wait

@@ -36,4 +36,5 @@ def test_postgres_keeps_its_own_promises(bake: Callable[..., BakedProject]) -> N
     project = bake(storage_type="postgres", context_type="dict")
     for source in ALONE:
         shutil.copy(source, project.path / "tests")
-    project.check("uv", "run", "pytest", *(f"tests/{source.name}" for source in ALONE))
+    tests = [f"tests/{source.name}" for source in ALONE]
+    project.check("uv", "run", "pytest", "-n", "2", *tests)  # they mostly wait
