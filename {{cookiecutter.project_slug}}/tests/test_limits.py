@@ -70,11 +70,11 @@ async def test_a_body_that_drips_is_refused(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However short its pauses are."""
-    monkeypatch.setattr("app.uploads.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("app.uploads.SILENT_SECONDS", 0.1)
     monkeypatch.setattr("app.uploads.SLOWEST_BYTES", 10**9)
 
     async def dripping() -> AsyncIterator[bytes]:
-        for _ in range(20):
+        for _ in range(8):
             yield b" "
             await asyncio.sleep(0.05)
 
