@@ -13,7 +13,7 @@ const [log, status, files, text, submit] = ["log", "status", "files", "text", "s
 let chat = { id: null, turn: null, items: new Map(), before: null };
 /** @type {Map<string, any>} the answers under way in all chats; one left behind goes on unseen */
 const running = new Map();
-let atEnd = true;
+let [atEnd, top] = [true, 0];
 
 const PAGE = { limit: 50, order: "desc" };
 const toEnd = () => atEnd && (log.scrollTop = log.scrollHeight);
@@ -376,8 +376,7 @@ at("picker").onchange = ({ target }) => {
 };
 submit.onclick = ({ detail }) => {
   if (detail > 1) return; // the second half of a double click
-  if (chat.turn) chat.turn.abort();
-  else void say(text.value);
+  void (chat.turn ? chat.turn.abort() : say(text.value));
 };
 document.onkeydown = (event) => {
   if (event.isComposing || event.keyCode === 229) return; // an input method's, in Safari the latter
@@ -392,8 +391,9 @@ document.onkeydown = (event) => {
 };
 log.addEventListener("load", toEnd, true); // an image has no height before that
 new ResizeObserver(() => [toEnd(), nearTop()]).observe(log); // the composer takes of its height
-log.onscroll = () => {
-  atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+log.onscroll = ({ target: { scrollTop, scrollHeight, clientHeight } }) => {
+  const stays = atEnd && scrollTop >= top; // what only grew was not scrolled away from
+  [atEnd, top] = [stays || scrollHeight - scrollTop - clientHeight < 40, scrollTop];
   nearTop();
 };
 await openChat(openThread.get());
