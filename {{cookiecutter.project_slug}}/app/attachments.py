@@ -65,8 +65,9 @@ class Files(AttachmentStore[RequestContext]):
 
     def __init__(self, settings: Settings, store: ChatStore) -> None:
         self._settings, self._store = settings, store
-        for kind in {*settings.file_types} - {*EXTENSIONS, UNKNOWN}:
-            raise FilesError(f"FILE_TYPES={kind}: write one of {', '.join([*EXTENSIONS, UNKNOWN])}")
+        known = [*EXTENSIONS, UNKNOWN]
+        if unknown := [kind for kind in settings.file_types if kind not in known]:
+            raise FilesError(f"FILE_TYPES={unknown[0]}: write some of {', '.join(known)}")
         self.blobs = open_blobs(settings.files_url, settings.data_dir / "files")
         self.links = Links(settings)
         self._locks = WeakValueDictionary[str, asyncio.Lock]()

@@ -38,12 +38,11 @@ class Authenticator:
     """Says who a request is from."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, key = settings, settings.signing_key()
         self._cookie = "__Host-chat_user"  # which no other host can set
         if settings.development:  # all apps of this machine share one host
-            key = sha256(settings.signing_key().encode()).hexdigest()
-            self._cookie = f"chat_user_{key[:8]}"
-        self._cookies = URLSafeSerializer(settings.signing_key(), salt="user")
+            self._cookie = f"chat_user_{sha256(key.encode()).hexdigest()[:8]}"
+        self._cookies = URLSafeSerializer(key, salt="user")
         self._keys: jwt.PyJWKClient | None = None  # fetched with the first token
         # a silent issuer must not take all threads: files need them, too
         self._checking = anyio.CapacityLimiter(8)

@@ -44,15 +44,15 @@ def parse(body: bytes) -> t.ChatKitReq:
         if len(body) > LARGE_BYTES:
             _require_short_lists(from_json(body))
         return REQUEST.validate_json(body)
-    except ValueError as error:
-        if not isinstance(error, ValidationError):
-            raise ApiError(400, "invalid_request", "The request is no valid JSON.") from error
+    except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "union_tag_invalid" and not first["loc"]:
             raise ApiError(404, "unknown_operation", "There is no such operation.") from error
         place = ".".join(map(str, first["loc"][1:]))
         text = f"The request is not valid: {place or 'body'}: {first['msg']}."
         raise ApiError(400, "invalid_request", text[:300]) from error
+    except ValueError as error:
+        raise ApiError(400, "invalid_request", "The request is no valid JSON.") from error
 
 
 def _require_short_lists(value: Any) -> None:

@@ -185,10 +185,12 @@ async def _pull(
         async for event in stream_agent_response(chat, source):
             if event is last:
                 passed.set()
+                continue
             # a copy: tools go on changing the workflow that they added
             added = isinstance(event, t.ThreadItemAddedEvent)
             put(event.model_copy(deep=True) if added else event)
     finally:
+        passed.set()  # or `patient` would wait for good where the SDK itself has failed
         put(None)
         await chat.stream(last)  # the SDK leaves a task waiting on its queue, which this ends
 

@@ -247,6 +247,7 @@ async def test_a_widget_is_stored_to_its_end_when_the_run_fails_behind_it(
         events = await caller.say("go")
         _, widget = await caller.items(thread_of(events))
     assert events[-1]["type"] == "error"
+    assert "progress_update" not in [event["type"] for event in events]
     assert widget["widget"]["children"][0]["value"] == "x" * 30
 
 
