@@ -15,6 +15,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Protocol
 
+from chatkit.types import AssistantMessageItem as Item
+
 
 class Floor(Protocol):
     """What is measured beside a store."""
@@ -25,8 +27,8 @@ class Floor(Protocol):
     async def insert(self, item_id: str, doc: str) -> object:
         """Store one document."""
 
-    async def fill(self, thread: str, docs: Iterable[str]) -> object:
-        """Store documents that are deleted together."""
+    async def fill(self, thread: str, items: Iterable[Item]) -> object:
+        """Store the documents of items that are deleted together."""
 
     async def remove(self, thread: str) -> object:
         """Delete them."""
@@ -45,14 +47,14 @@ class Memory:
     async def insert(self, item_id: str, doc: str) -> None:
         self.docs[item_id] = doc
 
-    async def fill(self, thread: str, docs: Iterable[str]) -> None:
+    async def fill(self, thread: str, items: Iterable[Item]) -> None:
         """Add each in a task of its own, as in the store: freeing costs what the layout says."""
         held = self.threads[thread] = dict[str, str]()
 
-        async def add(number: int, doc: str) -> None:
-            held[str(number)] = doc
+        async def add(number: int, item: Item) -> None:
+            held[str(number)] = item.model_dump_json()
 
-        await asyncio.gather(*(add(*numbered) for numbered in enumerate(docs)))
+        await asyncio.gather(*(add(*numbered) for numbered in enumerate(items)))
 
     async def remove(self, thread: str) -> None:
         del self.threads[thread]
@@ -92,8 +94,8 @@ class SQLite:
         values = (item_id, doc)
         await self.hop(lambda: self.db.execute("INSERT INTO docs VALUES (?, ?)", values))
 
-    async def fill(self, thread: str, docs: Iterable[str]) -> None:
-        rows = [(thread, str(number), doc) for number, doc in enumerate(docs)]
+    async def fill(self, thread: str, items: Iterable[Item]) -> None:
+        rows = [(thread, str(n), item.model_dump_json()) for n, item in enumerate(items)]
         await self.hop(lambda: self.db.execute("BEGIN"))
         await self.hop(lambda: self.db.executemany("INSERT INTO items VALUES (?, ?, ?)", rows))
         await self.hop(lambda: self.db.execute("COMMIT"))
@@ -114,8 +116,9 @@ class Redis:
     async def insert(self, item_id: str, doc: str) -> None:
         await self.client.set(f"floor:{item_id}", doc)
 
-    async def fill(self, thread: str, docs: Iterable[str]) -> None:
-        await self.client.hset(f"floor:{thread}", mapping=dict(enumerate(docs)))
+    async def fill(self, thread: str, items: Iterable[Item]) -> None:
+        docs = {number: item.model_dump_json() for number, item in enumerate(items)}
+        await self.client.hset(f"floor:{thread}", mapping=docs)
 
     async def remove(self, thread: str) -> None:
         await self.client.unlink(f"floor:{thread}")
@@ -142,10 +145,11 @@ class Postgres:
     async def insert(self, item_id: str, doc: str) -> None:
         await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item_id, doc)
 
-    async def fill(self, thread: str, docs: Iterable[str]) -> None:
+    async def fill(self, thread: str, items: Iterable[Item]) -> None:
         """Add one by one, as in a conversation: each row then has a transaction of its own."""
         sql = "INSERT INTO floor.items VALUES ($1, $2, $3)"
-        await asyncio.gather(*(self.fetch(sql, thread, str(n), doc) for n, doc in enumerate(docs)))
+        rows = ((thread, str(n), item.model_dump_json()) for n, item in enumerate(items))
+        await asyncio.gather(*(self.fetch(sql, *row) for row in rows))
 
     async def remove(self, thread: str) -> None:
         await self.fetch("DELETE FROM floor.items WHERE thread = $1", thread)

@@ -142,7 +142,7 @@ def main() -> None:
     plan = Plan(
         rows=options.rows or (100_000 if options.full else 10_000),
         rounds=options.rounds or (200 if options.full else 150),
-        deletes=25,
+        deletes=30,
     )
     begun, found = time.monotonic(), machine()
     print(", ".join(f"{name}: {value}" for name, value in found.items()), end="\n\n")

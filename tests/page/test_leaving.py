@@ -222,3 +222,24 @@ def test_another_chat_in_the_address_is_opened(ada: Visitor) -> None:
     expect(ada.messages).to_have_text(["In chat 1"])
     ada.page.evaluate("id => { location.hash = id }", first)
     expect(ada.messages).to_have_text(["In chat 0"])
+
+
+@one_store
+def test_an_answer_without_a_word_is_not_shown(ada: Visitor) -> None:
+    """Nor are its buttons, while nothing has come and after a stop: a reload shows none either."""
+    ada.page.add_init_script(FED)
+    ada.open()
+    begin_fed(ada)
+    empty = {"type": "output_text", "text": "", "annotations": []}
+    ada.feed("thread.item.added", item=ANSWER | {"content": [empty]})
+    ada.settle()
+    expect(ada.answers).to_be_hidden()
+    ada.page.keyboard.press("Escape")
+    expect(ada.status).to_contain_text("Stopped.")
+    expect(ada.button("Good answer")).to_be_hidden()
+    ada.box.fill("Go on")
+    ada.send.click()
+    ada.asks("threads.add_user_message")
+    ada.feed("thread.item.done", item=ANSWER | {"id": "b"})
+    ada.page.evaluate("end()")
+    expect(ada.button("Good answer")).to_be_visible()
