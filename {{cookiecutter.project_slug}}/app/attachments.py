@@ -166,9 +166,7 @@ class Files(AttachmentStore[RequestContext]):
             text = f"You can keep {MAX_FILES:,} files of {limit:,} bytes in all. Delete some first."
             raise ApiError(413, "quota", text)
 
-    async def check_attachments(
-        self, ids: list[str], thread_id: str | None, context: RequestContext
-    ) -> None:
+    async def check(self, ids: list[str], thread_id: str | None, context: RequestContext) -> None:
         """Refuse files that a message in this thread (None: a new one) cannot have.
 
         Raises:
