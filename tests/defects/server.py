@@ -258,8 +258,8 @@ DEFECTS = [
     ),
     Defect(
         "nobody sweeps",
-        "async with files.sweeping():",
-        "if True:",
+        "sweeper.start_soon(files.sweep_hourly)",
+        "pass",
         FILE + "the_app_sweeps_by_itself",
         "app/main.py",
     ),

@@ -13,8 +13,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from io import BytesIO
 from typing import IO, Any
 from weakref import WeakValueDictionary
@@ -259,22 +258,14 @@ class Files(AttachmentStore[RequestContext]):
                             records += 1
         return records, await self._sweep_objects(before) if owner else 0
 
-    @asynccontextmanager
-    async def sweeping(self) -> AsyncIterator[None]:
-        """Sweep about every hour, for as long as the block lasts."""
-
-        async def hourly() -> None:
-            while True:
-                await asyncio.sleep(random.uniform(1800, 5400))  # noqa: S311 - replicas take turns
-                try:
-                    await self.sweep()
-                except Exception:
-                    log.exception("files cannot be swept")
-
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(hourly())
-            yield
-            task.cancel()
+    async def sweep_hourly(self) -> None:
+        """Sweep about every hour, without an end."""
+        while True:
+            await asyncio.sleep(random.uniform(1800, 5400))  # noqa: S311 - replicas take turns
+            try:
+                await self.sweep()
+            except Exception:
+                log.exception("files cannot be swept")
 
     async def _sweep_objects(self, before: float) -> int:
         owner, known, removed = None, set[str](), 0

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Annotated
 
+import anyio
 from agents.models.interface import Model
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -45,7 +46,8 @@ def create_app(
             state.store, state.files = store, files
             state.server = AppServer(store, files, agent, settings, state.limits)
             state.metrics = Metrics(state.server.turns)
-            async with files.sweeping():
+            async with anyio.create_task_group() as sweeper:
+                sweeper.start_soon(files.sweep_hourly)
                 try:
                     yield
                 finally:  # answers end before the store closes
