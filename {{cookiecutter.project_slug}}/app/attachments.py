@@ -96,14 +96,9 @@ class Files(AttachmentStore[RequestContext]):
         return attachment
 
     async def receive(
-        self,
-        file: IO[bytes],
-        name: str,
-        claimed: str,
-        context: RequestContext,
-        announced: t.Attachment | None = None,
+        self, file: IO[bytes], name: str, claimed: str, context: RequestContext, announced: str = ""
     ) -> t.Attachment:
-        """Check an uploaded file, store its bytes and its record; a refused one leaves nothing."""
+        """Check and store a file, under its `announced` id if any; a refused one leaves nothing."""
         size = await to_thread.run_sync(file.seek, 0, 2)
         self._check_size(size)
         limiter = self._looking if await to_thread.run_sync(is_image, file) else None
@@ -112,12 +107,11 @@ class Files(AttachmentStore[RequestContext]):
             raise ApiError(415, "file_type", f"Files of this type ({kind}) are not taken.")
         if contradicts(kind, claimed, name):
             raise ApiError(415, "file_type", f"This file is not what its name says: it is {kind}.")
-        attachment_id = announced.id if announced else new_id("attachment")
-        attachment = self._record(attachment_id, name, kind, size)
-        key = key_of(owner_of(context), attachment_id)
+        attachment = self._record(announced or new_id("attachment"), name, kind, size)
+        key = key_of(owner_of(context), attachment.id)
         async with self._lock(context):
             if announced:
-                await self.load_announced(attachment_id, context)  # another try may have come first
+                await self.load_announced(announced, context)  # another try may have come first
             else:
                 await self._check_quota(size, context)
             try:
@@ -129,7 +123,7 @@ class Files(AttachmentStore[RequestContext]):
             except BaseException:
                 if not announced:  # else `sweep` will take the bytes with the record
                     with anyio.CancelScope(shield=True):
-                        await self._delete_bytes(attachment_id, context)
+                        await self._delete_bytes(attachment.id, context)
                 raise
         return attachment
 

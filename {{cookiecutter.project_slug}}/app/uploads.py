@@ -97,7 +97,7 @@ async def upload_announced(attachment_id: str, token: str, request: Request) -> 
             async for chunk in bounded(request, size, too_large(size)):
                 await to_thread.run_sync(file.write, chunk)
             name, claimed = announced.name, announced.mime_type
-            attachment = await files.receive(file, name, claimed, context, announced)
+            attachment = await files.receive(file, name, claimed, context, announced.id)
     return as_json(files, attachment, context)
 
 
