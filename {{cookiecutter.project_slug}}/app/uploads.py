@@ -33,10 +33,9 @@ Caller = Annotated[RequestContext, Depends(context_of)]
 
 async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGenerator[bytes, None]:
     """Yield a body's chunks; raise the refusal at the limit, before the rest has arrived."""
-    declared, size = request.headers.get("content-length", "0"), 0
-    if not declared.isdecimal() or int(declared[:20]) > limit:
+    if int(request.headers.get("content-length", 0)) > limit:
         raise refusal
-    chunks, now = request.stream(), asyncio.get_running_loop().time
+    chunks, size, now = request.stream(), 0, asyncio.get_running_loop().time
     end = now() + SILENT_SECONDS + limit / SLOWEST_BYTES
     try:
         while True:
