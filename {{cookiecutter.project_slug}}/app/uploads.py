@@ -133,7 +133,6 @@ async def download(
     headers = {
         "Content-Disposition": f"{how}; filename*=UTF-8''{name}",  # RFC 6266
         "Content-Security-Policy": "default-src 'none'; sandbox",
-        "X-Content-Type-Options": "nosniff",
         "Cross-Origin-Resource-Policy": "cross-origin" if part else "same-origin",
         "Cache-Control": f"private, max-age={request.app.state.settings.file_link_seconds}",
     }
