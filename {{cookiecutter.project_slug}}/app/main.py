@@ -52,14 +52,10 @@ def create_app(
                     yield
                 finally:  # answers end before the store closes
                     await state.server.turns.close(settings.shutdown_seconds)
+                    sweeper.cancel_scope.cancel()
 
-    app = FastAPI(
-        title=NAME,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/openapi.json" if settings.development else None,
-    )
+    schema = "/openapi.json" if settings.development else None
+    app = FastAPI(title=NAME, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=schema)
     app.state.settings = settings
     app.state.auth = auth or Authenticator(settings)
     app.state.limits = Limits(settings)
@@ -114,11 +110,10 @@ async def readyz(request: Request) -> Response:
     try:
         await request.app.state.store.ping()
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is the reason
-        answer, reason = {"status": "unavailable"}, f"{type(error).__name__}: {error}"
-        log.warning("not ready", extra={"reason": reason})
-        if request.app.state.settings.development:
-            answer["reason"] = reason
-        return JSONResponse(answer, 503)
+        reason = {"reason": f"{type(error).__name__}: {error}"}
+        log.warning("not ready", extra=reason)
+        shown = reason if request.app.state.settings.development else {}
+        return JSONResponse({"status": "unavailable", **shown}, 503)
     return JSONResponse({"status": "ok"})
 
 
