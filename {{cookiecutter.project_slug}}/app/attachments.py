@@ -22,31 +22,19 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from chatkit import types as t
 from chatkit.store import AttachmentStore, NotFoundError
-from openai.types.responses import ResponseInputContentParam
+from openai.types.responses import ResponseInputContentParam as ContentParam
 from pydantic import AnyUrl
 
 from .blobs import FOLDER, PARTS, FilesError, key_of, open_blobs, owner_in
 from .context import RequestContext, context_for, owner_of
 from .errors import ApiError
-from .filetypes import (
-    EXTENSIONS,
-    IMAGES,
-    PDF,
-    TEXT,
-    UNKNOWN,
-    contradicts,
-    display_name,
-    is_image,
-    look,
-)
+from .filetypes import EXTENSIONS, PDF, TEXT, UNKNOWN, contradicts, display_name, is_image, look
 from .links import Links
 from .settings import Settings
 from .store import ChatStore, new_id
 
 log = logging.getLogger("app.files")
-UNUSED_SECONDS = 86_400  # the age at which unused files go; sweeps are hourly
-MAX_FILES = 5000
-"""Files that one user may have: each upload reads all their records to check the quota."""
+MAX_FILES = 5000  # that one user may have: each upload reads all their records
 
 
 def size_of(attachment: t.Attachment) -> int:
@@ -138,7 +126,7 @@ class Files(AttachmentStore[RequestContext]):
         """Return the record; a preview is stored by name, and `Links.sign` makes it an address."""
         fields: Any = {"id": attachment_id, "name": display_name(name), "mime_type": kind}
         fields["metadata"] = {"size": size, "created": round(time.time())}
-        if kind not in IMAGES.values():
+        if not kind.startswith("image/"):
             return t.FileAttachment(**fields)
         return t.ImageAttachment(**fields, preview_url=AnyUrl(f"preview:{attachment_id}"))
 
@@ -162,9 +150,7 @@ class Files(AttachmentStore[RequestContext]):
     async def check(self, ids: list[str], thread_id: str | None, context: RequestContext) -> None:
         """Refuse files that a message in this thread (None: a new one) cannot have.
 
-        Raises:
-            NotFoundError: a file that this user does not have.
-            ApiError: 409 for one that is not uploaded yet or belongs to another conversation.
+        NotFoundError for one that this user does not have, ApiError for any other reason.
         """
         if len({*ids}) < len(ids):
             raise ApiError(400, "file_twice", "A message has each file once.")
@@ -177,20 +163,12 @@ class Files(AttachmentStore[RequestContext]):
 
     # --- out ---
 
-    async def read(
-        self, attachment: t.Attachment, context: RequestContext, part: str = ""
-    ) -> bytes:
-        """Return the bytes of a file or, with the part `.preview`, of its preview.
-
-        Raises:
-            FileNotFoundError: they are gone.
-        """
-        chunks = self.blobs.read(key_of(owner_of(context), attachment.id, part))
+    async def read(self, file: t.Attachment, context: RequestContext, part: str = "") -> bytes:
+        """Return a file's bytes or, with `.preview`, its preview's; FileNotFoundError if gone."""
+        chunks = self.blobs.read(key_of(owner_of(context), file.id, part))
         return b"".join([chunk async for chunk in chunks])
 
-    async def content_part(
-        self, attachment: t.Attachment, context: RequestContext
-    ) -> ResponseInputContentParam:
+    async def content_part(self, attachment: t.Attachment, context: RequestContext) -> ContentParam:
         """Return what the model is given: the picture, the PDF, the text, or a description."""
         name, kind = json.dumps(attachment.name, ensure_ascii=False), attachment.mime_type
         try:
@@ -233,7 +211,7 @@ class Files(AttachmentStore[RequestContext]):
         for part in PARTS:
             await self.blobs.delete(key_of(owner_of(context), attachment_id, part))
 
-    async def sweep(self, age: float = UNUSED_SECONDS) -> tuple[int, int]:
+    async def sweep(self, age: float = 86_400) -> tuple[int, int]:
         """Remove unused files older than `age` seconds; return how many records and objects.
 
         A record without a thread is an upload that was never sent; an object without a record was

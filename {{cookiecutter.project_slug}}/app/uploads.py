@@ -20,12 +20,9 @@ from .blobs import key_of
 from .context import RequestContext, owner_of
 from .errors import ApiError
 
-FORM_BYTES = 64 * 1024
-"""What multipart may add to the file itself."""
-SILENT_SECONDS = 60
-"""How long a body may pause."""
-SLOWEST_BYTES = 10_000
-"""How many bytes a second a large body must bring: whoever drips holds what came so far."""
+FORM_BYTES = 64 * 1024  # what multipart may add to the file itself
+SILENT_SECONDS = 60  # how long a body may pause
+SLOWEST_BYTES = 10_000  # a second, for a large body: whoever drips holds what came so far
 
 router = APIRouter(prefix="/files")
 Caller = Annotated[RequestContext, Depends(context_of)]
