@@ -265,7 +265,7 @@ DEFECTS = [
     ),
     Defect(
         "bytes of a file without a record stay",
-        "await self._delete_bytes(attachment_id, context)\n                raise",
+        "await self._delete_bytes(attachment.id, context)\n                raise",
         "pass\n                raise",
         UPLOADS + "a_file_whose_record_cannot_be_stored_leaves_nothing",
         "app/attachments.py",

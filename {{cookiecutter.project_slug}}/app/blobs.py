@@ -29,7 +29,6 @@ PARTS = ("", ".preview")  # the objects of a file: its own bytes and, for an ima
 PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
 PATIENCE = {"CONNECT_TIMEOUT": "3s", "READ_TIMEOUT": "10s", "TIMEOUT": "1h"}
 """obstore's timeouts: to connect, between bytes, for a whole transfer (slow as a user's)."""
-RETRY_TIME = timedelta(seconds=6)
 
 
 class FilesError(RuntimeError):
@@ -146,7 +145,7 @@ class Cloud:
         try:
             from obstore import store  # noqa: PLC0415 - an optional extra
 
-            self._bucket = store.from_url(url, retry_config={"retry_timeout": RETRY_TIME})
+            self._bucket = store.from_url(url, retry_config={"retry_timeout": timedelta(seconds=6)})
         except ImportError:
             raise FilesError(f"FILES_URL={url} needs obstore: install the extra `cloud`") from None
         except Exception as error:  # obstore has an exception of its own for each provider
