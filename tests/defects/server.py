@@ -258,14 +258,14 @@ DEFECTS = [
     ),
     Defect(
         "nobody sweeps",
-        "async with files.sweeping():",
-        "if True:",
+        "sweeper.start_soon(files.sweep_hourly)",
+        "pass",
         FILE + "the_app_sweeps_by_itself",
         "app/main.py",
     ),
     Defect(
         "bytes of a file without a record stay",
-        "await self._delete_bytes(attachment_id, context)\n                raise",
+        "await self._delete_bytes(attachment.id, context)\n                raise",
         "pass\n                raise",
         UPLOADS + "a_file_whose_record_cannot_be_stored_leaves_nothing",
         "app/attachments.py",

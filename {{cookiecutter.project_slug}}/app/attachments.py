@@ -13,8 +13,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from io import BytesIO
 from typing import IO, Any
 from weakref import WeakValueDictionary
@@ -23,31 +22,19 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from chatkit import types as t
 from chatkit.store import AttachmentStore, NotFoundError
-from openai.types.responses import ResponseInputContentParam
+from openai.types.responses import ResponseInputContentParam as ContentParam
 from pydantic import AnyUrl
 
 from .blobs import FOLDER, PARTS, FilesError, key_of, open_blobs, owner_in
 from .context import RequestContext, context_for, owner_of
 from .errors import ApiError
-from .filetypes import (
-    EXTENSIONS,
-    IMAGES,
-    PDF,
-    TEXT,
-    UNKNOWN,
-    contradicts,
-    display_name,
-    is_image,
-    look,
-)
+from .filetypes import EXTENSIONS, PDF, TEXT, UNKNOWN, contradicts, display_name, is_image, look
 from .links import Links
 from .settings import Settings
 from .store import ChatStore, new_id
 
 log = logging.getLogger("app.files")
-UNUSED_SECONDS = 86_400  # the age at which unused files go; sweeps are hourly
-MAX_FILES = 5000
-"""Files that one user may have: each upload reads all their records to check the quota."""
+MAX_FILES = 5000  # that one user may have: each upload reads all their records
 
 
 def size_of(attachment: t.Attachment) -> int:
@@ -97,14 +84,9 @@ class Files(AttachmentStore[RequestContext]):
         return attachment
 
     async def receive(
-        self,
-        file: IO[bytes],
-        name: str,
-        claimed: str,
-        context: RequestContext,
-        announced: t.Attachment | None = None,
+        self, file: IO[bytes], name: str, claimed: str, context: RequestContext, announced: str = ""
     ) -> t.Attachment:
-        """Check an uploaded file, store its bytes and its record; a refused one leaves nothing."""
+        """Check and store a file, under its `announced` id if any; a refused one leaves nothing."""
         size = await to_thread.run_sync(file.seek, 0, 2)
         self._check_size(size)
         limiter = self._looking if await to_thread.run_sync(is_image, file) else None
@@ -113,12 +95,11 @@ class Files(AttachmentStore[RequestContext]):
             raise ApiError(415, "file_type", f"Files of this type ({kind}) are not taken.")
         if contradicts(kind, claimed, name):
             raise ApiError(415, "file_type", f"This file is not what its name says: it is {kind}.")
-        attachment_id = announced.id if announced else new_id("attachment")
-        attachment = self._record(attachment_id, name, kind, size)
-        key = key_of(owner_of(context), attachment_id)
+        attachment = self._record(announced or new_id("attachment"), name, kind, size)
+        key = key_of(owner_of(context), attachment.id)
         async with self._lock(context):
             if announced:
-                await self.load_announced(attachment_id, context)  # another try may have come first
+                await self.load_announced(announced, context)  # another try may have come first
             else:
                 await self._check_quota(size, context)
             try:
@@ -130,7 +111,7 @@ class Files(AttachmentStore[RequestContext]):
             except BaseException:
                 if not announced:  # else `sweep` will take the bytes with the record
                     with anyio.CancelScope(shield=True):
-                        await self._delete_bytes(attachment_id, context)
+                        await self._delete_bytes(attachment.id, context)
                 raise
         return attachment
 
@@ -145,7 +126,7 @@ class Files(AttachmentStore[RequestContext]):
         """Return the record; a preview is stored by name, and `Links.sign` makes it an address."""
         fields: Any = {"id": attachment_id, "name": display_name(name), "mime_type": kind}
         fields["metadata"] = {"size": size, "created": round(time.time())}
-        if kind not in IMAGES.values():
+        if not kind.startswith("image/"):
             return t.FileAttachment(**fields)
         return t.ImageAttachment(**fields, preview_url=AnyUrl(f"preview:{attachment_id}"))
 
@@ -166,14 +147,10 @@ class Files(AttachmentStore[RequestContext]):
             text = f"You can keep {MAX_FILES:,} files of {limit:,} bytes in all. Delete some first."
             raise ApiError(413, "quota", text)
 
-    async def check_attachments(
-        self, ids: list[str], thread_id: str | None, context: RequestContext
-    ) -> None:
+    async def check(self, ids: list[str], thread_id: str | None, context: RequestContext) -> None:
         """Refuse files that a message in this thread (None: a new one) cannot have.
 
-        Raises:
-            NotFoundError: a file that this user does not have.
-            ApiError: 409 for one that is not uploaded yet or belongs to another conversation.
+        NotFoundError for one that this user does not have, ApiError for any other reason.
         """
         if len({*ids}) < len(ids):
             raise ApiError(400, "file_twice", "A message has each file once.")
@@ -186,20 +163,12 @@ class Files(AttachmentStore[RequestContext]):
 
     # --- out ---
 
-    async def read(
-        self, attachment: t.Attachment, context: RequestContext, part: str = ""
-    ) -> bytes:
-        """Return the bytes of a file or, with the part `.preview`, of its preview.
-
-        Raises:
-            FileNotFoundError: they are gone.
-        """
-        chunks = self.blobs.read(key_of(owner_of(context), attachment.id, part))
+    async def read(self, file: t.Attachment, context: RequestContext, part: str = "") -> bytes:
+        """Return a file's bytes or, with `.preview`, its preview's; FileNotFoundError if gone."""
+        chunks = self.blobs.read(key_of(owner_of(context), file.id, part))
         return b"".join([chunk async for chunk in chunks])
 
-    async def content_part(
-        self, attachment: t.Attachment, context: RequestContext
-    ) -> ResponseInputContentParam:
+    async def content_part(self, attachment: t.Attachment, context: RequestContext) -> ContentParam:
         """Return what the model is given: the picture, the PDF, the text, or a description."""
         name, kind = json.dumps(attachment.name, ensure_ascii=False), attachment.mime_type
         try:
@@ -242,7 +211,7 @@ class Files(AttachmentStore[RequestContext]):
         for part in PARTS:
             await self.blobs.delete(key_of(owner_of(context), attachment_id, part))
 
-    async def sweep(self, age: float = UNUSED_SECONDS) -> tuple[int, int]:
+    async def sweep(self, age: float = 86_400) -> tuple[int, int]:
         """Remove unused files older than `age` seconds; return how many records and objects.
 
         A record without a thread is an upload that was never sent; an object without a record was
@@ -261,22 +230,14 @@ class Files(AttachmentStore[RequestContext]):
                             records += 1
         return records, await self._sweep_objects(before) if owner else 0
 
-    @asynccontextmanager
-    async def sweeping(self) -> AsyncIterator[None]:
-        """Sweep about every hour, for as long as the block lasts."""
-
-        async def hourly() -> None:
-            while True:
-                await asyncio.sleep(random.uniform(1800, 5400))  # noqa: S311 - replicas take turns
-                try:
-                    await self.sweep()
-                except Exception:
-                    log.exception("files cannot be swept")
-
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(hourly())
-            yield
-            task.cancel()
+    async def sweep_hourly(self) -> None:
+        """Sweep about every hour, without an end."""
+        while True:
+            await asyncio.sleep(random.uniform(1800, 5400))  # noqa: S311 - replicas take turns
+            try:
+                await self.sweep()
+            except Exception:
+                log.exception("files cannot be swept")
 
     async def _sweep_objects(self, before: float) -> int:
         owner, known, removed = None, set[str](), 0

@@ -8,7 +8,6 @@ seconds since 1970.
 """
 
 import atexit
-import importlib
 import os
 import re
 import secrets
@@ -18,7 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path, PurePath
-from typing import IO, Any
+from typing import IO
 
 import anyio
 from anyio import to_thread
@@ -26,13 +25,10 @@ from anyio import to_thread
 CHUNK = 256 * 1024
 FOLDER = "attachments"
 KEY = re.compile(FOLDER + r"/((?:(?:[0-9a-f]{2})+/)+)[0-9a-f]+(?:\.\w+)*")
-PARTS = ("", ".preview")
-"""The objects of a file: its own bytes and, for an image, a preview."""
+PARTS = ("", ".preview")  # the objects of a file: its own bytes and, for an image, a preview
 PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
 PATIENCE = {"CONNECT_TIMEOUT": "3s", "READ_TIMEOUT": "10s", "TIMEOUT": "1h"}
-"""obstore's timeouts: connecting, a pause between bytes, the whole transfer (as slow as the user's
-download)."""
-RETRY_TIME = timedelta(seconds=6)
+"""obstore's timeouts: to connect, between bytes, for a whole transfer (slow as a user's)."""
 
 
 class FilesError(RuntimeError):
@@ -147,9 +143,9 @@ class Cloud:
         for name, value in PATIENCE.items():  # as arguments they would hide AWS_ALLOW_HTTP and such
             os.environ.setdefault(f"{provider}_{name}", value)
         try:
-            self._api: Any = importlib.import_module("obstore")
-            stores = importlib.import_module("obstore.store")
-            self._bucket: Any = stores.from_url(url, retry_config={"retry_timeout": RETRY_TIME})
+            from obstore import store  # noqa: PLC0415 - an optional extra
+
+            self._bucket = store.from_url(url, retry_config={"retry_timeout": timedelta(seconds=6)})
         except ImportError:
             raise FilesError(f"FILES_URL={url} needs obstore: install the extra `cloud`") from None
         except Exception as error:  # obstore has an exception of its own for each provider
@@ -158,22 +154,22 @@ class Cloud:
 
     async def put(self, key: str, file: IO[bytes]) -> None:
         """Upload, in parts when the file is long."""
-        await self._api.put_async(self._bucket, key, file)
+        await self._bucket.put_async(key, file)
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         """Yield the object's bytes as they arrive."""
-        found = await self._api.get_async(self._bucket, key)
+        found = await self._bucket.get_async(key)
         async for chunk in found.stream(CHUNK):
             yield bytes(chunk)
 
     async def delete(self, key: str) -> None:
         """Remove the object if it is there."""
         with suppress(FileNotFoundError):
-            await self._api.delete_async(self._bucket, key)
+            await self._bucket.delete_async(key)
 
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield the objects' keys, page by page."""
-        async for page in self._api.list(self._bucket, prefix=prefix):
+        async for page in self._bucket.list(prefix):
             for found in page:
                 if found["last_modified"].timestamp() < before:
                     yield found["path"]

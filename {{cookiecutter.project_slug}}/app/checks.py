@@ -3,6 +3,7 @@
 from typing import Any
 
 from chatkit import types as t
+from chatkit.types import ChatKitReq
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
@@ -13,17 +14,8 @@ from .errors import ApiError
 from .settings import Settings
 from .store import ChatStore
 
-REQUEST: TypeAdapter[t.ChatKitReq] = TypeAdapter(t.ChatKitReq)
+REQUEST: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
 """Made once: the SDK makes one for each request, which costs 4 ms."""
-InThread = (
-    t.ThreadsAddUserMessageReq
-    | t.ThreadsAddClientToolOutputReq
-    | t.ThreadsAddStructuredInputReq
-    | t.ThreadsRetryAfterItemReq
-    | t.ThreadsCustomActionReq
-    | t.ThreadsSyncCustomActionReq
-)
-"""Requests for a thread that exists."""
 WANTED: dict[type, type] = {
     t.ThreadsRetryAfterItemReq: t.UserMessageItem,
     t.ThreadsAddStructuredInputReq: t.StructuredInputItem,
@@ -33,16 +25,17 @@ MAX_PAGE = 100
 MAX_TITLE_CHARS = 200
 MAX_FEEDBACK_ITEMS = 100
 MAX_PARTS = 200
-MAX_LIST = 1000
+MAX_VALUES = 10_000
 LARGE_BYTES = 16 * 1024
-UNCHECKED = {"result", "payload", "data", "metadata"}
+UNCHECKED = {"result", "payload", "data", "metadata"}  # whose values Pydantic takes as they are
 
 
-def parse(body: bytes) -> t.ChatKitReq:
+def parse(body: bytes) -> ChatKitReq:
     """Return the request; ApiError says what is wrong with it, without quoting it."""
     try:
-        if len(body) > LARGE_BYTES:
-            _require_short_lists(from_json(body))
+        # to tell what is wrong with each of a million values would take seconds
+        if len(body) > LARGE_BYTES and _values_in(from_json(body)) > MAX_VALUES:
+            raise ApiError(400, "invalid_request", f"A request has {MAX_VALUES:,} values at most.")
         return REQUEST.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -55,34 +48,43 @@ def parse(body: bytes) -> t.ChatKitReq:
         raise ApiError(400, "invalid_request", "The request is no valid JSON.") from error
 
 
-def _require_short_lists(value: Any) -> None:
-    """Refuse a long list before Pydantic tells what is wrong with each of its elements.
-
-    Lists of any values, for which it checks nothing, may be as long as they are.
-    """
-    if isinstance(value, list):
-        if len(value) > MAX_LIST:
-            raise ApiError(400, "invalid_request", f"A list has {MAX_LIST} elements at most.")
-        for each in value:
-            _require_short_lists(each)
-    elif isinstance(value, dict):
-        for name in value.keys() - UNCHECKED:
-            _require_short_lists(value[name])
+def _values_in(value: Any) -> int:
+    """Return how many values this is, with all those inside that Pydantic checks."""
+    if isinstance(value, dict):
+        value = [value[name] for name in value.keys() - UNCHECKED]
+    return sum(map(_values_in, value), 1) if isinstance(value, list) else 1
 
 
 async def check(
-    request: t.StreamingReq | t.NonStreamingReq,
-    context: RequestContext,
-    store: ChatStore,
-    files: Files,
-    settings: Settings,
+    request: ChatKitReq, context: RequestContext, store: ChatStore, files: Files, settings: Settings
 ) -> None:
     """Refuse what this user may not do and what would fail later; clamp page sizes.
 
-    Raises:
-        NotFoundError: a thread, item or attachment that this user does not have.
-        ApiError: 400 for a value that is not allowed, 409 for a locked or closed thread.
+    NotFoundError for what this user does not have; ApiError 400 or 413 for a value that is not
+    allowed, 409 for a locked or closed thread.
     """
+    _check_values(request, settings)
+    if isinstance(request, t.ThreadsCreateReq):
+        await files.check(request.params.input.attachments, None, context)
+    elif isinstance(request, t.StreamingReq | t.ThreadsSyncCustomActionReq):
+        thread = await store.load_thread(request.params.thread_id, context)
+        if isinstance(request, t.ThreadsCustomActionReq | t.ThreadsSyncCustomActionReq):
+            known = ACTIONS if isinstance(request, t.ThreadsCustomActionReq) else SYNC_ACTIONS
+            if (kind := request.params.action.type) not in known:
+                raise ApiError(400, "unknown_action", f"This app has no action {kind[:80]!r}.")
+        if item_id := getattr(request.params, "item_id", None):
+            item = await store.load_item(thread.id, item_id, context)
+            if not isinstance(item, WANTED.get(type(request), t.WidgetItem)):
+                raise ApiError(400, "item", "That message is of another kind.")
+        if isinstance(thread.status, t.LockedStatus | t.ClosedStatus):
+            text = thread.status.reason or f"This conversation is {thread.status.type}."
+            raise ApiError(409, f"thread_{thread.status.type}", text)
+        if isinstance(request, t.ThreadsAddUserMessageReq):
+            await files.check(request.params.input.attachments, thread.id, context)
+
+
+def _check_values(request: ChatKitReq, settings: Settings) -> None:
+    """Check what needs no look into the store: sizes, and what a message asks for."""
     match request:
         case t.ThreadsListReq() | t.ItemsListReq() if request.params.limit is not None:
             request.params.limit = min(max(request.params.limit, 1), MAX_PAGE)
@@ -91,49 +93,21 @@ async def check(
         case t.ItemsFeedbackReq() if len(request.params.item_ids) > MAX_FEEDBACK_ITEMS:
             text = f"Feedback is for {MAX_FEEDBACK_ITEMS} messages at a time at most."
             raise ApiError(400, "feedback", text)
-        case t.InputTranscribeReq() if (
-            len(request.params.audio_base64.rstrip("=")) * 3 // 4 > settings.max_audio_bytes
-        ):
-            text = f"A dictation has {settings.max_audio_bytes:,} bytes at most."
-            raise ApiError(413, "audio_too_large", text)
-        case t.ThreadsAddStructuredInputReq() | t.ThreadsAddClientToolOutputReq() if (
-            len(request.params.model_dump_json()) > settings.max_text_chars
-        ):
-            text = f"An answer has {settings.max_text_chars:,} characters at most."
-            raise ApiError(413, "message_too_long", text)
-        case t.ThreadsCreateReq():
-            await _check_message(request.params.input, None, context, files, settings)
-        case _ if isinstance(request, InThread):
-            await _check_thread(request, context, store)
-            if isinstance(request, t.ThreadsAddUserMessageReq):
-                params = request.params
-                await _check_message(params.input, params.thread_id, context, files, settings)
+        case t.InputTranscribeReq():
+            most = settings.max_audio_bytes
+            if len(request.params.audio_base64.rstrip("=")) * 3 // 4 > most:
+                raise ApiError(413, "audio_too_large", f"A dictation has {most:,} bytes at most.")
+        case t.ThreadsAddStructuredInputReq() | t.ThreadsAddClientToolOutputReq():
+            most = settings.max_text_chars
+            if len(request.params.model_dump_json()) > most:
+                text = f"An answer has {most:,} characters at most."
+                raise ApiError(413, "message_too_long", text)
+        case t.ThreadsCreateReq() | t.ThreadsAddUserMessageReq():
+            _check_message(request.params.input, settings)
 
 
-async def _check_thread(request: InThread, context: RequestContext, store: ChatStore) -> None:
-    """Check the thread, its status, and that its item is of the kind that the operation needs."""
-    thread = await store.load_thread(request.params.thread_id, context)
-    if isinstance(request, t.ThreadsCustomActionReq | t.ThreadsSyncCustomActionReq):
-        known = ACTIONS if isinstance(request, t.ThreadsCustomActionReq) else SYNC_ACTIONS
-        if (kind := request.params.action.type) not in known:
-            raise ApiError(400, "unknown_action", f"This app has no action {kind[:80]!r}.")
-    if item_id := getattr(request.params, "item_id", None):
-        item = await store.load_item(thread.id, item_id, context)
-        if not isinstance(item, WANTED.get(type(request), t.WidgetItem)):
-            raise ApiError(400, "item", "That message is of another kind.")
-    if isinstance(thread.status, t.LockedStatus | t.ClosedStatus):
-        text = thread.status.reason or f"This conversation is {thread.status.type}."
-        raise ApiError(409, f"thread_{thread.status.type}", text)
-
-
-async def _check_message(
-    message: t.UserMessageInput,
-    thread_id: str | None,
-    context: RequestContext,
-    files: Files,
-    settings: Settings,
-) -> None:
-    """Check a message's length, choices and attachments."""
+def _check_message(message: t.UserMessageInput, settings: Settings) -> None:
+    """Check a message's length, choices and number of files."""
     texts = [p.text for p in message.content if isinstance(p, t.UserMessageTextContent)]
     tags = [p.model_dump_json() for p in message.content if isinstance(p, t.UserMessageTagContent)]
     size = sum(map(len, [*texts, *tags, message.quoted_text or ""]))
@@ -150,4 +124,3 @@ async def _check_message(
         raise ApiError(400, "model", "That model cannot be chosen here.")
     if options.tool_choice is not None and options.tool_choice.id not in settings.allowed_tools:
         raise ApiError(400, "tool_choice", "That tool cannot be chosen here.")
-    await files.check_attachments(message.attachments, thread_id, context)

@@ -1,6 +1,8 @@
 """Errors that reach a caller: a status, a code for programs, a sentence for people."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from traceback import extract_tb
 
 from chatkit.store import NotFoundError
@@ -9,21 +11,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("app.errors")
 
 
+@dataclass(eq=False)
 class ApiError(Exception):
     """Answered as `{"error": {"code", "message", "request_id"}}` with its status and headers."""
 
-    def __init__(
-        self, status: int, code: str, message: str, headers: dict[str, str] | None = None
-    ) -> None:
-        """Keep what the answer needs; `message` is shown to the user as it stands."""
-        super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers
+    status: int
+    code: str
+    message: str  # shown to the user as it stands
+    headers: Mapping[str, str] | None = None
 
 
 def place_of(error: Exception) -> str:
@@ -44,8 +45,7 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
         case NotImplementedError():
             answer = ApiError(501, "not_offered", "This app does not offer that.")
         case HTTPException():
-            headers = dict(error.headers or {})
-            answer = ApiError(error.status_code, "http", str(error.detail), headers)
+            answer = ApiError(error.status_code, "http", str(error.detail), error.headers)
         case RequestValidationError():
             answer = ApiError(400, "invalid_request", "A parameter of the address is missing.")
         case ValueError() if not isinstance(error, ValidationError):  # which is of stored data
@@ -56,28 +56,10 @@ def error_response(error: Exception, request_id: str) -> JSONResponse:
             facts = {"request_id": request_id, "cause": type(error).__name__}
             quotes = isinstance(error, ValidationError)  # it quotes the user
             log.error("unavailable", exc_info=None if quotes else error, extra=facts)
-            answer = ApiError(
-                503, "unavailable", "The service is not available just now. Try again in a moment."
-            )
+            text = "The service is not available just now. Try again in a moment."
+            answer = ApiError(503, "unavailable", text)
     body = {"code": answer.code, "message": answer.message, "request_id": request_id}
     return JSONResponse({"error": body}, answer.status, answer.headers)
-
-
-class CatchAll:
-    """Answers unforeseen errors; Starlette would do it outside RequestLog, without its headers."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; an error after the response has begun ends the connection."""
-        try:
-            await self._app(scope, receive, send)
-        except Exception as error:
-            if scope["type"] != "http":  # the app failed to start
-                raise
-            answer = error_response(error, scope.get("state", {}).get("request_id", ""))
-            await answer(scope, receive, send)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -88,4 +70,5 @@ def add_error_handlers(app: FastAPI) -> None:
 
     for kind in (RequestValidationError, HTTPException):  # else the framework's own handlers answer
         app.add_exception_handler(kind, handle)
-    app.add_middleware(CatchAll)
+    # for all the rest Starlette would answer outside RequestLog, without its headers
+    app.add_middleware(ExceptionMiddleware, handlers={Exception: handle})

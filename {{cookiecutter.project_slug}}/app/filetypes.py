@@ -5,7 +5,6 @@ import io
 import re
 import unicodedata
 import warnings
-from pathlib import PurePosixPath
 from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -58,8 +57,7 @@ def is_image(file: IO[bytes]) -> bool:
 def look(file: IO[bytes]) -> tuple[str, bytes]:
     """Return a file's type and, for an image, its preview; call it in a worker thread.
 
-    Raises:
-        ApiError: 415 for an image that cannot be decoded, 413 for one with too many pixels.
+    ApiError 415 for an image that cannot be decoded, 413 for one with too many pixels.
     """
     file.seek(0)
     head = file.read(HEAD)
@@ -124,10 +122,7 @@ def contradicts(found: str, claimed: str, name: str) -> bool:
 def display_name(name: str) -> str:
     """Return a name to show: one short line without path, control characters or direction marks."""
     last = re.split(r"[/\\]", name.rstrip("/\\ "))[-1]
+    short = last[: NAME_CHARS - 12] + last[NAME_CHARS - 12 :][-12:]  # keeps what tells the type
     # cut first: to normalize takes the square of its length
-    text = unicodedata.normalize("NFC", last if len(last) < 500 else last[:480] + last[-20:])
-    clean = "".join(c for c in text if unicodedata.category(c) not in UNSEEN).strip()
-    if len(clean) > NAME_CHARS:
-        ending = PurePosixPath(clean).suffix[-12:]
-        clean = clean[: NAME_CHARS - len(ending)] + ending
-    return clean or "file"
+    text = unicodedata.normalize("NFC", short)
+    return "".join(c for c in text if unicodedata.category(c) not in UNSEEN).strip() or "file"

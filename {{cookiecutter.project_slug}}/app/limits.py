@@ -20,8 +20,8 @@ class Limits:
     def __init__(self, settings: Settings) -> None:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(settings.requests_per_minute)
-        self._tokens = RateLimitItemPerDay(settings.tokens_per_day or 1)
-        self._count_tokens = settings.tokens_per_day > 0
+        share = settings.tokens_per_day
+        self._tokens = RateLimitItemPerDay(share) if share else None
         # a cookie costs an anonymous caller nothing, so their address is counted too
         self._by_address = not settings.oidc_issuer and not settings.development
 
@@ -36,14 +36,13 @@ class Limits:
 
     def check_tokens(self, user: str) -> None:
         """Raise ApiError 429 when the user's tokens of the day are used up."""
-        if self._count_tokens and not self._limiter.test(self._tokens, user):
+        if self._tokens and not self._limiter.test(self._tokens, user):
             self._refuse(self._tokens, user, "Today's share is used up. Come back tomorrow.")
 
     def spend_tokens(self, user: str, tokens: int) -> None:
         """Count the tokens of an answer; the last answer of a day may go past the limit."""
-        if self._count_tokens and tokens:
-            left = self._limiter.get_window_stats(self._tokens, user).remaining
-            self._limiter.hit(self._tokens, user, cost=min(tokens, left))
+        if self._tokens:
+            self._limiter.hit(self._tokens, user, cost=tokens)
 
     def _refuse(self, item: RateLimitItem, name: str, text: str) -> None:
         seconds = self._limiter.get_window_stats(item, name).reset_time - time.time()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Annotated
 
+import anyio
 from agents.models.interface import Model
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -45,19 +46,16 @@ def create_app(
             state.store, state.files = store, files
             state.server = AppServer(store, files, agent, settings, state.limits)
             state.metrics = Metrics(state.server.turns)
-            async with files.sweeping():
+            async with anyio.create_task_group() as sweeper:
+                sweeper.start_soon(files.sweep_hourly)
                 try:
                     yield
                 finally:  # answers end before the store closes
                     await state.server.turns.close(settings.shutdown_seconds)
+                    sweeper.cancel_scope.cancel()
 
-    app = FastAPI(
-        title=NAME,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/openapi.json" if settings.development else None,
-    )
+    schema = "/openapi.json" if settings.development else None
+    app = FastAPI(title=NAME, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=schema)
     app.state.settings = settings
     app.state.auth = auth or Authenticator(settings)
     app.state.limits = Limits(settings)
@@ -80,9 +78,9 @@ def create_app(
 @router.post("/chatkit")
 async def chatkit(request: Request, context: Caller) -> Response:
     """Answer one operation of the ChatKit protocol: JSON, or events for those that stream."""
-    state, size = request.app.state, request.headers.get("content-length", "")
+    state, size = request.app.state, request.headers.get("content-length")
     # a dictation takes several times its size in memory until it is transcribed
-    large = not size.isdecimal() or int(size[:20]) > state.settings.max_body_bytes
+    large = size is None or int(size) > state.settings.max_body_bytes
     async with state.files.arriving(context) if large else nullcontext():
         body = await read_json_body(request, state.settings)
         request.state.op, answer = await state.server.handle(body, context)
@@ -112,11 +110,10 @@ async def readyz(request: Request) -> Response:
     try:
         await request.app.state.store.ping()
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is the reason
-        answer, reason = {"status": "unavailable"}, f"{type(error).__name__}: {error}"
-        log.warning("not ready", extra={"reason": reason})
-        if request.app.state.settings.development:
-            answer["reason"] = reason
-        return JSONResponse(answer, 503)
+        reason = {"reason": f"{type(error).__name__}: {error}"}
+        log.warning("not ready", extra=reason)
+        shown = reason if request.app.state.settings.development else {}
+        return JSONResponse({"status": "unavailable", **shown}, 503)
     return JSONResponse({"status": "ok"})
 
 

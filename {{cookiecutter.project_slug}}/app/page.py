@@ -14,8 +14,6 @@ from .filetypes import EXTENSIONS
 from .settings import Settings
 
 FOLDER = Path(__file__).parent / "static"
-WAIT_SECONDS = 10
-"""If the component is not ready by then, the page says that it is blocked."""
 
 router = APIRouter(include_in_schema=False)
 static = StaticFiles(directory=FOLDER)
@@ -24,24 +22,17 @@ static = StaticFiles(directory=FOLDER)
 def csp(settings: Settings) -> str:
     """Return the page's Content-Security-Policy: this app, ChatKit's script and its frame."""
     script = urlsplit(settings.chatkit_script_url)
-    cdn = f"{script.scheme}://{script.netloc}" if script.netloc else ""
-    sources = {
-        "default-src": "'none'",
-        "script-src": f"'self' {cdn}",
-        "frame-src": f"'self' {cdn}",
-        "connect-src": f"'self' {cdn}",
-        "img-src": " ".join(["'self' data: blob:", settings.base_url, *settings.image_hosts]),
-        "style-src": "'self' 'unsafe-inline'",  # the component styles its own shadow tree
-        "font-src": "'self'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-    }
-    return "; ".join(f"{name} {value.strip()}" for name, value in sources.items())
+    own = f"'self' {script.scheme}://{script.netloc}" if script.netloc else "'self'"
+    rules = [
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        f"script-src {own}; frame-src {own}; connect-src {own}; font-src 'self'",
+        "style-src 'self' 'unsafe-inline'",  # the component styles its own shadow tree
+        " ".join(["img-src 'self' data: blob:", settings.base_url, *settings.image_hosts]),
+    ]
+    return "; ".join(rules)
 
 
-@router.get("/")
-@router.head("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 async def index(request: Request) -> FileResponse:
     """Return the page; it holds no data, so it asks for no login."""
     policy = csp(request.app.state.settings)
@@ -60,7 +51,7 @@ async def config(request: Request, response: Response) -> dict[str, Any]:
     return {
         "scriptUrl": settings.chatkit_script_url,
         "domainKey": settings.chatkit_domain_key,
-        "waitSeconds": WAIT_SECONDS,
+        "waitSeconds": 10,  # if it is not ready by then, the page says that it is blocked
         "plainClient": plain,
         "stopByRequest": settings.on_disconnect == "finish",
         "uploadStrategy": settings.upload_strategy,

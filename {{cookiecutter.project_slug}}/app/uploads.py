@@ -20,12 +20,9 @@ from .blobs import key_of
 from .context import RequestContext, owner_of
 from .errors import ApiError
 
-FORM_BYTES = 64 * 1024
-"""What multipart may add to the file itself."""
-SILENT_SECONDS = 60
-"""How long a body may pause."""
-SLOWEST_BYTES = 10_000
-"""How many bytes a second a large body must bring: whoever drips holds what came so far."""
+FORM_BYTES = 64 * 1024  # what multipart may add to the file itself
+SILENT_SECONDS = 60  # how long a body may pause
+SLOWEST_BYTES = 10_000  # a second, for a large body: whoever drips holds what came so far
 
 router = APIRouter(prefix="/files")
 Caller = Annotated[RequestContext, Depends(context_of)]
@@ -33,10 +30,9 @@ Caller = Annotated[RequestContext, Depends(context_of)]
 
 async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGenerator[bytes, None]:
     """Yield a body's chunks; raise the refusal at the limit, before the rest has arrived."""
-    declared, size = request.headers.get("content-length", "0"), 0
-    if not declared.isdecimal() or int(declared[:20]) > limit:
+    if int(request.headers.get("content-length", 0)) > limit:
         raise refusal
-    chunks, now = request.stream(), asyncio.get_running_loop().time
+    chunks, size, now = request.stream(), 0, asyncio.get_running_loop().time
     end = now() + SILENT_SECONDS + limit / SLOWEST_BYTES
     try:
         while True:
@@ -97,7 +93,7 @@ async def upload_announced(attachment_id: str, token: str, request: Request) -> 
             async for chunk in bounded(request, size, too_large(size)):
                 await to_thread.run_sync(file.write, chunk)
             name, claimed = announced.name, announced.mime_type
-            attachment = await files.receive(file, name, claimed, context, announced)
+            attachment = await files.receive(file, name, claimed, context, announced.id)
     return as_json(files, attachment, context)
 
 
@@ -134,7 +130,6 @@ async def download(
     headers = {
         "Content-Disposition": f"{how}; filename*=UTF-8''{name}",  # RFC 6266
         "Content-Security-Policy": "default-src 'none'; sandbox",
-        "X-Content-Type-Options": "nosniff",
         "Cross-Origin-Resource-Policy": "cross-origin" if part else "same-origin",
         "Cache-Control": f"private, max-age={request.app.state.settings.file_link_seconds}",
     }

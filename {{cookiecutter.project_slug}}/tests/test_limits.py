@@ -1,10 +1,15 @@
 """How much one caller may ask for."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from app.checks import parse
+from app.errors import ApiError
 
 from .serving import Words, begun, message, serving, settings_for, until
 
@@ -82,3 +87,23 @@ async def test_a_body_that_drips_is_refused(
         headers = {"Content-Type": "application/json"}
         answer = await caller.post("/chatkit", content=dripping(), headers=headers)
     assert answer.status_code == 408
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"q": {"values": [0] * 100_000}},
+        {str(n): {"values": [0] * 1000} for n in range(100)},
+        {str(n): 0 for n in range(50_000)},
+    ],
+    ids=["one list", "many lists", "an object"],
+)
+def test_a_request_of_a_million_values_is_refused_unread(answers: dict[str, Any]) -> None:
+    """To tell what is wrong with each takes seconds; what nothing is wrong with may be long."""
+    params = {"thread_id": "x", "item_id": "y", "input": {"answers": answers}}
+    body = json.dumps({"type": "threads.add_structured_input", "params": params}).encode()
+    with pytest.raises(ApiError, match=r"10,000 values at most"):
+        parse(body)
+    free = {"thread_id": "x", "result": [0] * 50_000}
+    body = json.dumps({"type": "threads.add_client_tool_output", "params": free}).encode()
+    assert parse(body).type == "threads.add_client_tool_output"
