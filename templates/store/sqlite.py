@@ -537,29 +537,22 @@ def _connect(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     with ExitStack() as unless_done:
         writes = sqlite3.connect(path, 0, isolation_level=None, check_same_thread=False)
         unless_done.callback(writes.close)
-        _known_version(writes, path)
-        _patiently(writes, "PRAGMA journal_mode = WAL")
-        writes.execute("PRAGMA synchronous = FULL")
+        _patiently(writes, "PRAGMA synchronous = FULL")
         writes.execute("PRAGMA foreign_keys = ON")
         _patiently(writes, "BEGIN IMMEDIATE")
-        for statement in SCHEMA[_known_version(writes, path) :]:
+        if (version := writes.execute("PRAGMA user_version").fetchone()[0]) > len(SCHEMA):
+            raise StoreError(
+                f"the file {path!r} of STORE_URL has schema {version}, this app knows {len(SCHEMA)}"
+            )
+        for statement in SCHEMA[version:]:
             writes.execute(statement)
         writes.execute(f"PRAGMA user_version = {len(SCHEMA)}")
-        writes.execute("COMMIT")
+        _patiently(writes, "COMMIT")
+        _patiently(writes, "PRAGMA journal_mode = WAL")  # last: a newer app's file stays as it is
         reads = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         reads.execute("PRAGMA query_only = ON")
         unless_done.pop_all()
     return reads, writes
-
-
-def _known_version(db: sqlite3.Connection, path: str) -> int:
-    """Return the file's schema version; StoreError when a newer app made it."""
-    version = int(_patiently(db, "PRAGMA user_version").fetchone()[0])
-    if version > len(SCHEMA):
-        raise StoreError(
-            f"the file {path!r} of STORE_URL has schema {version}, this app knows {len(SCHEMA)}"
-        )
-    return version
 
 
 def _patiently(db: sqlite3.Connection, sql: str, end: float | None = None) -> sqlite3.Cursor:
