@@ -596,8 +596,7 @@ def _split(url: str) -> tuple[str, str, str]:
     raise StoreError(f"STORE_URL cannot be read, expected {FORM}")
 
 
-ChatStore = PostgresStore
-"""The name by which the rest of the app knows its store."""
+ChatStore = PostgresStore  # the name by which the rest of the app knows its store
 
 
 def open_store(settings: "Settings") -> AbstractAsyncContextManager[PostgresStore]:

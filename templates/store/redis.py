@@ -522,8 +522,7 @@ class RedisStore(Store[Context]):
         raise NotFoundError(f"There is no {field!a}")
 
 
-ChatStore = RedisStore
-"""The name by which the rest of the app knows its store."""
+ChatStore = RedisStore  # the name by which the rest of the app knows its store
 
 
 def open_store(settings: "Settings") -> AbstractAsyncContextManager[RedisStore]:

@@ -417,8 +417,7 @@ class SQLiteStore(Store[Context]):
             return 0
 
 
-ChatStore = SQLiteStore
-"""The name by which the rest of the app knows its store."""
+ChatStore = SQLiteStore  # the name by which the rest of the app knows its store
 
 
 def open_store(settings: "Settings") -> AbstractAsyncContextManager[SQLiteStore]:
