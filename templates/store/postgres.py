@@ -513,27 +513,25 @@ class _Pool:
             if time.monotonic() > end:  # a wait is bounded: each call ends by its own `end`
                 raise TimeoutError("no connection was free in time")
             number, connection = self._rested()
-            try:
-                while True:
-                    if fresh := connection is None or connection.is_closed():
-                        connection = await self._connect(timeout=end - time.monotonic())
-                    self._busy[connection] = end
-                    try:
-                        rows = await connection.fetch(_sql(self._schema, statement), *values)
-                    except LOST:
-                        self._disconnect()  # where one is dead, all are
-                        if fresh or time.monotonic() > end:
-                            raise
-                        connection.terminate()
-                    else:
-                        heappush(self._idle, (number, time.monotonic(), connection))
-                        return rows
-                    finally:
-                        del self._busy[connection]
-            except BaseException:  # cancelled, too
-                if connection:
+            while True:
+                if fresh := connection is None or connection.is_closed():
+                    connection = await self._connect(timeout=end - time.monotonic())
+                self._busy[connection] = end
+                try:
+                    rows = await connection.fetch(_sql(self._schema, statement), *values)
+                except LOST:
                     connection.terminate()
-                raise
+                    self._disconnect()  # where one is dead, all are
+                    if fresh or time.monotonic() > end:
+                        raise
+                except BaseException:  # cancelled, too
+                    connection.terminate()
+                    raise
+                else:
+                    heappush(self._idle, (number, time.monotonic(), connection))
+                    return rows
+                finally:
+                    del self._busy[connection]
 
     def _rested(self) -> "tuple[int, Connection | None]":
         """Return the first idle connection, ended if it has rested too long, or a new number."""
