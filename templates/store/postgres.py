@@ -16,7 +16,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -428,8 +427,9 @@ class _Pool:
         self._connect = connect
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
-        self._idle: list[tuple[int, float, Connection]] = []  # a heap: number, since when
-        self._numbers = count()
+        # A heap of those that rest: the first number is taken first. Since when, and which.
+        self._slots: list[tuple[int, float, Connection | None]]
+        self._slots = [(number, 0.0, None) for number in range(size)]
         self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
         self._closed = False
 
@@ -512,35 +512,28 @@ class _Pool:
         async with self._free:
             if time.monotonic() > end:  # a wait is bounded: each call ends by its own `end`
                 raise TimeoutError("no connection was free in time")
-            number, connection = self._rested()
-            while True:
-                if fresh := connection is None or connection.is_closed():
-                    connection = await self._connect(timeout=end - time.monotonic())
-                self._busy[connection] = end
-                try:
-                    rows = await connection.fetch(_sql(self._schema, statement), *values)
-                except LOST:
-                    connection.terminate()
-                    self._disconnect()  # where one is dead, all are
-                    if fresh or time.monotonic() > end:
+            number, since, connection = heappop(self._slots)
+            if connection and time.monotonic() - since > IDLE_SECONDS:
+                connection.terminate()  # a proxy in between may have dropped it
+            try:
+                while True:
+                    if fresh := connection is None or connection.is_closed():
+                        connection = await self._connect(timeout=end - time.monotonic())
+                    self._busy[connection] = end
+                    try:
+                        return await connection.fetch(_sql(self._schema, statement), *values)
+                    except LOST:
+                        connection.terminate()
+                        self._disconnect()  # where one is dead, all are
+                        if fresh or time.monotonic() > end:
+                            raise
+                    except BaseException:  # cancelled, too
+                        connection.terminate()
                         raise
-                except BaseException:  # cancelled, too
-                    connection.terminate()
-                    raise
-                else:
-                    heappush(self._idle, (number, time.monotonic(), connection))
-                    return rows
-                finally:
-                    del self._busy[connection]
-
-    def _rested(self) -> "tuple[int, Connection | None]":
-        """Return the first idle connection, ended if it has rested too long, or a new number."""
-        if not self._idle:
-            return next(self._numbers), None
-        number, since, connection = heappop(self._idle)
-        if time.monotonic() - since > IDLE_SECONDS:
-            connection.terminate()  # a proxy in between may have dropped it
-        return number, connection
+                    finally:
+                        del self._busy[connection]
+            finally:
+                heappush(self._slots, (number, time.monotonic(), connection))
 
     async def _watch(self) -> None:
         """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long."""
@@ -551,8 +544,9 @@ class _Pool:
 
     def _disconnect(self) -> None:
         """End the connections that rest."""
-        while self._idle:
-            self._idle.pop()[2].terminate()
+        for *_, connection in self._slots:
+            if connection:
+                connection.terminate()
 
 
 def _owner(context: Context) -> str:
