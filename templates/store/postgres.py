@@ -427,9 +427,9 @@ class _Pool:
         self._connect = connect
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
-        # A heap of those that rest: the first number is taken first. Since when, and which.
-        self._slots: list[tuple[int, float, Connection | None]]
-        self._slots = [(number, 0.0, None) for number in range(size)]
+        # A heap of those that rest: is it dead, its number, since when it rests, which it is.
+        self._slots: list[tuple[bool, int, float, Connection | None]]
+        self._slots = [(True, number, 0.0, None) for number in range(size)]
         self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
         self._closed = False
 
@@ -501,7 +501,7 @@ class _Pool:
             connection.terminate()  # which rolls back what failed
 
     async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on the first idle connection: it knows most statements.
+        """Return the rows of a statement, on the first that is connected: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice (a title's second answer is False). A cancelled call loses its connection.
@@ -512,7 +512,7 @@ class _Pool:
         async with self._free:
             if time.monotonic() > end:  # a wait is bounded: each call ends by its own `end`
                 raise TimeoutError("no connection was free in time")
-            number, since, connection = heappop(self._slots)
+            _, number, since, connection = heappop(self._slots)
             if connection and time.monotonic() - since > IDLE_SECONDS:
                 connection.terminate()  # a proxy in between may have dropped it
             try:
@@ -533,7 +533,8 @@ class _Pool:
                     finally:
                         del self._busy[connection]
             finally:
-                heappush(self._slots, (number, time.monotonic(), connection))
+                dead = connection is None or connection.is_closed()
+                heappush(self._slots, (dead, number, time.monotonic(), connection))
 
     async def _watch(self) -> None:
         """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long."""
