@@ -65,6 +65,24 @@ async def test_a_connection_that_has_rested_too_long_is_made_anew(
     assert len({rows[0]["pid"] for rows in asked}) == connections
 
 
+async def test_those_that_are_connected_are_taken_first(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the server's `max_connections` they go on, where a new one would be refused."""
+
+    async def refuse(**_: object) -> None:
+        raise asyncpg.TooManyConnectionsError
+
+    async with Store.open(store_url) as store:
+        calls = (store._pool.run("SELECT pg_sleep(0.2)") for _ in range(3))
+        first, *others = [asyncio.create_task(call) for call in calls]
+        await asyncio.sleep(0.1)
+        first.cancel()
+        await asyncio.gather(*others)
+        monkeypatch.setattr(store._pool, "_connect", refuse)
+        await asyncio.gather(store.ping(), store.ping())
+
+
 async def test_a_statement_that_is_cut_off_ends_in_the_server(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -403,8 +403,7 @@ class MemoryStore(Store[Context]):
         return conversation.stopping
 
 
-ChatStore = MemoryStore
-"""The name by which the rest of the app knows its store."""
+ChatStore = MemoryStore  # the name by which the rest of the app knows its store
 
 
 def open_store(settings: "Settings") -> AbstractAsyncContextManager[MemoryStore]:

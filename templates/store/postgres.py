@@ -4,6 +4,7 @@ Every key begins with the owner. Adding an item locks its thread's row while the
 drawn, so items become visible in their order. A deleted thread leaves a tombstone in the place of
 its own row: a save that comes late meets it, whatever the timing.
 """
+# ruff: noqa: S608 - statements are put together from this file's constants alone
 
 import asyncio
 import json
@@ -15,7 +16,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -144,10 +144,12 @@ MIGRATIONS = (
 Primary keys come last: of two indexes that look the same to it, the planner takes the newer, and
 plans made while a table is small are kept.
 """
+THREAD = "FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL"
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 Connect: TypeAlias = Callable[..., Awaitable[Connection]]
+Window: TypeAlias = tuple[int, str | None, str]  # limit, after, order
 
 
 class PostgresStore(Store[Context]):
@@ -185,20 +187,14 @@ class PostgresStore(Store[Context]):
         raise NotFoundError(f"There is no {ids[-1]!a}")
 
     async def _page(
-        self,
-        adapter: TypeAdapter[list[Any]],
-        statement: str,
-        cursor: str,
-        window: tuple[int, str | None, str],
-        context: Context,
-        *ids: str,
+        self, adapter: TypeAdapter[Any], sql: str, window: Window, context: Context, *ids: str
     ) -> Page[Any]:
-        """Return a page; the SQL is written for asc, and one row more than `limit` is read."""
+        """Return a page; `_directed` says how its SQL is written. One row more is read."""
         limit, after, order = window
         if limit <= 0:
             return Page()
         keys = ids if after is None else (*ids, after)
-        statement = _directed(statement, "" if after is None else cursor, order == "desc")
+        statement = _directed(sql, after is not None, order == "desc")
         rows = await self._find(statement, context, min(limit, 2**40) + 1, *keys)
         docs, more = [row[0] for row in rows[:limit]], len(rows) > limit
         found = adapter.validate_json(f"[{','.join(docs)}]")  # at once: it is faster
@@ -228,9 +224,8 @@ class PostgresStore(Store[Context]):
 
     async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
         """Return a thread's metadata, or raise NotFoundError."""
-        statement = """SELECT doc FROM chatkit.thread
-            WHERE owner = $1 AND id = $2 AND deleted IS NULL"""
-        return ThreadMetadata.model_validate_json(await self._doc(statement, context, thread_id))
+        doc = await self._doc(f"SELECT doc {THREAD}", context, thread_id)
+        return ThreadMetadata.model_validate_json(doc)
 
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
         """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
@@ -251,18 +246,15 @@ class PostgresStore(Store[Context]):
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
         statement = """SELECT doc FROM chatkit.thread
-            WHERE owner = $1 AND created IS NOT NULL CURSOR
+            WHERE owner = $1 AND created IS NOT NULL
+            [AND (created, seq) > (SELECT created, seq FROM chatkit.thread
+                WHERE owner = $1 AND id = $3)]
             ORDER BY created ASC, seq ASC LIMIT $2"""
-        cursor = """AND (created, seq) > (SELECT created, seq FROM chatkit.thread
-            WHERE owner = $1 AND id = $3)"""
-        return await self._page(THREADS, statement, cursor, (limit, after, order), context)
+        return await self._page(THREADS, statement, (limit, after, order), context)
 
     async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
-        statement = """
-            WITH gone AS (
-                DELETE FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
-                RETURNING owner, id)
+        statement = f"""WITH gone AS (DELETE {THREAD} RETURNING owner, id)
             INSERT INTO chatkit.thread (owner, id, deleted) SELECT owner, id, now() FROM gone"""
         await self._find(statement, context, thread_id)
 
@@ -293,11 +285,11 @@ class PostgresStore(Store[Context]):
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
-        statement = """SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $3 CURSOR
+        statement = """SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $3
+            [AND seq > (SELECT seq FROM chatkit.item
+                WHERE owner = $1 AND thread_id = $3 AND id = $4)]
             ORDER BY seq ASC LIMIT $2"""
-        cursor = """AND seq > (SELECT seq FROM chatkit.item
-            WHERE owner = $1 AND thread_id = $3 AND id = $4)"""
-        return await self._page(ITEMS, statement, cursor, (limit, after, order), context, thread_id)
+        return await self._page(ITEMS, statement, (limit, after, order), context, thread_id)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
@@ -305,10 +297,8 @@ class PostgresStore(Store[Context]):
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
         doc = dump(item, ITEMS).decode()
-        statement = """
-            WITH locked AS (
-                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
-                FOR NO KEY UPDATE)
+        statement = f"""
+            WITH locked AS (SELECT {THREAD} FOR NO KEY UPDATE)
             INSERT INTO chatkit.item (owner, thread_id, id, doc) SELECT $1, $2, $3, $4 FROM locked
             ON CONFLICT (owner, thread_id, id) DO UPDATE SET doc = $4 RETURNING true"""
         if not await self._pool.run(statement, _owner(context), thread_id, item.id, doc):
@@ -332,11 +322,8 @@ class PostgresStore(Store[Context]):
         """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids), kind=kind)
         # The thread's lock, since rows of several items are locked in no order of their own.
-        statement = """
-            WITH locked AS (
-                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
-                FOR NO KEY UPDATE
-            ), found AS (
+        statement = f"""
+            WITH locked AS (SELECT {THREAD} FOR NO KEY UPDATE), found AS (
                 SELECT FROM locked WHERE cardinality($3::text[]) = (
                     SELECT count(*) FROM chatkit.item
                     WHERE owner = $1 AND thread_id = $2 AND id = ANY($3))
@@ -360,18 +347,15 @@ class PostgresStore(Store[Context]):
     async def save_attachment(self, attachment: Attachment, context: Context) -> None:
         """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
-        statement = """
-            WITH locked AS (
-                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $3 AND deleted IS NULL
-                FOR KEY SHARE
-            ), saved AS (
-                INSERT INTO chatkit.attachment AS old (owner, id, thread_id, doc)
-                SELECT $1, $2, $3, $4 WHERE $3 IS NULL OR EXISTS (SELECT FROM locked)
-                ON CONFLICT (owner, id) DO UPDATE SET thread_id = $3, doc = $4
-                WHERE old.thread_id IS NULL OR old.thread_id = $3 RETURNING true)
-            SELECT $3 IS NULL OR EXISTS (SELECT FROM locked) AS found,
+        statement = f"""
+            WITH locked AS (SELECT {THREAD} FOR KEY SHARE), saved AS (
+                INSERT INTO chatkit.attachment AS old (owner, thread_id, id, doc)
+                SELECT $1, $2, $3, $4 WHERE $2 IS NULL OR EXISTS (SELECT FROM locked)
+                ON CONFLICT (owner, id) DO UPDATE SET thread_id = $2, doc = $4
+                WHERE old.thread_id IS NULL OR old.thread_id = $2 RETURNING true)
+            SELECT $2 IS NULL OR EXISTS (SELECT FROM locked) AS found,
                 EXISTS (SELECT FROM saved) AS saved"""
-        values = (attachment.id, attachment.thread_id, dump(attachment, ATTACHMENTS).decode())
+        values = (attachment.thread_id, attachment.id, dump(attachment, ATTACHMENTS).decode())
         row = (await self._pool.run(statement, _owner(context), *values))[0]
         if not row["found"]:
             raise NotFoundError(f"There is no thread {attachment.thread_id!a}")
@@ -385,9 +369,9 @@ class PostgresStore(Store[Context]):
 
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
         """Return the records of one thread, or with None all that the owner has, oldest first."""
-        statement = "SELECT doc FROM chatkit.attachment WHERE owner = $1 CURSOR ORDER BY seq"
         some, ids = ("", ()) if thread_id is None else ("AND thread_id = $2", (thread_id,))
-        rows = await self._find(statement.replace("CURSOR", some), context, *ids)
+        statement = f"SELECT doc FROM chatkit.attachment WHERE owner = $1 {some} ORDER BY seq"
+        rows = await self._find(statement, context, *ids)
         return ATTACHMENTS.validate_json(f"[{','.join(row['doc'] for row in rows)}]")
 
     async def delete_attachment(self, attachment_id: str, context: Context) -> None:
@@ -404,11 +388,8 @@ class PostgresStore(Store[Context]):
         past its lease may still write.
         """
         require_storable(thread_id=thread_id, turn_id=turn_id)
-        statement = """
-            WITH locked AS (
-                SELECT FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL
-                FOR KEY SHARE
-            ), taken AS (
+        statement = f"""
+            WITH locked AS (SELECT {THREAD} FOR KEY SHARE), taken AS (
                 INSERT INTO chatkit.lease AS old (owner, thread_id, turn_id, until)
                 SELECT $1, $2, $3, clock_timestamp() + $4 * interval '1 second' FROM locked
                 ON CONFLICT (owner, thread_id) DO UPDATE SET turn_id = $3, until = excluded.until,
@@ -446,8 +427,9 @@ class _Pool:
         self._connect = connect
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
-        self._idle: list[tuple[int, float, Connection]] = []  # a heap: number, since when
-        self._numbers = count()
+        # A heap of those that rest: is it dead, its number, since when it rests, which it is.
+        self._slots: list[tuple[bool, int, float, Connection | None]]
+        self._slots = [(True, number, 0.0, None) for number in range(size)]
         self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
         self._closed = False
 
@@ -519,49 +501,40 @@ class _Pool:
             connection.terminate()  # which rolls back what failed
 
     async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on the first idle connection: it knows most statements.
+        """Return the rows of a statement, on the first that is connected: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice (a title's second answer is False). A cancelled call loses its connection.
         """
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")
-        end, fresh = time.monotonic() + ANSWER_SECONDS, False
+        end = time.monotonic() + ANSWER_SECONDS
         async with self._free:
             if time.monotonic() > end:  # a wait is bounded: each call ends by its own `end`
                 raise TimeoutError("no connection was free in time")
-            number, connection = self._rested()
+            _, number, since, connection = heappop(self._slots)
+            if connection and time.monotonic() - since > IDLE_SECONDS:
+                connection.terminate()  # a proxy in between may have dropped it
             try:
                 while True:
-                    if connection is None or connection.is_closed():
+                    if fresh := connection is None or connection.is_closed():
                         connection = await self._connect(timeout=end - time.monotonic())
-                        fresh = True
                     self._busy[connection] = end
                     try:
-                        rows = await connection.fetch(_sql(self._schema, statement), *values)
+                        return await connection.fetch(_sql(self._schema, statement), *values)
                     except LOST:
+                        connection.terminate()
                         self._disconnect()  # where one is dead, all are
                         if fresh or time.monotonic() > end:
                             raise
+                    except BaseException:  # cancelled, too
                         connection.terminate()
-                    else:
-                        heappush(self._idle, (number, time.monotonic(), connection))
-                        return rows
+                        raise
                     finally:
                         del self._busy[connection]
-            except BaseException:  # cancelled, too
-                if connection:
-                    connection.terminate()
-                raise
-
-    def _rested(self) -> "tuple[int, Connection | None]":
-        """Return the first idle connection, ended if it has rested too long, or a new number."""
-        if not self._idle:
-            return next(self._numbers), None
-        number, since, connection = heappop(self._idle)
-        if time.monotonic() - since > IDLE_SECONDS:
-            connection.terminate()  # a proxy in between may have dropped it
-        return number, connection
+            finally:
+                dead = connection is None or connection.is_closed()
+                heappush(self._slots, (dead, number, time.monotonic(), connection))
 
     async def _watch(self) -> None:
         """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long."""
@@ -572,8 +545,9 @@ class _Pool:
 
     def _disconnect(self) -> None:
         """End the connections that rest."""
-        while self._idle:
-            self._idle.pop()[2].terminate()
+        for *_, connection in self._slots:
+            if connection:
+                connection.terminate()
 
 
 def _owner(context: Context) -> str:
@@ -593,9 +567,9 @@ def _sql(schema: str, statement: str) -> str:
 
 
 @cache
-def _directed(statement: str, cursor: str, desc: bool) -> str:
-    """Return a page's statement, which is written for asc, for this cursor and direction."""
-    statement = statement.replace("CURSOR", cursor)
+def _directed(statement: str, after: bool, desc: bool) -> str:
+    """Return a page's statement, which is written for asc and in brackets for what has a cursor."""
+    statement = re.sub(r"\[(.*)\]", r"\1" if after else "", statement, flags=re.DOTALL)
     if desc:
         statement = statement.replace(" > ", " < ").replace(" ASC", " DESC")
     return statement
@@ -615,8 +589,7 @@ def _split(url: str) -> tuple[str, str, str]:
     raise StoreError(f"STORE_URL cannot be read, expected {FORM}")
 
 
-ChatStore = PostgresStore
-"""The name by which the rest of the app knows its store."""
+ChatStore = PostgresStore  # the name by which the rest of the app knows its store
 
 
 def open_store(settings: "Settings") -> AbstractAsyncContextManager[PostgresStore]:

@@ -142,8 +142,8 @@ end
 local function page(order, docs, places)
   local limit, down, first = math.min(tonumber(ARGV[2]), 2 ^ 31), ARGV[3] == 'desc', 0
   if limit < 1 then return { 0 } end
-  if ARGV[4] ~= '' then
-    local after = ARGV[4]:sub(2)
+  local after = ARGV[4]
+  if after then
     if places then after = call('HGET', places, after) end
     local rank = after and call(down and 'ZREVRANK' or 'ZRANK', order, after)
     if not rank then return { 0 } end
@@ -312,8 +312,7 @@ class RedisStore(Store[Context]):
         self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
-        args = limit, order, _given(after)
-        return _page(THREADS, await self._run("load_threads", context, "", *args))
+        return await self._page(THREADS, "load_threads", context, "", limit, order, after)
 
     async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
@@ -342,8 +341,8 @@ class RedisStore(Store[Context]):
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
-        args = limit, order, _given(after)
-        return _page(ITEMS, await self._run("load_thread_items", context, thread_id, *args))
+        name = "load_thread_items"
+        return await self._page(ITEMS, name, context, thread_id, limit, order, after)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
@@ -380,7 +379,7 @@ class RedisStore(Store[Context]):
         """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
         thread_id, doc = attachment.thread_id, dump(attachment, ATTACHMENTS)
         require_storable(attachment_id=attachment.id, thread_id=thread_id)
-        args = attachment.id, doc, _given(thread_id)
+        args = attachment.id, doc, "" if thread_id is None else f"={thread_id}"
         if await self._save("save_attachment", context, thread_id or "", *args) == ELSEWHERE:
             raise ValueError("thread_id: the attachment belongs to another thread")
 
@@ -481,6 +480,15 @@ class RedisStore(Store[Context]):
             raise NotFoundError("There is no such thread or item")
         return found
 
+    async def _page(
+        self, adapter: TypeAdapter[Any], name: str, context: Context, thread_id: str, *window: Any
+    ) -> Page[Any]:
+        """Return the page that a script answers: documents, and whether there is more."""
+        given = [arg for arg in window if arg is not None]  # the cursor comes last
+        *docs, more = await self._run(name, context, thread_id, *given)
+        data = adapter.validate_json(b"[" + b",".join(docs) + b"]")
+        return Page(data=data, has_more=bool(more), after=data[-1].id if more else None)
+
     async def _save(self, name: str, context: Context, thread_id: str, *args: str | bytes) -> Any:
         """Run a save, and if it is the owner's first, list the owner and run it again.
 
@@ -514,25 +522,12 @@ class RedisStore(Store[Context]):
         raise NotFoundError(f"There is no {field!a}")
 
 
-ChatStore = RedisStore
-"""The name by which the rest of the app knows its store."""
+ChatStore = RedisStore  # the name by which the rest of the app knows its store
 
 
 def open_store(settings: "Settings") -> AbstractAsyncContextManager[RedisStore]:
     """Return the store that the settings name, to be entered with `async with`."""
     return RedisStore.open(settings.store_url)
-
-
-def _given(text: str | None) -> str:
-    """Return an argument for Lua that tells None from an empty string."""
-    return "" if text is None else f"={text}"
-
-
-def _page(adapter: TypeAdapter[list[T]], answer: list[Any]) -> Page[T]:
-    """Return the page that a script answered: documents, and whether there is more."""
-    *docs, more = answer
-    data: list[Any] = adapter.validate_json(b"[" + b",".join(docs) + b"]")
-    return Page(data=data, has_more=bool(more), after=data[-1].id if more else None)
 
 
 def _title(title: str | None) -> str:

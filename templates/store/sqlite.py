@@ -106,7 +106,7 @@ def sort_time(moment: datetime) -> int:
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[sqlite3.Connection], T]
-Asked: TypeAlias = SimpleQueue[tuple[Work[Any], asyncio.Future[Any], float] | None]
+Asked: TypeAlias = tuple[Work[Any], asyncio.Future[Any], float]  # and until when it may wait
 BUSY_SECONDS = 4.0  # how long another process may hold the file; a start-up ends within 5 s
 GROUP = 128  # operations in one commit at most, so that another process gets its turn
 SCHEMA = [
@@ -161,7 +161,7 @@ class SQLiteStore(Store[Context]):
             reads, writes = await asyncio.to_thread(_connect, path)
         except (sqlite3.Error, ValueError) as error:
             raise StoreError(f"cannot use the file {path!r} of STORE_URL: {error}") from error
-        workers = _Worker(reads, _serve_reads), _Worker(writes, _serve_writes)
+        workers = _Worker(reads, 0), _Worker(writes, GROUP)
         try:
             yield cls(*workers)
         finally:
@@ -417,8 +417,7 @@ class SQLiteStore(Store[Context]):
             return 0
 
 
-ChatStore = SQLiteStore
-"""The name by which the rest of the app knows its store."""
+ChatStore = SQLiteStore  # the name by which the rest of the app knows its store
 
 
 def open_store(settings: "Settings") -> AbstractAsyncContextManager[SQLiteStore]:
@@ -445,11 +444,11 @@ def _fetch(sql: str, *values: object) -> Work[list[Any]]:
 class _Worker(Thread):
     """A connection in a thread of its own, which does what it is asked in the order of asking."""
 
-    def __init__(self, db: sqlite3.Connection, serve: Callable[..., None]) -> None:
-        """Start to `serve` what is asked; it returns when it meets None."""
+    def __init__(self, db: sqlite3.Connection, group: int) -> None:
+        """Start to write, up to `group` works in one commit; with 0 start to read, one by one."""
         super().__init__(daemon=True)
-        self._db, self._serve, self._ended = db, serve, False
-        self._asked: Asked = SimpleQueue()
+        self._db, self._group, self._ended = db, group, False
+        self._asked: SimpleQueue[Asked | None] = SimpleQueue()
         self.start()
 
     async def ask(self, work: Work[T]) -> T:
@@ -468,54 +467,38 @@ class _Worker(Thread):
         self._asked.put(None)
 
     def run(self) -> None:
-        """Serve, then close the connection."""
-        self._serve(self._db, self._asked)
-        self._db.close()
+        """Do what waits, a group at once, and answer when it is committed; at the end close."""
+        db, asked = self._db, self._asked
+        for first in iter(asked.get, None):
+            batch = [first]
+            try:
+                if self._group:
+                    _patiently(db, "BEGIN IMMEDIATE", first[2])  # the others have their own time
+                while len(batch) < self._group and not asked.empty():
+                    if (another := asked.get()) is None:
+                        asked.put(None)  # the end, for the outer loop
+                        break
+                    batch.append(another)
+                if len(batch) == 1:  # it needs no savepoint, which would copy each page it changes
+                    outcomes = [first[0](db)]
+                else:
+                    outcomes = [_attempt(db, work) for work, *_ in batch]
+                if self._group:
+                    db.execute("COMMIT")
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+                with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                    db.execute("ROLLBACK")
+                outcomes = [error] * len(batch)
+            for (_, answer, _), outcome in zip(batch, outcomes, strict=True):
+                with suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                    answer.get_loop().call_soon_threadsafe(_settle, answer, outcome)
+        db.close()
 
 
-def _serve_reads(db: sqlite3.Connection, asked: Asked) -> None:
-    """Answer one after the other."""
-    for work, answer, _ in iter(asked.get, None):
-        try:
-            outcome = work(db)
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-            outcome = error
-        _post(answer, outcome)
-
-
-def _serve_writes(db: sqlite3.Connection, asked: Asked) -> None:
-    """Commit at once all that waits, and answer then."""
-    for first in iter(asked.get, None):
-        batch = [first]
-        try:
-            _patiently(db, "BEGIN IMMEDIATE", first[2])  # the others have their own time
-            while len(batch) < GROUP and not asked.empty():
-                if (another := asked.get()) is None:
-                    asked.put(None)  # the end, for the outer loop
-                    break
-                batch.append(another)
-            if len(batch) == 1:  # it needs no savepoint, which would copy each page it changes
-                outcomes = [first[0](db)]
-            else:
-                outcomes = [_attempt(db, work) for work, *_ in batch]
-            db.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-                db.execute("ROLLBACK")
-            outcomes = [error] * len(batch)
-        for (_, answer, _), outcome in zip(batch, outcomes, strict=True):
-            _post(answer, outcome)
-
-
-def _post(answer: asyncio.Future[Any], outcome: object) -> None:
-    """Give the outcome to the event loop that asked, unless the caller was cancelled."""
-
-    def settle() -> None:
-        if not answer.done():
-            answer.set_result(outcome)
-
-    with suppress(RuntimeError):  # its loop is closed: nobody waits any more
-        answer.get_loop().call_soon_threadsafe(settle)
+def _settle(answer: asyncio.Future[Any], outcome: object) -> None:
+    """Give the outcome to whoever asked, unless the call was cancelled."""
+    if not answer.done():
+        answer.set_result(outcome)
 
 
 def _attempt(db: sqlite3.Connection, work: Work[T]) -> T | Exception:
@@ -537,29 +520,22 @@ def _connect(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     with ExitStack() as unless_done:
         writes = sqlite3.connect(path, 0, isolation_level=None, check_same_thread=False)
         unless_done.callback(writes.close)
-        _known_version(writes, path)
-        _patiently(writes, "PRAGMA journal_mode = WAL")
-        writes.execute("PRAGMA synchronous = FULL")
+        _patiently(writes, "PRAGMA synchronous = FULL")
         writes.execute("PRAGMA foreign_keys = ON")
         _patiently(writes, "BEGIN IMMEDIATE")
-        for statement in SCHEMA[_known_version(writes, path) :]:
+        if (version := writes.execute("PRAGMA user_version").fetchone()[0]) > len(SCHEMA):
+            raise StoreError(
+                f"the file {path!r} of STORE_URL has schema {version}, this app knows {len(SCHEMA)}"
+            )
+        for statement in SCHEMA[version:]:
             writes.execute(statement)
         writes.execute(f"PRAGMA user_version = {len(SCHEMA)}")
-        writes.execute("COMMIT")
+        _patiently(writes, "COMMIT")
+        _patiently(writes, "PRAGMA journal_mode = WAL")  # last: a newer app's file stays as it is
         reads = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         reads.execute("PRAGMA query_only = ON")
         unless_done.pop_all()
     return reads, writes
-
-
-def _known_version(db: sqlite3.Connection, path: str) -> int:
-    """Return the file's schema version; StoreError when a newer app made it."""
-    version = int(_patiently(db, "PRAGMA user_version").fetchone()[0])
-    if version > len(SCHEMA):
-        raise StoreError(
-            f"the file {path!r} of STORE_URL has schema {version}, this app knows {len(SCHEMA)}"
-        )
-    return version
 
 
 def _patiently(db: sqlite3.Connection, sql: str, end: float | None = None) -> sqlite3.Cursor:

@@ -19,8 +19,8 @@ from .base import (
 DEFECTS = [
     Defect(
         "another owner's thread is found",
-        "SELECT doc FROM chatkit.thread\n            WHERE owner = $1 AND id = $2",
-        "SELECT doc FROM chatkit.thread\n            WHERE $1 <> '' AND id = $2",
+        'THREAD = "FROM chatkit.thread WHERE owner = $1 AND',
+        "THREAD = \"FROM chatkit.thread WHERE $1 <> '' AND",
         FOREIGN,
     ),
     Defect(
@@ -77,8 +77,8 @@ DEFECTS = [
     Defect("a stop is not heard", "AND turn_id = $3 AND NOT stopping", "AND turn_id = $3", STOPPED),
     Defect(
         "no lock while adding",
-        "FOR NO KEY UPDATE)\n            INSERT INTO chatkit.item",
-        ")\n            INSERT INTO chatkit.item",
+        "{THREAD} FOR NO KEY UPDATE)\n            INSERT INTO chatkit.item",
+        "{THREAD})\n            INSERT INTO chatkit.item",
         AT_ONCE + "a_reader_at_the_tail_of_twelve_writers_misses_nothing",
     ),
     Defect(
@@ -109,7 +109,7 @@ DEFECTS = [
         "a connection is given on before its answer is there",
         "self._busy[connection] = end",
         "self._busy[connection] = end\n"
-        "                    heappush(self._idle, (number, time.monotonic(), connection))",
+        "                    heappush(self._slots, (False, number, time.monotonic(), connection))",
         AT_ONCE + "the_answer_of_a_cancelled_call_reaches_nobody_else",
     ),
 ]

@@ -71,8 +71,8 @@ DEFECTS = [
     ),
     Defect(
         "a newer schema is used",
-        "if version > len(SCHEMA):",
-        "if version < 0:",
+        ".fetchone()[0]) > len(SCHEMA):",
+        ".fetchone()[0]) < 0:",
         ENGINE + "a_newer_schema_is_refused_and_left_alone",
     ),
     Defect(
