@@ -207,7 +207,7 @@ class AppServer(ChatKitServer[RequestContext]):
             yield event
         TURN_STATE.get().whole = True
         if title and message and self._settings.title_model:
-            better = await title_by_model(self._agent, message, self._settings)
+            better = await title_by_model(self._agent.model, message, self._settings)
             if better and await self._store.set_title_if_unchanged(
                 thread.id, title, better, context
             ):

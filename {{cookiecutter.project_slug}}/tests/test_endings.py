@@ -273,22 +273,3 @@ async def test_a_stop_behind_the_answer_says_nothing_to_the_model(
         await caller.say("and?", thread["id"])
     assert model.last_call
     assert [item["content"] for item in model.last_call.input] == ["go", "Whole.", "and?"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "text"),
-    [(Fault(400), 400, "cannot be understood"), (Fault(401), 503, "this app's key")],
-)
-async def test_a_recording_that_is_refused_says_why(
-    store_url: str, tmp_path: Path, fault: Fault, status: int, text: str
-) -> None:
-    """Of the user's part, and of the operator's."""
-    with model_server(fault) as server:
-        base = {"openai_api_key": "sk-local", "openai_base_url": server.url}
-        settings = settings_for(store_url, tmp_path, transcribe_model="ears", **base)
-        async with serving(settings) as app, app.caller() as caller:
-            answer = await caller.op(
-                "input.transcribe", audio_base64="AAAA", mime_type="audio/webm"
-            )
-    assert answer.status_code == status
-    assert text in answer.json()["error"]["message"]
