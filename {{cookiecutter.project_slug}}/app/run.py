@@ -57,7 +57,7 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     context, state = chat.request_context, TURN_STATE.get()
     ids = OwnIds(chat.generate_id)
     try:
-        history = await load_history(chat.store, chat.thread, context, settings)
+        history = await load_history(chat, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
         given = await converter.convert(history)
         result = _start(agent, given, chat, _choices(message, history), settings)
