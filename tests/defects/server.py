@@ -62,14 +62,14 @@ DEFECTS = [
     ),
     Defect(
         "no lease is renewed",
-        "if turn.running and turn.thread_id and not await self._renew(turn):",
+        "if turn.thread_id and not await self._store.renew_turn(*lease):",
         "if False:",
         ANSWER + "an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere",
         "app/streaming.py",
     ),
     Defect(
         "the lease is kept",
-        "await self._store.release_turn(turn.thread_id, turn.id, context)",
+        "await self._store.release_turn(thread_id, turn.id, context)",
         "pass",
         ANSWER + "a_message_right_after_stop_is_answered",
         "app/server.py",
@@ -146,7 +146,7 @@ DEFECTS = [
     ),
     Defect(
         "a closed connection stops nothing",
-        'if self._on_disconnect == "cancel":',
+        'if self._settings.on_disconnect == "cancel":',
         "if False:",
         ANSWER + "a_stopped_answer_keeps_everything_that_was_received",
         "app/streaming.py",
@@ -181,7 +181,7 @@ DEFECTS = [
     ),
     Defect(
         "no limit of answers at once",
-        "if of_user >= self._per_user or",
+        "if of_user >= limits.turns_per_user or",
         "if",
         LIMITS + "so_many_answers_are_given_at_once",
         "app/streaming.py",
