@@ -76,7 +76,7 @@ DEFECTS = [
     ),
     Defect(
         "a stop drops what was said",
-        "items = [*state.unsaved.values()]",
+        "items = [*self.unsaved.values()]",
         "items = []",
         ANSWER + "a_stopped_answer_keeps_everything_that_was_received",
         "app/events.py",
@@ -90,7 +90,7 @@ DEFECTS = [
     ),
     Defect(
         "a widget is kept as it began",
-        "case t.ThreadItemUpdatedEvent() if begun := state.unsaved.get(event.item_id):",
+        "case t.ThreadItemUpdatedEvent() if begun := self.unsaved.get(event.item_id):",
         "case t.ThreadItemUpdatedEvent() if begun := None:",
         ASSISTANT + "a_widget_is_kept_as_it_was_when_the_user_stopped",
         "app/events.py",
@@ -104,15 +104,15 @@ DEFECTS = [
     ),
     Defect(
         "a retry that fails costs the answer",
-        "state.replaced = await behind(self._store, *place, context)",
-        "state.replaced = []",
+        "state.replaced.insert(0, item)",
+        "pass",
         ENDING + "a_retry_that_fails_gives_the_answer_back",
         "app/server.py",
     ),
     Defect(
         "a retry that is stopped costs the answer",
-        "items, state.whole = state.replaced, True",
-        "items, state.whole = state.replaced, False",
+        "items, self.whole = self.replaced, True",
+        "items, self.whole = self.replaced, False",
         ENDING + "a_retry_that_is_stopped_keeps_the_answer_until_a_word_has_come",
         "app/events.py",
     ),

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +20,7 @@ from .attachments import Files
 from .checks import check, parse
 from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
-from .events import TURN_STATE, TurnState, behind, kept, rest
+from .events import TURN_STATE, Events, TurnState
 from .failures import REFUSED_ACTION, ActionRefusedError, explain, unavailable
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
@@ -80,7 +79,7 @@ class AppServer(ChatKitServer[RequestContext]):
 
     async def _answer(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Frames:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
-        TURN_STATE.set(TurnState())
+        TURN_STATE.set(TurnState(self._store, context))
         created, thread_id = b"", getattr(request.params, "thread_id", "")
         try:
             if thread_id:
@@ -106,22 +105,21 @@ class AppServer(ChatKitServer[RequestContext]):
             if thread_id:  # also one that was granted just as the wait for it was cut short
                 await self._store.release_turn(thread_id, turn.id, context)
 
-    async def _events(
-        self, request: t.StreamingReq, context: RequestContext, turn: Turn
-    ) -> AsyncIterator[t.ThreadStreamEvent]:
+    async def _events(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Events:
         """Yield the SDK's events, and before an error what has to be stored for all that."""
         state = TURN_STATE.get()
         if isinstance(request, t.ThreadsRetryAfterItemReq):
-            state.retried = request.params.item_id
-            place = request.params.thread_id, state.retried
-            state.replaced = await behind(self._store, *place, context)
+            async for item in self._paginate_thread_items_reverse(turn.thread_id, context):
+                if item.id == request.params.item_id:
+                    break
+                state.replaced.insert(0, item)
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
                 try:
                     await self._store.load_thread(turn.thread_id, context)
                 except NotFoundError:
                     return  # deleted meanwhile: there is nobody to tell
-                async for end in rest(self._store, turn.thread_id, context):
+                async for end in state.rest(turn.thread_id):
                     yield end
             yield event
 
@@ -132,7 +130,7 @@ class AppServer(ChatKitServer[RequestContext]):
             return
         thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
         with suppress(NotFoundError):  # the thread was deleted meanwhile
-            async for _ in rest(self._store, thread.id, context):
+            async for _ in state.rest(thread.id):
                 pass
             if not state.whole:  # nothing was cut short if the answer before a retry stands
                 await super().handle_stream_cancelled(thread, [], context)
@@ -164,21 +162,18 @@ class AppServer(ChatKitServer[RequestContext]):
         return b"data: %b\n\n" % self._files.links.sign(data, context)
 
     async def respond(
-        self,
-        thread: t.ThreadMetadata,
-        input_user_message: t.UserMessageItem | None,
-        context: RequestContext,
-    ) -> AsyncIterator[t.ThreadStreamEvent]:
+        self, thread: t.ThreadMetadata, message: t.UserMessageItem | None, context: RequestContext
+    ) -> Events:
         """Stream the assistant's answer; name the thread after its first message."""
-        title, message = None, input_user_message
+        title = None
         if message and not thread.title:
             title = title_of(message)
             if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
                 yield self._renamed(thread, title)
         chat = Chat(thread=thread, store=self._store, request_context=context)
-        answer = run(chat, message, self._agent, self._settings, self._files, self._limits)
+        answer = run(chat, self._agent, self._settings, self._files, self._limits)
         known = thread.model_copy(deep=True)
-        async for event in kept(answer, self._store, thread.id, context):
+        async for event in TURN_STATE.get().keep(answer, thread.id):
             if thread != known:  # a tool changed it, and the SDK saves it: not over a newer title
                 if thread.title == known.title:
                     thread.title = (await self._store.load_thread(thread.id, context)).title
@@ -205,11 +200,11 @@ class AppServer(ChatKitServer[RequestContext]):
         action: Action[str, Any],
         sender: t.WidgetItem | None,
         context: RequestContext,
-    ) -> AsyncIterator[t.ThreadStreamEvent]:
+    ) -> Events:
         """Run the handler that `assistant.ACTIONS` names for the action's type."""
         try:
             events = ACTIONS[action.type](thread, action, sender, context)
-            async for event in kept(events, self._store, thread.id, context):
+            async for event in TURN_STATE.get().keep(events, thread.id):
                 yield event
         except ValueError as error:  # the handler does not accept what the page sent
             log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
