@@ -185,8 +185,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(bake(Path(folder)))
-        rows = asyncio.run(measure(bench, options.rounds, options.streams))
+        rows = asyncio.run(measure(bake(Path(folder)), options.rounds, options.streams))
     print(f"Python {platform.python_version()}, {platform.machine()}, {options.rounds} rounds\n")
     print("| what | figure | target |\n| --- | --- | --- |")
     for name, figure, target in rows:
@@ -195,8 +194,9 @@ def main() -> None:
         options.json.write_text(json.dumps(rows, indent=1))
 
 
-async def measure(bench: Bench, rounds: int, streams: int) -> list[tuple[str, str, str]]:
+async def measure(folder: Path, rounds: int, streams: int) -> list[tuple[str, str, str]]:
     """Return the table's rows."""
+    bench = Bench(folder)
 
     async def new_thread() -> str:
         created = await consume(await bench.stock_answer(CREATE))

@@ -30,28 +30,28 @@ class ActionRefusedError(Exception):
     """A button sent something that its handler does not accept."""
 
 
-EXPECTED: dict[type[Exception], tuple[str, bool]] = {
-    agents.InputGuardrailTripwireTriggered: ("That cannot be answered here.", False),
-    agents.OutputGuardrailTripwireTriggered: ("That cannot be answered here.", False),
-    agents.ToolInputGuardrailTripwireTriggered: ("That cannot be done here.", False),
-    agents.ToolOutputGuardrailTripwireTriggered: ("That cannot be done here.", False),
-    agents.MaxTurnsExceeded: ("The answer took too many steps. Ask for less at once.", False),
-    agents.ModelRefusalError: ("The model refused to answer. Ask in another way.", False),
-    NoAnswerError: ("The model gave no answer.", True),
-    TurnTimeoutError: ("The answer took too long and was stopped. Ask for less at once.", False),
-    ActionRefusedError: (REFUSED_ACTION, False),
+EXPECTED: dict[type[Exception], str] = {
+    agents.InputGuardrailTripwireTriggered: "That cannot be answered here.",
+    agents.OutputGuardrailTripwireTriggered: "That cannot be answered here.",
+    agents.ToolInputGuardrailTripwireTriggered: "That cannot be done here.",
+    agents.ToolOutputGuardrailTripwireTriggered: "That cannot be done here.",
+    agents.MaxTurnsExceeded: "The answer took too many steps. Ask for less at once.",
+    agents.ModelRefusalError: "The model refused to answer. Ask in another way.",
+    NoAnswerError: f"The model gave no answer. {RETRY}",
+    TurnTimeoutError: "The answer took too long and was stopped. Ask for less at once.",
+    ActionRefusedError: REFUSED_ACTION,
 }
-"""What the user reads, and whether to offer a retry. Not a fault: logged without a traceback."""
-UNEXPECTED: dict[type[Exception], tuple[str, bool]] = {
-    openai.AuthenticationError: (WRONG_KEY, False),
-    openai.PermissionDeniedError: (WRONG_KEY, False),
-    openai.NotFoundError: (f"The model's server does not know the model. {OPERATOR}", False),
-    openai.RateLimitError: ("The model's server is busy or its quota is used up.", True),
-    openai.BadRequestError: (f"The model's server refused the request. {OPERATOR}", False),
-    openai.APIConnectionError: ("The model's server cannot be reached.", True),
-    openai.APIError: ("The model's server has trouble.", True),
-    agents.ModelBehaviorError: ("The model broke its answer off.", True),
-    Exception: ("Something went wrong on our side.", True),
+"""What the user reads, with a button where it ends with RETRY. No faults: no traceback."""
+UNEXPECTED: dict[type[Exception], str] = {
+    openai.AuthenticationError: WRONG_KEY,
+    openai.PermissionDeniedError: WRONG_KEY,
+    openai.NotFoundError: f"The model's server does not know the model. {OPERATOR}",
+    openai.RateLimitError: f"The model's server is busy or its quota is used up. {RETRY}",
+    openai.BadRequestError: f"The model's server refused the request. {OPERATOR}",
+    openai.APIConnectionError: f"The model's server cannot be reached. {RETRY}",
+    openai.APIError: f"The model's server has trouble. {RETRY}",
+    agents.ModelBehaviorError: f"The model broke its answer off. {RETRY}",
+    Exception: f"Something went wrong on our side. {RETRY}",
 }
 """The same for faults. The first match counts, so base classes stand below their subclasses."""
 
@@ -62,21 +62,19 @@ def explain(error: Exception, request_id: str, thread_id: str) -> CustomStreamEr
     facts = {"request_id": request_id, "thread_id": thread_id, "cause": type(error).__name__}
     log.log(logging.ERROR if cause else logging.WARNING, "no answer", exc_info=cause, extra=facts)
     known = (EXPECTED | UNEXPECTED).items()
-    text, retry = next(told for kind, told in known if isinstance(error, kind))
+    text = next(told for kind, told in known if isinstance(error, kind))
     match error:
         case agents.InputGuardrailTripwireTriggered() | agents.OutputGuardrailTripwireTriggered():
             reason = error.guardrail_result.output.output_info
             text = reason if isinstance(reason, str) else text
         case openai.BadRequestError(code="context_length_exceeded"):
             text = "This is more than the model can read. Start a new conversation."
-    text = f"{text} {RETRY}" if retry else text
-    return CustomStreamError(text + _request(request_id), allow_retry=retry)
+    return CustomStreamError(text + _request(request_id), allow_retry=text.endswith(RETRY))
 
 
 def unavailable(request_id: str) -> ErrorEvent:
     """Return the event for a fault of ours; the log has the cause under the request's id."""
-    text, _ = UNEXPECTED[Exception]
-    return ErrorEvent(message=f"{text} {RETRY}{_request(request_id)}", allow_retry=True)
+    return ErrorEvent(message=UNEXPECTED[Exception] + _request(request_id), allow_retry=True)
 
 
 def _request(request_id: str) -> str:
@@ -93,19 +91,18 @@ async def tool_failed(args: agents.ToolErrorFormatterArgs[Chat]) -> str | None:
     if type(args.error) in (ValueError, agents.ModelBehaviorError):
         log.warning("tool %s refused", args.tool_name, extra={"place": place_of(args.error)})
         return str(args.error)
-    return await _tell(args.run_context, args.tool_name, "failed", args.error)
+    return await _tell(args.run_context.context, args.tool_name, "failed", args.error)
 
 
 async def tool_hangs(context: agents.RunContextWrapper[Chat], error: Exception) -> str:
     """Tell the model and the user that a tool took longer than TOOL_SECONDS."""
-    return await _tell(context, getattr(context, "tool_name", "tool"), "took too long", error)
+    tool = getattr(context, "tool_name", "tool")
+    return await _tell(context.context, tool, "took too long", error)
 
 
-async def _tell(
-    context: agents.RunContextWrapper[Chat], tool: str, what: str, error: Exception
-) -> str:
-    request_id = request_id_of(context.context.request_context)
+async def _tell(chat: Chat, tool: str, what: str, error: Exception) -> str:
+    request_id = request_id_of(chat.request_context)
     log.error("tool %s %s", tool, what, exc_info=error, extra={"request_id": request_id})
     message = f"The tool {tool} {what}.{_request(request_id)}"
-    await context.context.stream(NoticeEvent(level="warning", message=message))
+    await chat.stream(NoticeEvent(level="warning", message=message))
     return f"The tool {tool} {what}. Tell the user so and do not call it again."

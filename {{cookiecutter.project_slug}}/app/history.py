@@ -8,9 +8,9 @@ from typing import Any
 from agents import ToolOutputFileContent, ToolOutputImage, ToolOutputText, TResponseInputItem
 from chatkit import types as t
 from chatkit.agents import ThreadItemConverter
-from chatkit.store import Store
 from openai.types.responses import ResponseInputContentParam
 
+from .assistant import Chat
 from .context import RequestContext
 from .filetypes import PDF
 from .settings import Settings
@@ -28,21 +28,17 @@ REFUSED = {"type": "refused"}
 """Stored after a message that a guardrail stopped: later turns are not given that message."""
 
 
-async def load_history(
-    store: Store[RequestContext],
-    thread: t.ThreadMetadata,
-    context: RequestContext,
-    settings: Settings,
-) -> list[t.ThreadItem]:
+async def load_history(chat: Chat, settings: Settings) -> list[t.ThreadItem]:
     """Return the newest turns, oldest first: whole ones, within HISTORY_ITEMS and HISTORY_CHARS.
 
     The newest turn is always included. However long the thread, this loads one page from its end,
     and more only to reach the beginning of the newest turn.
     """
+    thread, context = chat.thread, chat.request_context
     newest: list[t.ThreadItem] = []
     size, whole, after, more, most = 0, 0, None, True, settings.history_items
     while more and not whole:
-        page = await store.load_thread_items(thread.id, after, most, "desc", context)
+        page = await chat.store.load_thread_items(thread.id, after, most, "desc", context)
         after, more = page.after, page.has_more
         for item in page.data:
             size += length_of(item)
@@ -102,9 +98,7 @@ def _cut(text: str) -> str:
 class Converter(ThreadItemConverter):
     """Turns thread items into input for both APIs: answers as plain text, calls with new ids."""
 
-    def __init__(
-        self, context: RequestContext, content_part: ContentPart | None = None, files: int = 10
-    ) -> None:
+    def __init__(self, context: RequestContext, content_part: ContentPart, files: int) -> None:
         """Send the newest `files` files through `content_part`; older ones are described."""
         self._context, self._content_part, self._files = context, content_part, files
         self._sent: set[str] = set()
@@ -119,10 +113,11 @@ class Converter(ThreadItemConverter):
                 pdf_bytes += (file.metadata or {}).get("size", 0)
             if file.mime_type != PDF or pdf_bytes <= PDF_BYTES:
                 self._sent.add(file.id)
+        inputs: list[Any] = await self.to_agent_input(items)
         given: list[Any] = []
-        for item in await self.to_agent_input(items):
+        for item in inputs:
             if given and item.get("role") == given[-1].get("role") == "user":
-                given[-1]["content"] = [*_parts(given[-1]), *_parts(item)]  # some take no two
+                given[-1]["content"] += item["content"]  # some take no two
             else:
                 given.append(item)
         return [*map(_plain, given)]
@@ -150,12 +145,10 @@ class Converter(ThreadItemConverter):
         match item.content:
             case {"type": "tool_call", "name": str(name), "arguments": str(args), "output": output}:
                 return _call(item.id, name, args, str(output))
-            case str():
-                return await super().hidden_context_to_input(item)
-            case content:
+            case content if not isinstance(content, str):
                 text = json.dumps(content, default=str, ensure_ascii=False)
-                told = item.model_copy(update={"content": text})
-                return await super().hidden_context_to_input(told)
+                item = item.model_copy(update={"content": text})
+        return await super().hidden_context_to_input(item)
 
     async def generated_image_to_input(self, item: t.GeneratedImageItem) -> Input:
         """Say that there was an image: its address is for the user's browser alone."""
@@ -169,7 +162,7 @@ class Converter(ThreadItemConverter):
     async def attachment_to_message_content(self, attachment: t.Attachment) -> Part:
         """Send a file's content; one that is old, gone or unreadable is described."""
         file = f"file {attachment.name!r}, {attachment.mime_type}"
-        if self._content_part is None or attachment.id not in self._sent:
+        if attachment.id not in self._sent:
             return _text(f"({file})")
         self._sent.remove(attachment.id)  # once is enough, also where two messages have it
         try:
@@ -177,10 +170,6 @@ class Converter(ThreadItemConverter):
         except Exception:
             log.exception("file %s cannot be given to the model", attachment.id)
             return _text(f"({file}, which cannot be read)")
-
-
-def _parts(item: Any) -> list[Any]:
-    return [_text(item["content"])] if isinstance(item["content"], str) else item["content"]
 
 
 def _plain(item: Any) -> Any:
@@ -197,16 +186,13 @@ def _text(text: str) -> Part:
     return {"type": "input_text", "text": text}
 
 
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
-
-
 def _call(call_id: str, name: str, arguments: str, output: str) -> list[TResponseInputItem]:
     """Return a call and its output under the item's id: a model may repeat its own ids."""
-    if not _is_object(arguments):  # of a custom tool, or broken: servers refuse them
+    try:
+        is_object = isinstance(json.loads(arguments), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:  # of a custom tool, or broken: servers refuse them
         arguments = json.dumps({"input": arguments})
     call: Any = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
     return [call, {"type": "function_call_output", "call_id": call_id, "output": output}]

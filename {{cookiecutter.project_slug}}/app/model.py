@@ -5,15 +5,7 @@ import logging
 from copy import copy
 from typing import Any
 
-from agents import (
-    Agent,
-    Model,
-    OpenAIChatCompletionsModel,
-    OpenAIResponsesModel,
-    RunConfig,
-    Runner,
-    set_tracing_export_api_key,
-)
+import agents
 from chatkit.types import AudioInput, UserMessageItem
 from openai import APIError, AsyncOpenAI, BadRequestError
 
@@ -39,7 +31,7 @@ def make_client(settings: Settings) -> AsyncOpenAI | None:
     )
 
 
-def make_model(settings: Settings) -> Model:
+def make_model(settings: Settings) -> agents.Model:
     """Return the model that answers; the offline one when nothing else is set."""
     client = make_client(settings)
     if client is None:
@@ -47,10 +39,10 @@ def make_model(settings: Settings) -> Model:
             log.warning("the offline model answers: set OPENAI_API_KEY or OPENAI_BASE_URL")
         return OfflineModel()
     if traced(settings):
-        set_tracing_export_api_key(client.api_key)
+        agents.set_tracing_export_api_key(client.api_key)
     if settings.model_api == "responses":
-        return OpenAIResponsesModel(settings.model, client)
-    return OpenAIChatCompletionsModel(settings.model, client)
+        return agents.OpenAIResponsesModel(settings.model, client)
+    return agents.OpenAIChatCompletionsModel(settings.model, client)
 
 
 def traced(settings: Settings) -> bool:
@@ -60,7 +52,7 @@ def traced(settings: Settings) -> bool:
 
 def named(model: Any, name: str) -> Any:
     """Return the same server's model of another name; a model without a name stays as it is."""
-    if not isinstance(model, OpenAIResponsesModel | OpenAIChatCompletionsModel):
+    if not isinstance(model, agents.OpenAIResponsesModel | agents.OpenAIChatCompletionsModel):
         return model
     other = copy(model)
     other.model = name
@@ -82,19 +74,17 @@ def title_of(message: UserMessageItem) -> str:
     return f"{head.rpartition(' ')[0] or head}…"
 
 
-async def title_by_model(
-    agent: Agent[Any], message: UserMessageItem, settings: Settings
-) -> str | None:
+async def title_by_model(model: Any, message: UserMessageItem, settings: Settings) -> str | None:
     """Return a better title from the model that TITLE_MODEL names; None when it has none."""
-    namer = Agent[None](
+    namer = agents.Agent[None](
         "Title",
         instructions="Answer with a title of at most five words for a conversation that begins so.",
-        model=named(agent.model, settings.title_model),
+        model=named(model, settings.title_model),
     )
-    config = RunConfig(tracing_disabled=True)
+    config = agents.RunConfig(tracing_disabled=True)
     try:
         async with asyncio.timeout(TITLE_SECONDS):  # the thread's lease is held meanwhile
-            result = await Runner.run(namer, text_of(message)[:2000], run_config=config)
+            result = await agents.Runner.run(namer, text_of(message)[:2000], run_config=config)
     except Exception:  # the user has the answer: a title is not worth an error
         log.exception("no title")
         return None
@@ -107,18 +97,15 @@ async def transcribe(audio: AudioInput, settings: Settings, request_id: str) -> 
     Raises:
         ApiError: 501 without such a server, 400 for what it cannot understand, else 503.
     """
-    client = make_client(settings)
-    if client is None or not settings.transcribe_model:
+    client, model = make_client(settings), settings.transcribe_model
+    if client is None or not model:
         raise ApiError(501, "not_offered", "Dictation needs TRANSCRIBE_MODEL and a model's server.")
     file = (f"speech.{audio.media_type.rpartition('/')[2]}", audio.data, audio.media_type)
     async with client:
         try:
-            answer = await client.audio.transcriptions.create(
-                file=file, model=settings.transcribe_model
-            )
+            answer = await client.audio.transcriptions.create(file=file, model=model)
         except BadRequestError as error:
             raise ApiError(400, "audio", "This recording cannot be understood.") from error
         except APIError as error:
-            told = explain(error, request_id, "")
-            raise ApiError(503, "model", told.message) from error
+            raise ApiError(503, "model", explain(error, request_id, "").message) from error
     return answer.text

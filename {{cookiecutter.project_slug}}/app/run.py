@@ -1,26 +1,13 @@
 """One turn of the assistant: from the thread's history to the events that the page sees."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from copy import copy
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-from agents import (
-    Agent,
-    FunctionTool,
-    InputGuardrailTripwireTriggered,
-    ModelSettings,
-    RunConfig,
-    RunContextWrapper,
-    RunHooks,
-    Runner,
-    RunResultStreaming,
-    StreamEvent,
-    Tool,
-    TResponseInputItem,
-)
+import agents
 from agents.tool_context import ToolContext
 from chatkit import types as t
 from chatkit.agents import stream_agent_response
@@ -30,22 +17,19 @@ from chatkit.store import NotFoundError
 from .assistant import Chat
 from .attachments import Files
 from .context import owner_of, request_id_of
-from .events import TURN_STATE, OwnIds, TurnState, has_content, mend
+from .events import TURN_STATE, Events, has_content, storable
 from .failures import NoAnswerError, TurnTimeoutError, explain, tool_failed, tool_hangs
 from .history import REFUSED, Converter, length_of, load_history, tool_memory
 from .limits import Limits
 from .model import named, traced
 from .settings import Settings
 
+Queue = asyncio.Queue[t.ThreadStreamEvent | Exception | None]
 
-async def run(  # noqa: PLR0917 - what a turn is made of
-    chat: Chat,
-    message: t.UserMessageItem | None,
-    agent: Agent[Chat],
-    settings: Settings,
-    files: Files,
-    limits: Limits,
-) -> AsyncIterator[t.ThreadStreamEvent]:
+
+async def run(
+    chat: Chat, agent: agents.Agent[Chat], settings: Settings, files: Files, limits: Limits
+) -> Events:
     """Answer the newest turn of the thread; the model stops when the caller does.
 
     At the end its tokens count toward TOKENS_PER_DAY: the server's figure, or an estimate.
@@ -55,17 +39,15 @@ async def run(  # noqa: PLR0917 - what a turn is made of
         NotFoundError: the thread was deleted meanwhile.
     """
     context, state = chat.request_context, TURN_STATE.get()
-    ids = OwnIds(chat.generate_id)
     try:
-        history = await load_history(chat.store, chat.thread, context, settings)
+        history = await load_history(chat, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
-        given = await converter.convert(history)
-        result = _start(agent, given, chat, _choices(message, history), settings)
+        result = _start(agent, await converter.convert(history), chat, _choices(history), settings)
         complete = False
         try:
-            async for event in _events(chat, result, settings.turn_seconds):
-                for own in ids.own(mend(event)):
-                    yield own
+            events = _events(chat, result, settings.turn_seconds)
+            async for event in storable(events, chat.generate_id):
+                yield event
             complete = True
         finally:
             tokens = result.context_wrapper.usage.total_tokens
@@ -75,53 +57,44 @@ async def run(  # noqa: PLR0917 - what a turn is made of
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
-        if isinstance(error, InputGuardrailTripwireTriggered):
+        if isinstance(error, agents.InputGuardrailTripwireTriggered):
             yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
         raise explain(error, request_id_of(context), chat.thread.id) from error
-    for end in _ends(state):
-        yield end
-    if not state.said:
+    for item in [*state.unsaved.values()]:  # what the model or a tool left open
+        removed = t.ThreadItemRemovedEvent(item_id=item.id)
+        yield t.ThreadItemDoneEvent(item=item) if has_content(item) else removed
+    if not state.answered:
         raise explain(NoAnswerError(), request_id_of(context), chat.thread.id)
 
 
-def _ends(state: TurnState) -> Iterator[t.ThreadStreamEvent]:
-    """End what the model or a tool left open: what shows something stays, the rest goes."""
-    for item in [*state.unsaved.values()]:
-        removed = t.ThreadItemRemovedEvent(item_id=item.id)
-        yield t.ThreadItemDoneEvent(item=item) if has_content(item) else removed
-
-
-def _choices(message: t.UserMessageItem | None, history: list[t.ThreadItem]) -> t.InferenceOptions:
+def _choices(history: list[t.ThreadItem]) -> t.InferenceOptions:
     """Return what the user chose in the composer; with an output of the page, the model alone."""
-    if message:
-        return message.inference_options
-    for item in reversed(history):
-        if isinstance(item, t.UserMessageItem):
-            return t.InferenceOptions(model=item.inference_options.model)
-    return t.InferenceOptions()
+    asked = [item for item in history if isinstance(item, t.UserMessageItem)]
+    chosen = asked[-1].inference_options if asked else t.InferenceOptions()
+    return chosen if history[-1:] == asked[-1:] else t.InferenceOptions(model=chosen.model)
 
 
 def _start(
-    agent: Agent[Chat],
-    history: list[TResponseInputItem],
+    agent: agents.Agent[Chat],
+    given: list[agents.TResponseInputItem],
     chat: Chat,
     chosen: t.InferenceOptions,
     settings: Settings,
-) -> RunResultStreaming:
+) -> agents.RunResultStreaming:
     """Start the model with what the user chose and a time limit for each of the agent's tools."""
     tools = [copy(tool) for tool in agent.tools]
     for tool in tools:
-        if isinstance(tool, FunctionTool) and tool.timeout_seconds is None:
+        if isinstance(tool, agents.FunctionTool) and tool.timeout_seconds is None:
             tool.timeout_seconds, tool.timeout_error_function = settings.tool_seconds, tool_hangs
-    return Runner.run_streamed(
+    return agents.Runner.run_streamed(
         agent.clone(tools=tools),
-        history,
+        given,
         context=chat,
         max_turns=settings.max_turns,
         hooks=ToolMemory(),
-        run_config=RunConfig(
+        run_config=agents.RunConfig(
             model=named(agent.model, chosen.model) if chosen.model else None,
-            model_settings=ModelSettings(
+            model_settings=agents.ModelSettings(
                 tool_choice=chosen.tool_choice.id if chosen.tool_choice else None,
                 include_usage=True if settings.tokens_per_day else None,
             ),
@@ -134,43 +107,29 @@ def _start(
     )
 
 
-async def _events(
-    chat: Chat, result: RunResultStreaming, seconds: float
-) -> AsyncIterator[t.ThreadStreamEvent]:
+async def _events(chat: Chat, result: agents.RunResultStreaming, seconds: float) -> Events:
     """Yield the run's events; stop the model when this ends, is cancelled or takes too long."""
-    queue: asyncio.Queue[t.ThreadStreamEvent | TurnTimeoutError | None] = asyncio.Queue()
-
-    def stop(_: object) -> None:
-        result.cancel()
-
-    puller = asyncio.create_task(_pull(chat, result, queue.put_nowait))
+    queue: Queue = asyncio.Queue()
+    puller = asyncio.create_task(_pull(chat, result, queue))
     timer = asyncio.get_running_loop().call_later(seconds, queue.put_nowait, TurnTimeoutError())
-    caller = asyncio.current_task()
-    if caller:
-        caller.add_done_callback(stop)  # it may be cancelled while this waits at a yield
+    if caller := asyncio.current_task():  # it may be cancelled while this waits at a yield
+        caller.add_done_callback(lambda _: result.cancel())
     try:
         while event := await queue.get():
-            if isinstance(event, TurnTimeoutError):
+            if isinstance(event, Exception):
                 raise event
             yield event
-        await puller
     finally:
         timer.cancel()
         result.cancel()
-        if caller:
-            caller.remove_done_callback(stop)
-        done, _ = await asyncio.wait({puller}, timeout=1)
-        for task in done:
-            task.exception()  # looked at, or asyncio would log it
+        await asyncio.wait({puller}, timeout=1)
 
 
-async def _pull(
-    chat: Chat, result: RunResultStreaming, put: Callable[[t.ThreadStreamEvent | None], None]
-) -> None:
-    """Read the SDK's stream to its end and put None there, in a task that is never cancelled."""
+async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> None:
+    """Queue the SDK's events, then its error or None, in a task that is never cancelled."""
     last, passed = t.ProgressUpdateEvent(text=""), asyncio.Event()
 
-    async def patient() -> AsyncIterator[StreamEvent]:
+    async def patient() -> AsyncIterator[agents.StreamEvent]:
         """Yield the run's own events; before its error let all pass that tools have sent."""
         try:
             async for event in result.stream_events():
@@ -181,6 +140,7 @@ async def _pull(
             raise
 
     source: Any = SimpleNamespace(stream_events=patient)
+    end: Exception | None = None
     try:
         async for event in stream_agent_response(chat, source):
             if event is last:
@@ -188,26 +148,26 @@ async def _pull(
                 continue
             # a copy: tools go on changing the workflow that they added
             added = isinstance(event, t.ThreadItemAddedEvent)
-            put(event.model_copy(deep=True) if added else event)
-    finally:
-        passed.set()  # or `patient` would wait for good where the SDK itself has failed
-        put(None)
-        await chat.stream(last)  # the SDK leaves a task waiting on its queue, which this ends
+            queue.put_nowait(event.model_copy(deep=True) if added else event)
+    except Exception as error:  # noqa: BLE001 - `_events` raises it
+        end = error
+    passed.set()  # or `patient` would wait for good where the SDK itself has failed
+    queue.put_nowait(end)
+    await chat.stream(last)  # the SDK leaves a task waiting on its queue, which this ends
 
 
-class ToolMemory(RunHooks[Chat]):
+class ToolMemory(agents.RunHooks[Chat]):
     """Keeps the calls of server tools as hidden items, for the model's next turns."""
 
     async def on_tool_end(
-        self, context: RunContextWrapper[Chat], agent: Agent[Chat], tool: Tool, result: object
+        self, context: agents.RunContextWrapper[Chat], agent: Any, tool: Any, result: object
     ) -> None:
         """Store a call and its output where it happened in the thread."""
         chat = context.context
         page = chat.client_tool_call
         if not isinstance(context, ToolContext) or (page and page.name == context.tool_name):
             return  # a call that the page runs is stored as an item of its own
-        memory = tool_memory(context.tool_name, context.tool_arguments, result)
-        item = _hidden(chat, memory)
+        item = _hidden(chat, tool_memory(context.tool_name, context.tool_arguments, result))
         TURN_STATE.get().unsaved[item.id] = item  # now: a stop may come before its event
         await chat.stream(t.ThreadItemDoneEvent(item=item))  # so that a guardrail can remove it
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from agents import Agent
@@ -14,21 +14,20 @@ from chatkit.actions import Action
 from chatkit.errors import ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
-from chatkit.types import StreamingReq as StreamingRequest
 
 from .assistant import ACTIONS, SYNC_ACTIONS, Chat
 from .attachments import Files
 from .checks import check, parse
-from .context import RequestContext, context_for, owner_of, request_id_of
+from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
-from .events import TURN_STATE, TurnState, behind, kept, rest
+from .events import TURN_STATE, Events, TurnState
 from .failures import REFUSED_ACTION, ActionRefusedError, explain, unavailable
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
 from .run import run
 from .settings import Settings
 from .store import ChatStore
-from .streaming import Turn, Turns
+from .streaming import Frames, Turn, Turns
 
 log = logging.getLogger("app.server")
 CLAIM_SECONDS = 2.0
@@ -39,23 +38,13 @@ class AppServer(ChatKitServer[RequestContext]):
     """Checks a request, runs its turn under the thread's lease, and keeps all that was said."""
 
     def __init__(
-        self,
-        store: ChatStore,
-        files: Files,
-        agent: Agent[Chat],
-        settings: Settings,
-        limits: Limits,
+        self, store: ChatStore, files: Files, agent: Agent[Chat], settings: Settings, limits: Limits
     ) -> None:
-        """Take the parts; nothing is opened here."""
+        """Take the parts, in the event loop of the app: leases are renewed from here on."""
         super().__init__(store, files)
         self._store, self._files, self._agent, self._settings = store, files, agent, settings
         self._limits = limits
-        self.turns = Turns(
-            lambda turn: store.renew_turn(turn.thread_id, turn.id, context_for(turn.user)),
-            on_disconnect=settings.on_disconnect,
-            per_user=settings.turns_per_user,
-            total=settings.turns_total,
-        )
+        self.turns = Turns(settings, store)
 
     async def handle(self, body: bytes, context: RequestContext) -> tuple[str, bytes | Turn]:
         """Return the operation's name, and its JSON answer or a turn whose first event is there.
@@ -70,9 +59,8 @@ class AppServer(ChatKitServer[RequestContext]):
             raise ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
         await check(request, context, self._store, self._files, self._settings)
         if t.is_streaming_req(request):
-            turn = Turn(secrets.token_hex(12), owner_of(context))
-            self._limits.check_tokens(turn.user)
-            self.turns.start(turn, self._answer(request, context, turn))
+            self._limits.check_tokens(owner_of(context))
+            turn = self.turns.start(owner_of(context), partial(self._answer, request, context))
             await turn.first()
             return request.type, turn
         if isinstance(request, t.ThreadsDeleteReq):
@@ -89,56 +77,49 @@ class AppServer(ChatKitServer[RequestContext]):
 
     # --- a turn ---
 
-    async def _answer(
-        self, request: StreamingRequest, context: RequestContext, turn: Turn
-    ) -> AsyncGenerator[bytes, None]:
+    async def _answer(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Frames:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
-        TURN_STATE.set(TurnState())
-        created = b""
+        TURN_STATE.set(TurnState(self._store, context))
+        created, thread_id = b"", getattr(request.params, "thread_id", "")
         try:
-            if not isinstance(request, t.ThreadsCreateReq):
-                await self._claim(turn, request.params.thread_id, context)
+            if thread_id:
+                await self._claim(turn, thread_id, context)
             async for event in self._events(request, context, turn):
                 if isinstance(event, t.ThreadCreatedEvent):
-                    await self._claim(turn, event.thread.id, context)
+                    thread_id = event.thread.id
                     created = self._frame(event, context)  # sent once its message is stored
-                    continue
-                frame = self._frame(event, context)
-                yield created + frame if created else frame
-                created = b""
-        except asyncio.CancelledError:
-            if created:  # the caller is told that nothing began
-                await self._files.delete_thread(turn.thread_id, context)
-            else:
+                    await self._claim(turn, thread_id, context)
+                else:
+                    yield created + self._frame(event, context)
+                    created = b""
+        except (asyncio.CancelledError, Exception) as error:
+            if created:  # nothing of it was stored, and the caller is told that nothing began
+                await self._files.delete_thread(thread_id, context)
+            elif isinstance(error, asyncio.CancelledError):
                 await self._store_stop(turn, context)
-            raise
-        except Exception:
-            if turn.events:  # else the status of the response says it
+            elif turn.events:  # else the status of the response says it
                 yield self._frame(unavailable(request_id_of(context)), context)
-            elif created:  # nothing of the first message was stored
-                await self._files.delete_thread(turn.thread_id, context)
             raise
         finally:
-            if turn.thread_id:
-                turn.finishing = True  # a stop would leave the lease behind
-                await self._store.release_turn(turn.thread_id, turn.id, context)
+            turn.finishing = True  # a stop would leave the lease behind
+            if thread_id:  # also one that was granted just as the wait for it was cut short
+                await self._store.release_turn(thread_id, turn.id, context)
 
-    async def _events(
-        self, request: StreamingRequest, context: RequestContext, turn: Turn
-    ) -> AsyncIterator[t.ThreadStreamEvent]:
+    async def _events(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Events:
         """Yield the SDK's events, and before an error what has to be stored for all that."""
         state = TURN_STATE.get()
         if isinstance(request, t.ThreadsRetryAfterItemReq):
-            state.retried = request.params.item_id
-            place = request.params.thread_id, state.retried
-            state.replaced = await behind(self._store, *place, context)
+            async for item in self._paginate_thread_items_reverse(turn.thread_id, context):
+                if item.id == request.params.item_id:
+                    break
+                state.replaced.insert(0, item)
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
                 try:
                     await self._store.load_thread(turn.thread_id, context)
                 except NotFoundError:
                     return  # deleted meanwhile: there is nobody to tell
-                async for end in rest(self._store, turn.thread_id, context):
+                async for end in state.rest(turn.thread_id):
                     yield end
             yield event
 
@@ -149,7 +130,7 @@ class AppServer(ChatKitServer[RequestContext]):
             return
         thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
         with suppress(NotFoundError):  # the thread was deleted meanwhile
-            async for _ in rest(self._store, thread.id, context):
+            async for _ in state.rest(thread.id):
                 pass
             if not state.whole:  # nothing was cut short if the answer before a retry stands
                 await super().handle_stream_cancelled(thread, [], context)
@@ -163,16 +144,12 @@ class AppServer(ChatKitServer[RequestContext]):
 
     async def _claim(self, turn: Turn, thread_id: str, context: RequestContext) -> None:
         """Take the thread's lease, waiting a little for an answer that is just stopping."""
-        deadline = asyncio.get_running_loop().time() + CLAIM_SECONDS
-        try:
-            while not await self._store.claim_turn(thread_id, turn.id, context):
-                if asyncio.get_running_loop().time() > deadline:
-                    text = "An answer is under way in this conversation. Stop it or wait for it."
-                    raise ApiError(409, "turn_under_way", text, {"Retry-After": "2"})
-                await asyncio.sleep(0.05)
-        except asyncio.CancelledError:  # the lease may have been granted meanwhile
-            await self._store.release_turn(thread_id, turn.id, context)
-            raise
+        deadline = time.monotonic() + CLAIM_SECONDS
+        while not await self._store.claim_turn(thread_id, turn.id, context):
+            if time.monotonic() > deadline:
+                text = "An answer is under way in this conversation. Stop it or wait for it."
+                raise ApiError(409, "turn_under_way", text, {"Retry-After": "2"})
+            await asyncio.sleep(0.05)
         turn.thread_id = thread_id
 
     def _frame(self, event: t.ThreadStreamEvent, context: RequestContext) -> bytes:
@@ -185,21 +162,18 @@ class AppServer(ChatKitServer[RequestContext]):
         return b"data: %b\n\n" % self._files.links.sign(data, context)
 
     async def respond(
-        self,
-        thread: t.ThreadMetadata,
-        input_user_message: t.UserMessageItem | None,
-        context: RequestContext,
-    ) -> AsyncIterator[t.ThreadStreamEvent]:
+        self, thread: t.ThreadMetadata, message: t.UserMessageItem | None, context: RequestContext
+    ) -> Events:
         """Stream the assistant's answer; name the thread after its first message."""
-        title, message = None, input_user_message
+        title = None
         if message and not thread.title:
             title = title_of(message)
             if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
                 yield self._renamed(thread, title)
         chat = Chat(thread=thread, store=self._store, request_context=context)
-        answer = run(chat, message, self._agent, self._settings, self._files, self._limits)
+        answer = run(chat, self._agent, self._settings, self._files, self._limits)
         known = thread.model_copy(deep=True)
-        async for event in kept(answer, self._store, thread.id, context):
+        async for event in TURN_STATE.get().keep(answer, thread.id):
             if thread != known:  # a tool changed it, and the SDK saves it: not over a newer title
                 if thread.title == known.title:
                     thread.title = (await self._store.load_thread(thread.id, context)).title
@@ -207,7 +181,7 @@ class AppServer(ChatKitServer[RequestContext]):
             yield event
         TURN_STATE.get().whole = True
         if title and message and self._settings.title_model:
-            better = await title_by_model(self._agent, message, self._settings)
+            better = await title_by_model(self._agent.model, message, self._settings)
             if better and await self._store.set_title_if_unchanged(
                 thread.id, title, better, context
             ):
@@ -226,11 +200,11 @@ class AppServer(ChatKitServer[RequestContext]):
         action: Action[str, Any],
         sender: t.WidgetItem | None,
         context: RequestContext,
-    ) -> AsyncIterator[t.ThreadStreamEvent]:
+    ) -> Events:
         """Run the handler that `assistant.ACTIONS` names for the action's type."""
         try:
             events = ACTIONS[action.type](thread, action, sender, context)
-            async for event in kept(events, self._store, thread.id, context):
+            async for event in TURN_STATE.get().keep(events, thread.id):
                 yield event
         except ValueError as error:  # the handler does not accept what the page sent
             log.warning("action refused", extra={"type": action.type, "place": place_of(error)})

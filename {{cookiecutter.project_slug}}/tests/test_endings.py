@@ -13,7 +13,7 @@ from openai.types.responses.response_reasoning_item import ResponseReasoningItem
 
 from app import assistant
 from app.clock import clock
-from app.events import TURN_STATE, TurnState, kept
+from app.events import TurnState
 from app.store import ChatStore as Store
 
 from .model_server import Fault, model_server
@@ -75,13 +75,20 @@ async def test_what_began_first_is_stored_first(store: Store) -> None:
         yield t.ThreadItemDoneEvent(item=full)
 
     await store.save_thread(thread(), ALICE)
-    TURN_STATE.set(TurnState())
-    async for event in kept(events(), store, "t", ALICE):
+    async for event in TurnState(store, ALICE).keep(events(), "t"):
         if isinstance(event, t.ThreadItemDoneEvent):  # as the SDK does
             await store.add_thread_item("t", event.item, ALICE)
     stored = await store.load_thread_items("t", None, 9, "asc", ALICE)
     assert [item.id for item in stored.data] == ["m", "w"]
     assert stored.data[0] == full
+
+
+async def test_a_stop_that_a_vain_retry_puts_back_is_not_shown(store: Store) -> None:
+    """It is said to the model alone."""
+    told = t.SDKHiddenContextItem(id="h", thread_id="t", created_at=NOON, content="stopped")
+    await store.save_thread(thread(), ALICE)
+    assert not [event async for event in TurnState(store, ALICE, replaced=[told]).rest("t")]
+    assert await store.load_item("t", "h", ALICE) == told
 
 
 async def test_a_retry_that_fails_gives_the_answer_back(store_url: str, tmp_path: Path) -> None:
@@ -273,22 +280,3 @@ async def test_a_stop_behind_the_answer_says_nothing_to_the_model(
         await caller.say("and?", thread["id"])
     assert model.last_call
     assert [item["content"] for item in model.last_call.input] == ["go", "Whole.", "and?"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "text"),
-    [(Fault(400), 400, "cannot be understood"), (Fault(401), 503, "this app's key")],
-)
-async def test_a_recording_that_is_refused_says_why(
-    store_url: str, tmp_path: Path, fault: Fault, status: int, text: str
-) -> None:
-    """Of the user's part, and of the operator's."""
-    with model_server(fault) as server:
-        base = {"openai_api_key": "sk-local", "openai_base_url": server.url}
-        settings = settings_for(store_url, tmp_path, transcribe_model="ears", **base)
-        async with serving(settings) as app, app.caller() as caller:
-            answer = await caller.op(
-                "input.transcribe", audio_base64="AAAA", mime_type="audio/webm"
-            )
-    assert answer.status_code == status
-    assert text in answer.json()["error"]["message"]

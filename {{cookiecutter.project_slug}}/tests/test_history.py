@@ -8,35 +8,10 @@ from typing import Any
 import pytest
 from agents import ToolOutputImage, ToolOutputText
 from agents.models.chatcmpl_converter import Converter as ChatCompletions
-from chatkit.types import (
-    Annotation,
-    AssistantMessageContent,
-    AssistantMessageItem,
-    ClientToolCallItem,
-    CustomTask,
-    EndOfTurnItem,
-    FileAttachment,
-    GeneratedImage,
-    GeneratedImageItem,
-    HiddenContextItem,
-    InferenceOptions,
-    Page,
-    SDKHiddenContextItem,
-    StructuredInputFreeform,
-    StructuredInputItem,
-    TaskItem,
-    ThreadItem,
-    ThreadMetadata,
-    URLSource,
-    UserMessageItem,
-    UserMessageTagContent,
-    UserMessageTextContent,
-    WidgetItem,
-    Workflow,
-    WorkflowItem,
-)
+from chatkit import types as t
 from chatkit.widgets import DynamicWidgetRoot
 
+from app.assistant import Chat
 from app.context import RequestContext
 from app.history import REMEMBERED_CHARS, Converter, length_of, load_history, tool_memory
 from app.store import ChatStore as Store
@@ -46,7 +21,7 @@ from .serving import settings_for
 
 pytestmark = pytest.mark.anyio
 ANN = RequestContext(user_id="ann")
-THREAD = ThreadMetadata(id="thr_1", created_at=datetime.now(UTC))
+THREAD = t.ThreadMetadata(id="thr_1", created_at=datetime.now(UTC))
 
 
 def base(item_id: str) -> dict[str, Any]:
@@ -54,55 +29,54 @@ def base(item_id: str) -> dict[str, Any]:
     return {"id": item_id, "thread_id": "thr_1", "created_at": datetime.now(UTC)}
 
 
-def asked(item_id: str, text: str = "question", **fields: Any) -> UserMessageItem:
+def asked(item_id: str, text: str = "question", **fields: Any) -> t.UserMessageItem:
     """Return a user's message."""
-    part = UserMessageTextContent(text=text)
-    fields = {"content": [part], "inference_options": InferenceOptions()} | fields
-    return UserMessageItem(**base(item_id), **fields)
+    part = t.UserMessageTextContent(text=text)
+    fields = {"content": [part], "inference_options": t.InferenceOptions()} | fields
+    return t.UserMessageItem(**base(item_id), **fields)
 
 
-def answered(item_id: str, text: str = "answer") -> AssistantMessageItem:
+def answered(item_id: str, text: str = "answer") -> t.AssistantMessageItem:
     """Return an answer."""
-    source = URLSource(title="T", url="https://example.com")
-    part = AssistantMessageContent(text=text, annotations=[Annotation(source=source)])
-    return AssistantMessageItem(**base(item_id), content=[part])
+    source = t.URLSource(title="T", url="https://example.com")
+    part = t.AssistantMessageContent(text=text, annotations=[t.Annotation(source=source)])
+    return t.AssistantMessageItem(**base(item_id), content=[part])
 
 
-def called(item_id: str, status: Any = "completed") -> ClientToolCallItem:
+def called(item_id: str, status: Any = "completed") -> t.ClientToolCallItem:
     """Return a call of the page's."""
     call = {"call_id": "call_1", "name": "place", "arguments": {"a": 1}, "output": {"b": 2}}
-    return ClientToolCallItem(**base(item_id), status=status, **call)
+    return t.ClientToolCallItem(**base(item_id), status=status, **call)
 
 
-def remembered(item_id: str) -> HiddenContextItem:
+def remembered(item_id: str) -> t.HiddenContextItem:
     """Return what is kept of a server tool's call."""
-    return HiddenContextItem(**base(item_id), content=tool_memory("tool", "{}", "output"))
+    return t.HiddenContextItem(**base(item_id), content=tool_memory("tool", "{}", "output"))
 
 
-class Counted:
-    """A store that counts its pages."""
-
-    def __init__(self, store: Store) -> None:
-        """Wrap a store."""
-        self._store, self.pages = store, 0
-
-    async def load_thread_items(self, *args: Any) -> Page[ThreadItem]:
-        """Count, then load."""
-        self.pages += 1
-        return await self._store.load_thread_items(*args)
+async def content_of(attachment: Any, context: RequestContext) -> Any:
+    """Return a file's content, or fail."""
+    if attachment.id == "broken":
+        raise FileNotFoundError(attachment.id)
+    return {"type": "input_file", "filename": attachment.id}
 
 
-async def loaded(store: Store, folder: Path, items: list[Any], **changes: Any) -> tuple[Any, int]:
-    """Store the items and return the ids of those that are loaded, and the number of pages."""
+def converter(files: int = 10) -> Converter:
+    """Return what makes a model's input."""
+    return Converter(ANN, content_of, files)
+
+
+async def loaded(store: Store, folder: Path, items: list[Any], **changes: Any) -> list[str]:
+    """Store the items and return the ids of those that are loaded."""
     await store.save_thread(THREAD, ANN)
     for item in items:
         await store.add_thread_item("thr_1", item, ANN)
-    counted: Any = Counted(store)
-    found = await load_history(counted, THREAD, ANN, settings_for("", folder, **changes))
-    return [item.id for item in found], counted.pages
+    chat = Chat(thread=THREAD, store=store, request_context=ANN)
+    found = await load_history(chat, settings_for("", folder, **changes))
+    return [item.id for item in found]
 
 
-def turns(count: int, text: str = "question") -> list[ThreadItem]:
+def turns(count: int, text: str = "question") -> list[t.ThreadItem]:
     """Return so many turns of a question, a tool's call and an answer."""
     kinds = (("q", lambda i: asked(i, text)), ("t", remembered), ("a", answered))
     return [make(f"{kind}{n}") for n in range(count) for kind, make in kinds]
@@ -110,29 +84,21 @@ def turns(count: int, text: str = "question") -> list[ThreadItem]:
 
 async def test_the_newest_turns_come_whole_and_in_order(store: Store, tmp_path: Path) -> None:
     """Eight items hold two turns of three; the third does not fit and is left out as a whole."""
-    ids, _ = await loaded(store, tmp_path, turns(20), history_items=8)
+    ids = await loaded(store, tmp_path, turns(20), history_items=8)
     assert ids == ["q18", "t18", "a18", "q19", "t19", "a19"]
-
-
-async def test_a_long_thread_costs_as_many_queries_as_a_short_one(
-    store: Store, tmp_path: Path
-) -> None:
-    """300 items and 30: one page each, when the budget is 30."""
-    ids, pages = await loaded(store, tmp_path, turns(100), history_items=30)
-    assert (ids, pages) == ([item.id for item in turns(100)[-30:]], 1)
 
 
 async def test_characters_end_the_history_too(store: Store, tmp_path: Path) -> None:
     """A turn that would pass the budget is left out with all that is older."""
     items = [*turns(3, "x" * 2000), asked("last")]
-    ids, _ = await loaded(store, tmp_path, items, history_chars=3000)
+    ids = await loaded(store, tmp_path, items, history_chars=3000)
     assert ids == ["q2", "t2", "a2", "last"]
 
 
 async def test_the_newest_turn_is_there_however_long_it_is(store: Store, tmp_path: Path) -> None:
     """A question is answered even when its tools have said more than the budget."""
     items = [*turns(1), asked("q", "x" * 900), *[answered(f"y{n}", "y" * 900) for n in range(3)]]
-    ids, _ = await loaded(store, tmp_path, items, history_chars=1000)
+    ids = await loaded(store, tmp_path, items, history_chars=1000)
     assert ids == ["q", "y0", "y1", "y2"]
 
 
@@ -141,14 +107,14 @@ async def test_the_newest_turn_begins_with_its_question_whatever_its_items(
 ) -> None:
     """Also when its tools were called more often than the budget has items."""
     items = [*turns(5), asked("q"), *[remembered(f"r{n:02}") for n in range(25)]]
-    ids, _ = await loaded(store, tmp_path, items, history_items=10)
+    ids = await loaded(store, tmp_path, items, history_items=10)
     assert ids == ["q", *[f"r{n:02}" for n in range(25)]]
 
 
 async def test_a_call_without_its_result_is_left_out() -> None:
     """Whether the page never answered or went on with something else."""
-    items: list[ThreadItem] = [asked("q"), called("c1", "pending"), asked("q2"), called("c2")]
-    given: list[Any] = await Converter(ANN).convert(items)
+    items: list[t.ThreadItem] = [asked("q"), called("c1", "pending"), asked("q2"), called("c2")]
+    given: list[Any] = await converter().convert(items)
     assert [item.get("call_id") for item in given] == [None, "c2", "c2"]
 
 
@@ -156,8 +122,8 @@ async def test_a_call_without_its_result_is_left_out() -> None:
 async def test_arguments_that_are_no_object_are_replayed_in_one(arguments: str) -> None:
     """Servers refuse every later turn with a call like that in it."""
     content = tool_memory("look", arguments, "no")
-    hidden = HiddenContextItem(**base("h"), content=content)
-    given: list[Any] = await Converter(ANN).convert([asked("q"), hidden])
+    hidden = t.HiddenContextItem(**base("h"), content=content)
+    given: list[Any] = await converter().convert([asked("q"), hidden])
     assert json.loads(given[1]["arguments"]) == {"input": arguments}
 
 
@@ -170,25 +136,27 @@ def test_of_a_tools_output_the_texts_are_remembered() -> None:
     assert tool_memory("look", "{}", ["a", 1])["output"] == "['a', 1]"
 
 
-TAG = UserMessageTagContent(id="o1", text="Order 1", data={"total": 3}, group="order")
+TAG = t.UserMessageTagContent(id="o1", text="Order 1", data={"total": 3}, group="order")
 WIDGET = DynamicWidgetRoot.model_validate({"type": "Card", "children": []})
-TASK = CustomTask(title="Looked", content="everywhere")
-EVERY_KIND: list[ThreadItem] = [
-    asked("u1", content=[UserMessageTextContent(text="look at "), TAG], quoted_text="the quote"),
+TASK = t.CustomTask(title="Looked", content="everywhere")
+EVERY_KIND: list[t.ThreadItem] = [
+    asked("u1", content=[t.UserMessageTextContent(text="look at "), TAG], quoted_text="the quote"),
     remembered("h1"),
     remembered("h2"),
-    HiddenContextItem(**base("h3"), content="plain"),
-    HiddenContextItem(**base("h4"), content={"any": ["value"]}),
-    SDKHiddenContextItem(**base("h5"), content="stopped"),
+    t.HiddenContextItem(**base("h3"), content="plain"),
+    t.HiddenContextItem(**base("h4"), content={"any": ["value"]}),
+    t.SDKHiddenContextItem(**base("h5"), content="stopped"),
     called("c1", "pending"),
     called("c2"),
     called("c3"),
-    WidgetItem(**base("w1"), widget=WIDGET),
-    WorkflowItem(**base("w2"), workflow=Workflow(type="custom", tasks=[TASK])),
-    TaskItem(**base("t1"), task=TASK),
-    GeneratedImageItem(**base("g1"), image=GeneratedImage(id="i", url="/files/x")),
-    StructuredInputItem(**base("s1"), inputs=[StructuredInputFreeform(id="f", question="Why?")]),
-    EndOfTurnItem(**base("e1")),
+    t.WidgetItem(**base("w1"), widget=WIDGET),
+    t.WorkflowItem(**base("w2"), workflow=t.Workflow(type="custom", tasks=[TASK])),
+    t.TaskItem(**base("t1"), task=TASK),
+    t.GeneratedImageItem(**base("g1"), image=t.GeneratedImage(id="i", url="/files/x")),
+    t.StructuredInputItem(
+        **base("s1"), inputs=[t.StructuredInputFreeform(id="f", question="Why?")]
+    ),
+    t.EndOfTurnItem(**base("e1")),
     answered("a1"),
     answered("a2", ""),
     asked("u2", "and then?"),
@@ -197,7 +165,7 @@ EVERY_KIND: list[ThreadItem] = [
 
 async def test_every_kind_of_item_is_taken_by_both_apis() -> None:
     """No item breaks a turn: calls have results and ids of their own, answers are plain text."""
-    items = await Converter(ANN).convert(EVERY_KIND)
+    items = await converter().convert(EVERY_KIND)
     messages: list[Any] = list(ChatCompletions.items_to_messages(items))
     assert wrong_input(json.loads(json.dumps(items))) is None
     assert wrong_chat(json.loads(json.dumps(messages))) is None
@@ -210,50 +178,39 @@ async def test_every_kind_of_item_is_taken_by_both_apis() -> None:
 async def test_new_files_are_sent_and_old_or_broken_ones_described() -> None:
     """The newest files' content, the older ones' names; a file that is gone breaks nothing."""
 
-    async def content_part(attachment: Any, context: RequestContext) -> Any:
-        if attachment.id == "f2":
-            raise FileNotFoundError(attachment.id)
-        return {"type": "input_image", "image_url": "data:,x", "detail": "auto"}
+    def file(name: str) -> t.UserMessageItem:
+        known = {"id": name, "name": f"{name}.png", "mime_type": "image/png"}
+        return asked(f"u-{name}", attachments=[t.FileAttachment(**known)])
 
-    def file(number: int) -> UserMessageItem:
-        name = {"id": f"f{number}", "name": f"{number}.png", "mime_type": "image/png"}
-        return asked(f"u{number}", attachments=[FileAttachment(**name)])
-
-    (item,) = await Converter(ANN, content_part, 2).convert([file(1), file(2), file(3)])
+    (item,) = await converter(2).convert([file("old"), file("broken"), file("new")])
     content: Any = item.get("content")
-    assert content[1]["text"] == "(file '1.png', image/png)"
-    assert content[3]["text"] == "(file '2.png', image/png, which cannot be read)"
-    assert content[5]["image_url"] == "data:,x"
-    again = str(await Converter(ANN, content_part, 2).convert([file(1), file(1)]))
-    assert again.count("data:,x") == 1
-    silent = file(4).model_copy(update={"content": [UserMessageTextContent(text="")]})
-    (item,) = await Converter(ANN, content_part, 2).convert([silent])
+    assert content[1]["text"] == "(file 'old.png', image/png)"
+    assert content[3]["text"] == "(file 'broken.png', image/png, which cannot be read)"
+    assert content[5]["filename"] == "new"
+    again = str(await converter(2).convert([file("old"), file("old")]))
+    assert again.count("input_file") == 1
+    silent = file("new").model_copy(update={"content": [t.UserMessageTextContent(text="")]})
+    (item,) = await converter(2).convert([silent])
     content = item.get("content")
-    assert [part["type"] for part in content] == ["input_image"]
-    assert "data:" not in str(await Converter(ANN, content_part, 0).convert([file(1), file(3)]))
+    assert [part["type"] for part in content] == ["input_file"]
+    assert "input_file" not in str(await converter(0).convert([file("old"), file("new")]))
 
 
 async def test_of_pdfs_the_newest_are_sent_up_to_a_size() -> None:
     """They go to the model whole, in every turn."""
-
-    async def content_part(attachment: Any, context: RequestContext) -> Any:
-        return {"type": "input_file", "filename": attachment.id}
-
     name = {"name": "a.pdf", "mime_type": "application/pdf", "metadata": {"size": 20 << 20}}
-    text = FileAttachment(id="text", name="a.txt", mime_type="text/plain")
-    files = [text, *(FileAttachment(id=f"f{n}", **name) for n in range(3))]
-    items: list[ThreadItem] = [asked(f"u{file.id}", attachments=[file]) for file in files]
-    given = str(await Converter(ANN, content_part).convert(items))
+    text = t.FileAttachment(id="text", name="a.txt", mime_type="text/plain")
+    files = [text, *(t.FileAttachment(id=f"f{n}", **name) for n in range(3))]
+    items: list[t.ThreadItem] = [asked(f"u{file.id}", attachments=[file]) for file in files]
+    given = str(await converter().convert(items))
     sent = [f"'filename': '{file.id}'" in given for file in files]
     assert sent == [True, False, False, True]
 
 
 def test_an_image_takes_no_room_of_the_history() -> None:
     """The model is told in a sentence that there was one, however long its address is."""
-    image = GeneratedImage(id="i", url="data:image/png;base64," + "A" * 100_000)
-    assert length_of(GeneratedImageItem(**base("i"), image=image)) == 0
-    output = ToolOutputImage(image_url=image.url)
-    assert len(tool_memory("camera", "{}", output)["output"]) < 100
+    image = t.GeneratedImage(id="i", url="data:image/png;base64," + "A" * 100_000)
+    assert length_of(t.GeneratedImageItem(**base("i"), image=image)) == 0
 
 
 def test_a_long_output_is_remembered_cut() -> None:

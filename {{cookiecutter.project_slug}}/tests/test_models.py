@@ -92,7 +92,7 @@ def test_a_key_or_an_address_is_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, known: dict[str, str]
 ) -> None:
     """A key alone is OpenAI's; a server of one's own may want none."""
-    monkeypatch.setattr("app.model.set_tracing_export_api_key", lambda _: None)
+    monkeypatch.setattr("agents.set_tracing_export_api_key", lambda _: None)
     model = make_model(settings_for("", tmp_path, model_api=api, **known))
     assert not isinstance(model, OfflineModel)
     assert traced(settings_for("", tmp_path, **known)) == ("openai_api_key" in known)
@@ -209,6 +209,24 @@ async def test_dictation_without_a_models_server_is_refused(store_url: str, tmp_
         async with app.caller() as caller:
             audio = {"audio_base64": "AAAA", "mime_type": "audio/webm"}
             assert (await caller.op("input.transcribe", **audio)).status_code == 501
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "text"),
+    [(Fault(400), 400, "cannot be understood"), (Fault(401), 503, "this app's key")],
+)
+async def test_a_recording_that_is_refused_says_why(
+    store_url: str, tmp_path: Path, fault: Fault, status: int, text: str
+) -> None:
+    """Of the user's part, and of the operator's."""
+    with model_server(fault) as server:
+        known = settings(store_url, tmp_path, server, transcribe_model="ears")
+        async with serving(known) as app, app.caller() as caller:
+            answer = await caller.op(
+                "input.transcribe", audio_base64="AAAA", mime_type="audio/webm"
+            )
+    assert answer.status_code == status
+    assert text in answer.json()["error"]["message"]
 
 
 async def test_of_one_users_recordings_four_are_written_down_at_a_time(

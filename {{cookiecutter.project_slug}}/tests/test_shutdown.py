@@ -31,8 +31,9 @@ async def test_a_shutdown_waits_once_for_answers_that_would_finish(
     await caller.aclose()
 
 
+@pytest.mark.parametrize("step", ["claim_turn", "add_thread_item"])
 async def test_a_first_message_that_is_stopped_before_it_is_told_of_leaves_no_thread(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """The caller is told that nothing began, and will send it again."""
     settings = settings_for(store_url, tmp_path, shutdown_seconds=0)
@@ -43,7 +44,7 @@ async def test_a_first_message_that_is_stopped_before_it_is_told_of_leaves_no_th
             adding.set()
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(state.store, "add_thread_item", slowly)
+        monkeypatch.setattr(state.store, step, slowly)
         kind, params = message("hello")
         saying = asyncio.create_task(caller.op(kind, **params))
         await adding.wait()
@@ -58,8 +59,7 @@ async def test_a_turn_that_is_stopped_before_its_first_step_is_refused() -> None
     async def answer() -> AsyncGenerator[bytes, None]:
         yield b"never"
 
-    turn = Turn("t", "ada")
-    turn.begin(answer())
+    turn = Turn("ada", lambda _: answer())
     turn.stop()
     with pytest.raises(ApiError, match="stopped before it began"):
         await asyncio.wait_for(turn.first(), 1)
@@ -106,4 +106,4 @@ async def test_no_answer_begins_once_the_app_ends(store_url: str, tmp_path: Path
         turns = served.app.state.server.turns
         await turns.close(0)
         with pytest.raises(ApiError, match="restarts"):
-            turns.start(Turn("turn", "ada"), answer())
+            turns.start("ada", lambda _: answer())

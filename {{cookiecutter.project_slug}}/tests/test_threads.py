@@ -87,17 +87,6 @@ async def test_an_item_that_cannot_be_read_is_the_servers_fault(
     assert "what was said" not in caplog.text
 
 
-async def test_a_title_changed_during_an_answer_stays(store_url: str, tmp_path: Path) -> None:
-    """The app never changes the SDK's copy of the thread, so nothing overwrites the new title."""
-    async with serving(settings_for(store_url, tmp_path), Words(40)) as served:
-        async with served.caller() as caller:
-            async with begun(caller, "hello there") as (thread_id, events):
-                await caller.op("threads.update", thread_id=thread_id, title="Mine")
-                assert [event async for event in events]
-            answer = await caller.op("threads.get_by_id", thread_id=thread_id)
-            assert answer.json()["title"] == "Mine"
-
-
 async def test_the_first_message_names_the_thread(store_url: str, tmp_path: Path) -> None:
     """The title is cut at a word, and the page hears of it during the answer."""
     text = "Tell me everything about the history of chat servers and their stores, please"
@@ -145,7 +134,7 @@ async def test_a_title_stays_when_a_tool_changes_the_thread(
 async def test_a_title_changed_meanwhile_stays_when_the_model_finds_one(
     store_url: str, tmp_path: Path
 ) -> None:
-    """TITLE_MODEL was asked, and is not listened to."""
+    """Neither the SDK's copy of the thread nor what TITLE_MODEL says overwrites it."""
     with model_server(Pause("hello", 0.3), "A better title") as server:
         extras = {"openai_api_key": KEY, "openai_base_url": server.url, "title_model": "titles"}
         settings = settings_for(store_url, tmp_path, **extras)

@@ -200,8 +200,7 @@ async def test_a_second_stop_does_not_cut_the_clean_up_of_the_first() -> None:
             await asyncio.sleep(0.01)
             stored = True
 
-    turn = Turn("turn", "ada")
-    turn.task = asyncio.create_task(turn.drive(answer()))
+    turn = Turn("ada", lambda _: answer())
     await turn.first()
     for _ in range(3):
         turn.stop()
