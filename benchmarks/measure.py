@@ -55,7 +55,7 @@ def item(item_id: str, thread_id: str = "t0", number: int = 0) -> AssistantMessa
     )
 
 
-async def medians(rounds: int, works: dict[str, Work], calls: int = CALLS) -> dict[str, float]:
+async def medians(rounds: int, works: dict[str, Work], calls: int = 1) -> dict[str, float]:
     """Return each work's median in microseconds; in every round each gets its turn.
 
     The turns are shuffled: what comes right after a floor is slower, as the engine has slept.
@@ -196,7 +196,7 @@ class Bench:
             works = {"floor": floor}
             for name, (small, large) in operations.items():
                 works |= {name: small, f"{name}, large": large}
-            found = await medians(self.plan.rounds, works)
+            found = await medians(self.plan.rounds, works, CALLS)
             for name in operations:
                 if name in BOUNDS:
                     bound = self.bound(BOUNDS, name)
@@ -214,7 +214,7 @@ class Bench:
 
         writer = asyncio.create_task(write())
         works = {"floor": self.floor_page, "page": self.page("t0", "i50")}
-        found = await medians(self.plan.rounds, works)
+        found = await medians(self.plan.rounds, works, CALLS)
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
         name = "page of 20, beside a writer"
@@ -230,7 +230,7 @@ class Bench:
             "save_item": lambda: self.store.save_item("t0", next(again), self.few),
             "large": self.add("t1", count),
         }
-        found = await medians(rounds, works, calls=1)
+        found = await medians(rounds, works)
         for name in ("add_thread_item", "save_item"):
             yield Row(self.kind, name, found[name], found["floor"], self.bound(BOUNDS, name))
         growth = f"add_thread_item: {self.plan.rows:,} against {SMALL}"

@@ -19,10 +19,6 @@ class UpstreamMemory:
     def __init__(self) -> None:
         self.items: dict[str, list[ThreadItem]] = {}
 
-    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
-        """Append the object itself."""
-        self.items.setdefault(thread_id, []).append(item)
-
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int, order: str, context: Any
     ) -> Page[ThreadItem]:
@@ -48,14 +44,8 @@ class UpstreamSQLite:
                 " created_at TEXT, data TEXT)"
             )
 
-    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
-        """Insert and commit."""
-        values = (item.id, thread_id, "u", item.created_at.isoformat(), item.model_dump_json())
-        with sqlite3.connect(self.path) as db:
-            db.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?)", values)
-
     async def fill(self, thread_id: str, items: list[ThreadItem]) -> None:
-        """Insert many at once: a commit for each would take the whole benchmark's time."""
+        """Insert all at once: a commit for each would take the whole benchmark's time."""
         rows = [
             (i.id, thread_id, "u", i.created_at.isoformat(), i.model_dump_json()) for i in items
         ]
