@@ -15,6 +15,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Protocol
 
+from chatkit.types import ThreadItem
+
 
 class Floor(Protocol):
     """What is measured beside a store."""
@@ -22,8 +24,8 @@ class Floor(Protocol):
     async def trip(self) -> object:
         """Go to the engine and back with nothing."""
 
-    async def insert(self, item_id: str, doc: str) -> object:
-        """Store one document."""
+    async def insert(self, item: ThreadItem, doc: str) -> object:
+        """Store one document under the item's id; in memory, where that is nothing, make it."""
 
     async def fill(self, thread: str, docs: Iterable[str]) -> object:
         """Store documents that are deleted together."""
@@ -36,14 +38,13 @@ class Memory:
     """A dictionary; there is nowhere to go."""
 
     def __init__(self) -> None:
-        self.docs: dict[str, str] = {}
         self.threads: dict[str, dict[str, str]] = {}
 
     async def trip(self) -> None:
         pass
 
-    async def insert(self, item_id: str, doc: str) -> None:
-        self.docs[item_id] = doc
+    async def insert(self, item: ThreadItem, doc: str) -> str:
+        return item.model_dump_json()
 
     async def fill(self, thread: str, docs: Iterable[str]) -> None:
         """Add each in a task of its own, as in the store: freeing costs what the layout says."""
@@ -88,8 +89,8 @@ class SQLite:
     async def trip(self) -> None:
         await self.hop(int)
 
-    async def insert(self, item_id: str, doc: str) -> None:
-        values = (item_id, doc)
+    async def insert(self, item: ThreadItem, doc: str) -> None:
+        values = (item.id, doc)
         await self.hop(lambda: self.db.execute("INSERT INTO docs VALUES (?, ?)", values))
 
     async def fill(self, thread: str, docs: Iterable[str]) -> None:
@@ -111,8 +112,8 @@ class Redis:
     async def trip(self) -> None:
         await self.client.ping()
 
-    async def insert(self, item_id: str, doc: str) -> None:
-        await self.client.set(f"floor:{item_id}", doc)
+    async def insert(self, item: ThreadItem, doc: str) -> None:
+        await self.client.set(f"floor:{item.id}", doc)
 
     async def fill(self, thread: str, docs: Iterable[str]) -> None:
         await self.client.hset(f"floor:{thread}", mapping=dict(enumerate(docs)))
@@ -139,8 +140,8 @@ class Postgres:
     async def trip(self) -> None:
         await self.fetch("SELECT 1")
 
-    async def insert(self, item_id: str, doc: str) -> None:
-        await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item_id, doc)
+    async def insert(self, item: ThreadItem, doc: str) -> None:
+        await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item.id, doc)
 
     async def fill(self, thread: str, docs: Iterable[str]) -> None:
         """Add one by one, as in a conversation: each row then has a transaction of its own."""
