@@ -1,7 +1,8 @@
 """The floor of each engine: what its driver needs at least, with nothing of ours in between.
 
 `trip` is the cheapest round trip, `insert` stores the bytes of one item under its id with the
-engine's own durability, `remove` deletes what `fill` stored: the items of one thread.
+engine's own durability (in memory, where that is nothing, it makes them), `remove` deletes what
+`fill` stored: the items of one thread.
 """
 
 import asyncio
@@ -11,27 +12,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from chatkit.types import ThreadItem
-
-
-class Floor(Protocol):
-    """What is measured beside a store."""
-
-    async def trip(self) -> object:
-        """Go to the engine and back with nothing."""
-
-    async def insert(self, item: ThreadItem, doc: str) -> object:
-        """Store one document under the item's id; in memory, where that is nothing, make it."""
-
-    async def fill(self, thread: str, docs: Iterable[str]) -> object:
-        """Store documents that are deleted together."""
-
-    async def remove(self, thread: str) -> object:
-        """Delete them."""
 
 
 class Memory:
@@ -171,20 +156,14 @@ def awake() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def memory(_: str) -> AsyncIterator[Floor]:
-    """Yield a dictionary."""
-    yield Memory()
-
-
-@asynccontextmanager
-async def sqlite(url: str) -> AsyncIterator[Floor]:
+async def sqlite(url: str) -> AsyncIterator[SQLite]:
     """Yield a connection to a file beside the store's."""
     with closing(SQLite(Path(url.removeprefix("sqlite:///")).with_name("floor.db"))) as floor:
         yield floor
 
 
 @asynccontextmanager
-async def redis(url: str) -> AsyncIterator[Floor]:
+async def redis(url: str) -> AsyncIterator[Redis]:
     """Yield a client of the same server."""
     from redis.asyncio import Redis as Client  # noqa: PLC0415 (only where it is measured)
 
@@ -193,7 +172,7 @@ async def redis(url: str) -> AsyncIterator[Floor]:
 
 
 @asynccontextmanager
-async def postgres(url: str) -> AsyncIterator[Floor]:
+async def postgres(url: str) -> AsyncIterator[Postgres]:
     """Yield ten connections to the same database."""
     import asyncpg  # noqa: PLC0415 (only where it is measured)
 
@@ -207,5 +186,10 @@ async def postgres(url: str) -> AsyncIterator[Floor]:
         await connection.close()
 
 
-FLOORS: dict[str, Callable[[str], AbstractAsyncContextManager[Floor]]]
-FLOORS = {"memory": memory, "sqlite": sqlite, "redis": redis, "postgres": postgres}
+Floor = Memory | SQLite | Redis | Postgres
+FLOORS = {
+    "memory": lambda _: nullcontext(Memory()),
+    "sqlite": sqlite,
+    "redis": redis,
+    "postgres": postgres,
+}

@@ -113,20 +113,20 @@ class Bench:
         page = await self.store.load_thread_items("t0", None, 20, "asc", self.few)
         self.docs = [each.model_dump_json() for each in page.data]
         threads = await self.store.load_threads(20, None, "asc", self.few)
-        self.threads = [each.model_dump_json() for each in threads.data]
+        listed = [each.model_dump_json() for each in threads.data]
+        parse = self.module.ITEM.validate_json
+        self.floor_page = self.floor_read(parse, self.docs)
+        self.floor_item = self.floor_read(parse, self.docs[:1])
+        self.floor_threads = self.floor_read(ThreadMetadata.model_validate_json, listed)
 
-    async def floor_page(self) -> object:
-        """Go there and back, parse twenty items and hand them over, as a store has to."""
-        await self.floor.trip()
-        return [self.module.ITEM.validate_json(doc) for doc in self.docs]
+    def floor_read(self, parse: Callable[[str], object], docs: list[str]) -> Work:
+        """Go there and back, parse the documents and hand them over, as a store has to."""
 
-    async def floor_item(self) -> object:
-        await self.floor.trip()
-        return self.module.ITEM.validate_json(self.docs[0])
+        async def read() -> object:
+            await self.floor.trip()
+            return [parse(doc) for doc in docs]
 
-    async def floor_threads(self) -> object:
-        await self.floor.trip()
-        return [ThreadMetadata.model_validate_json(doc) for doc in self.threads]
+        return read
 
     def floor_insert(self, count: int) -> Work:
         items = self.fresh("t0", count)
