@@ -61,5 +61,4 @@ def faults(answers: dict[str, str]) -> list[str]:
 
 given = {key: bytes.fromhex(code).decode("unicode_escape") for key, code in ANSWERS.items()}
 if wrong := faults(given):
-    sys.stderr.write(f"ERROR: {wrong[0]}\n")
-    sys.exit(1)
+    sys.exit(f"ERROR: {wrong[0]}")
