@@ -8,14 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -29,13 +22,13 @@ Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A list written with commas: `ALLOWED_HOSTS=chat.example.com,localhost`."""
 
 
-def _whole(url: str) -> str:
-    if url and not re.match(r"https?://.", url):
+def _whole(url: object) -> object:
+    if url and not re.match(r"https?://.", str(url)):
         raise ValueError("write the whole address, with https:// or http://")
     return url
 
 
-Url = Annotated[str, AfterValidator(_whole)]
+Url = Annotated[str, BeforeValidator(_whole)]
 
 
 class Settings(BaseSettings):
