@@ -210,10 +210,9 @@ class Bench:
         for number in range(self.plan.deletes):
             name = f"doomed{number}"
             await self.store.save_thread(ThreadMetadata(id=name, created_at=START), self.few)
-            items = (item(f"i{n}", name) for n in range(1000))
+            items = [item(f"i{n}", name) for n in range(1000)]
             await asyncio.gather(*(self.store.add_thread_item(name, i, self.few) for i in items))
-            same = (item(f"i{n}", name).model_dump_json() for n in range(1000))
-            await self.floor.fill(name, same)
+            await self.floor.fill(name, (each.model_dump_json() for each in items))
             bare, whole = self.floor.remove(name), self.store.delete_thread(name, self.few)
             pair = (floor, bare), (ours, whole)
             for taken, delete in pair if number % 2 else reversed(pair):

@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -108,13 +109,10 @@ def ours_as_peers(rows: list[Row], plan: Plan) -> dict[str, list[float]]:
 
 def machine() -> dict[str, Any]:
     """Return what the figures were taken on."""
-    model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0].partition(": ")[2] if names else model
+    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {
-        "processor": model,
+        "processor": model[1] if model else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(terse=True),
