@@ -1,8 +1,7 @@
 """The floor of each engine: what its driver needs at least, with nothing of ours in between.
 
 `trip` is the cheapest round trip, `insert` stores the bytes of one item under its id with the
-engine's own durability (in memory, where that is nothing, it makes them), `remove` deletes what
-`fill` stored: the items of one thread.
+engine's own durability (not in memory), `remove` deletes what `fill` stored: one thread's items.
 """
 
 import asyncio
@@ -16,8 +15,6 @@ from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from chatkit.types import ThreadItem
-
 
 class Memory:
     """A dictionary; there is nowhere to go."""
@@ -27,9 +24,6 @@ class Memory:
 
     async def trip(self) -> None:
         pass
-
-    async def insert(self, item: ThreadItem, doc: str) -> str:
-        return item.model_dump_json()
 
     async def fill(self, thread: str, docs: Iterable[str]) -> None:
         """Add each in a task of its own, as in the store: freeing costs what the layout says."""
@@ -74,8 +68,8 @@ class SQLite:
     async def trip(self) -> None:
         await self.hop(int)
 
-    async def insert(self, item: ThreadItem, doc: str) -> None:
-        values = (item.id, doc)
+    async def insert(self, item_id: str, doc: str) -> None:
+        values = (item_id, doc)
         await self.hop(lambda: self.db.execute("INSERT INTO docs VALUES (?, ?)", values))
 
     async def fill(self, thread: str, docs: Iterable[str]) -> None:
@@ -97,8 +91,8 @@ class Redis:
     async def trip(self) -> None:
         await self.client.ping()
 
-    async def insert(self, item: ThreadItem, doc: str) -> None:
-        await self.client.set(f"floor:{item.id}", doc)
+    async def insert(self, item_id: str, doc: str) -> None:
+        await self.client.set(f"floor:{item_id}", doc)
 
     async def fill(self, thread: str, docs: Iterable[str]) -> None:
         await self.client.hset(f"floor:{thread}", mapping=dict(enumerate(docs)))
@@ -125,8 +119,8 @@ class Postgres:
     async def trip(self) -> None:
         await self.fetch("SELECT 1")
 
-    async def insert(self, item: ThreadItem, doc: str) -> None:
-        await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item.id, doc)
+    async def insert(self, item_id: str, doc: str) -> None:
+        await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item_id, doc)
 
     async def fill(self, thread: str, docs: Iterable[str]) -> None:
         """Add one by one, as in a conversation: each row then has a transaction of its own."""
