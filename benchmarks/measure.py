@@ -241,11 +241,11 @@ class Bench:
 
         rounds = max(2, self.plan.rounds // 5)
         count = AT_ONCE * BURSTS * (rounds + 1)
-        pages, adds = self.page("t0", "i50"), self.add("", count)
-        for name, floor, ours in (
-            ("pages", self.floor_page, pages),
-            ("adds", self.floor_insert(count), adds),
-        ):
+        pairs = {
+            "pages": (self.floor_page, self.page("t0", "i50")),
+            "adds": (self.floor_insert(count), self.add("", count)),
+        }
+        for name, (floor, ours) in pairs.items():
             works = {"floor": burst(floor), "ours": burst(ours)}
             found = await medians(rounds, works, BURSTS)
             rates = (AT_ONCE / found[whose] * 1e6 for whose in ("ours", "floor"))
