@@ -36,23 +36,18 @@ def seconds(template: Path, output: Path) -> float:
     return time.perf_counter() - start
 
 
-def measure(rounds: int) -> tuple[float, float]:
-    """Return the medians of this template and of the empty one, taken in turns."""
+def main() -> None:
+    """Print the medians of this template and of the empty one, taken in turns, and their ratio."""
     times: tuple[list[float], list[float]] = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         templates = TEMPLATE, empty_template(folder / "empty")
-        for number in range(rounds + 1):
+        for number in range(ROUNDS + 1):
             for template, found in zip(templates, times, strict=True):
                 took = seconds(template, folder / f"{number}")
                 if number:  # the first warms the disk
                     found.append(took)
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def main() -> None:
-    """Print both and their ratio."""
-    ours, empty = measure(ROUNDS)
+    ours, empty = map(statistics.median, times)
     print(f"bake: {ours * 1000:.0f} ms, an empty template: {empty * 1000:.0f} ms, ", end="")
     print(f"ratio {ours / empty:.2f} (at most {BOUND})")
 

@@ -1,7 +1,7 @@
 """The floor of each engine: what its driver needs at least, with nothing of ours in between.
 
 `trip` is the cheapest round trip, `insert` stores the bytes of one item under its id with the
-engine's own durability, `remove` deletes what `fill` stored: the items of one thread.
+engine's own durability (not in memory), `remove` deletes what `fill` stored: one thread's items.
 """
 
 import asyncio
@@ -11,41 +11,21 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from chatkit.types import AssistantMessageItem as Item
-
-
-class Floor(Protocol):
-    """What is measured beside a store."""
-
-    async def trip(self) -> object:
-        """Go to the engine and back with nothing."""
-
-    async def insert(self, item_id: str, doc: str) -> object:
-        """Store one document."""
-
-    async def fill(self, thread: str, items: Iterable[Item]) -> object:
-        """Store the documents of items that are deleted together."""
-
-    async def remove(self, thread: str) -> object:
-        """Delete them."""
 
 
 class Memory:
     """A dictionary; there is nowhere to go."""
 
     def __init__(self) -> None:
-        self.docs: dict[str, str] = {}
         self.threads: dict[str, dict[str, str]] = {}
 
     async def trip(self) -> None:
         pass
-
-    async def insert(self, item_id: str, doc: str) -> None:
-        self.docs[item_id] = doc
 
     async def fill(self, thread: str, items: Iterable[Item]) -> None:
         """Add each in a task of its own, as in the store: freeing costs what the layout says."""
@@ -174,20 +154,14 @@ def awake() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def memory(_: str) -> AsyncIterator[Floor]:
-    """Yield a dictionary."""
-    yield Memory()
-
-
-@asynccontextmanager
-async def sqlite(url: str) -> AsyncIterator[Floor]:
+async def sqlite(url: str) -> AsyncIterator[SQLite]:
     """Yield a connection to a file beside the store's."""
     with closing(SQLite(Path(url.removeprefix("sqlite:///")).with_name("floor.db"))) as floor:
         yield floor
 
 
 @asynccontextmanager
-async def redis(url: str) -> AsyncIterator[Floor]:
+async def redis(url: str) -> AsyncIterator[Redis]:
     """Yield a client of the same server."""
     from redis.asyncio import Redis as Client  # noqa: PLC0415 (only where it is measured)
 
@@ -196,7 +170,7 @@ async def redis(url: str) -> AsyncIterator[Floor]:
 
 
 @asynccontextmanager
-async def postgres(url: str) -> AsyncIterator[Floor]:
+async def postgres(url: str) -> AsyncIterator[Postgres]:
     """Yield ten connections to the same database."""
     import asyncpg  # noqa: PLC0415 (only where it is measured)
 
@@ -210,5 +184,10 @@ async def postgres(url: str) -> AsyncIterator[Floor]:
         await connection.close()
 
 
-FLOORS: dict[str, Callable[[str], AbstractAsyncContextManager[Floor]]]
-FLOORS = {"memory": memory, "sqlite": sqlite, "redis": redis, "postgres": postgres}
+Floor = Memory | SQLite | Redis | Postgres
+FLOORS = {
+    "memory": lambda _: nullcontext(Memory()),
+    "sqlite": sqlite,
+    "redis": redis,
+    "postgres": postgres,
+}

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,7 @@ SMALL = 100
 CALLS, BURSTS = 10, 3  # of each in one round
 TEXT = "what a model says in one short paragraph. " * 8
 START = datetime(2026, 1, 1, tzinfo=UTC)
+DELETED = "delete_thread of 1,000 items"
 BOUNDS = {  # how slow each may be, in the order of KINDS
     "page of 20, first": (1.10, 1.25, 1.30, 1.40),
     "page of 20, after a cursor": (1.10, 1.25, 1.30, 1.40),
@@ -30,9 +32,11 @@ BOUNDS = {  # how slow each may be, in the order of KINDS
     "load_threads, 20": (1.20, 1.40, 1.50, 1.70),
     "add_thread_item": (1.30, 1.30, 1.30, 1.35),
     "save_item": (1.30, 1.30, 1.30, 1.35),
-    "delete_thread of 1,000 items": (1.30, 1.30, None, 1.30),
+    DELETED: (1.30, 1.30, None, 1.30),
+    f"{DELETED} in 1 ms": (None, None, 1.0, None),
+    f"{AT_ONCE} pages at once": (None, None, 0.80, 0.73),  # of the floor's rate, at least
+    f"{AT_ONCE} adds at once": (None, 3.0, None, None),
 }
-RATES = {"pages": (None, None, 0.80, 0.73), "adds": (None, 3.0, None, None)}
 GROWTH = 1.10
 Work = Callable[[], Awaitable[object]]
 
@@ -56,7 +60,7 @@ def item(item_id: str, thread_id: str = "t0", number: int = 0) -> AssistantMessa
     )
 
 
-async def medians(rounds: int, works: dict[str, Work], calls: int = CALLS) -> dict[str, float]:
+async def medians(rounds: int, works: dict[str, Work], calls: int = 1) -> dict[str, float]:
     """Return each work's median in microseconds; in every round each gets its turn.
 
     The turns are shuffled: what comes right after a floor is slower, as the engine has slept.
@@ -74,18 +78,10 @@ async def medians(rounds: int, works: dict[str, Work], calls: int = CALLS) -> di
     return {name: statistics.median(found) * 1e6 for name, found in taken.items()}
 
 
-async def rates(rounds: int, works: dict[str, Work]) -> dict[str, float]:
-    """Return how often a second each is done when many are under way."""
-
-    def at_once(work: Work) -> Work:
-        async def burst() -> None:
-            await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-
-        return burst
-
-    bursts = {name: at_once(work) for name, work in works.items()}
-    found = await medians(rounds, bursts, BURSTS)
-    return {name: AT_ONCE / median * 1e6 for name, median in found.items()}
+async def some_at_once(calls: Iterator[Awaitable[object]]) -> None:
+    """Make many calls, some hundreds at a time."""
+    while some := list(islice(calls, 500)):
+        await asyncio.gather(*some)
 
 
 class Bench:
@@ -97,26 +93,24 @@ class Bench:
         self.few, self.many = context(user_id="few"), context(user_id="many")
         self.number = 0
 
-    def bound(self, table: dict[str, Any], operation: str) -> float | None:
-        found: float | None = table[operation][KINDS.index(self.kind)]
-        return found
+    def row(self, name: str, ours: float, floor: float, *, least: bool = False) -> Row:
+        """Return a line of the table; what has no bound of its own may grow by GROWTH."""
+        bounds = BOUNDS.get(name, (GROWTH,) * len(KINDS))
+        return Row(self.kind, name, ours, floor, bounds[KINDS.index(self.kind)], least)
+
+    def grown(self, name: str, large: float, small: float) -> Row:
+        return self.row(f"{name}: {self.plan.rows:,} against {SMALL}", large, small)
 
     async def seed(self) -> None:
         """Store the threads and items that are read."""
+        save, add = self.store.save_thread, self.store.add_thread_item
         for context, count in ((self.few, SMALL), (self.many, self.plan.rows)):
-            for first in range(0, count, 500):
-                threads = (
-                    ThreadMetadata(id=f"t{n}", created_at=START + timedelta(seconds=n // 50))
-                    for n in range(first, min(first + 500, count))
-                )
-                await asyncio.gather(*(self.store.save_thread(each, context) for each in threads))
+            times = (START + timedelta(seconds=n // 50) for n in range(count))
+            threads = (ThreadMetadata(id=f"t{n}", created_at=at) for n, at in enumerate(times))
+            await some_at_once(save(each, context) for each in threads)
         for thread_id, count in (("t0", SMALL), ("t1", self.plan.rows)):
-            for first in range(0, count, 500):
-                numbers = range(first, min(first + 500, count))
-                items = (item(f"i{n}", thread_id) for n in numbers)
-                await asyncio.gather(
-                    *(self.store.add_thread_item(thread_id, each, self.few) for each in items)
-                )
+            items = (item(f"i{n}", thread_id) for n in range(count))
+            await some_at_once(add(thread_id, each, self.few) for each in items)
         page = await self.store.load_thread_items("t0", None, 20, "asc", self.few)
         self.docs = [each.model_dump_json() for each in page.data]
         threads = await self.store.load_threads(20, None, "asc", self.few)
@@ -168,42 +162,25 @@ class Bench:
         return once
 
     async def reads(self) -> AsyncIterator[Row]:
-        middle, last = f"i{self.plan.rows // 2}", f"t{self.plan.rows // 2}"
+        page, threads, half = self.page, self.threads_page, self.plan.rows // 2
 
         def load(thread_id: str) -> Work:
             return lambda: self.store.load_item(thread_id, "i50", self.few)
 
-        groups: list[tuple[Work, dict[str, tuple[Work, Work]]]] = [
-            (
-                self.floor_page,
-                {
-                    "page of 20, first": (self.page("t0"), self.page("t1")),
-                    "page of 20, after a cursor": (self.page("t0", "i50"), self.page("t1", middle)),
-                },
-            ),
-            (self.floor_item, {"load_item": (load("t0"), load("t1"))}),
-            (
-                self.floor_threads,
-                {
-                    "load_threads, 20": (self.threads_page(self.few), self.threads_page(self.many)),
-                    "load_threads, after a cursor": (
-                        self.threads_page(self.few, "t50"),
-                        self.threads_page(self.many, last),
-                    ),
-                },
-            ),
-        ]
-        for floor, operations in groups:
-            works = {"floor": floor}
-            for name, (small, large) in operations.items():
-                works |= {name: small, f"{name}, large": large}
-            found = await medians(self.plan.rounds, works)
-            for name in operations:
-                if name in BOUNDS:
-                    bound = self.bound(BOUNDS, name)
-                    yield Row(self.kind, name, found[name], found["floor"], bound)
-                growth = f"{name}: {self.plan.rows:,} against {SMALL}"
-                yield Row(self.kind, growth, found[f"{name}, large"], found[name], GROWTH)
+        cursor, pages = "page of 20, after a cursor", (page("t0", "i50"), page("t1", f"i{half}"))
+        listed = threads(self.few, "t50"), threads(self.many, f"t{half}")
+        for name, floor, small, large in (
+            ("page of 20, first", self.floor_page, page("t0"), page("t1")),
+            (cursor, self.floor_page, *pages),
+            ("load_item", self.floor_item, load("t0"), load("t1")),
+            ("load_threads, 20", self.floor_threads, threads(self.few), threads(self.many)),
+            ("load_threads, after a cursor", self.floor_threads, *listed),
+        ):
+            works = {"floor": floor, "small": small, "large": large}
+            found = await medians(self.plan.rounds, works, CALLS)
+            if name in BOUNDS:
+                yield self.row(name, found["small"], found["floor"])
+            yield self.grown(name, found["large"], found["small"])
 
     async def beside_a_writer(self) -> AsyncIterator[Row]:
         """Read while another task adds to the same store, one item after the other."""
@@ -215,11 +192,10 @@ class Bench:
 
         writer = asyncio.create_task(write())
         works = {"floor": self.floor_page, "page": self.page("t0", "i50")}
-        found = await medians(self.plan.rounds, works)
+        found = await medians(self.plan.rounds, works, CALLS)
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
-        name = "page of 20, beside a writer"
-        yield Row(self.kind, name, found["page"], found["floor"], self.bound(BOUNDS, name))
+        yield self.row("page of 20, beside a writer", found["page"], found["floor"])
 
     async def writes(self) -> AsyncIterator[Row]:
         rounds = CALLS * self.plan.rounds  # of one call each: a disk's speed drifts
@@ -231,11 +207,10 @@ class Bench:
             "save_item": lambda: self.store.save_item("t0", next(again), self.few),
             "large": self.add("t1", count),
         }
-        found = await medians(rounds, works, calls=1)
+        found = await medians(rounds, works)
         for name in ("add_thread_item", "save_item"):
-            yield Row(self.kind, name, found[name], found["floor"], self.bound(BOUNDS, name))
-        growth = f"add_thread_item: {self.plan.rows:,} against {SMALL}"
-        yield Row(self.kind, growth, found["large"], found["add_thread_item"], GROWTH)
+            yield self.row(name, found[name], found["floor"])
+        yield self.grown("add_thread_item", found["large"], found["add_thread_item"])
 
     async def delete(self) -> AsyncIterator[Row]:
         """Delete threads of a thousand items each, which are stored outside the measured time.
@@ -258,32 +233,38 @@ class Bench:
                     begun = time.perf_counter()
                     await delete(name)
                     taken.append(time.perf_counter() - begun)
-        name = "delete_thread of 1,000 items"
         taken_us, floor_us = statistics.median(ours) * 1e6, statistics.median(floor) * 1e6
         if self.kind == "redis":  # its bound is a time, not a ratio
-            yield Row(self.kind, f"{name} in 1 ms", taken_us, 1000.0, 1.0)
+            yield self.row(f"{DELETED} in 1 ms", taken_us, 1000.0)
         else:
-            yield Row(self.kind, name, taken_us, floor_us, self.bound(BOUNDS, name))
+            yield self.row(DELETED, taken_us, floor_us)
 
     async def at_once(self) -> AsyncIterator[Row]:
+        """Compare how often a second each is done when many are under way."""
+
+        def burst(work: Work) -> Work:
+            return lambda: asyncio.gather(*(work() for _ in range(AT_ONCE)))
+
         rounds = max(2, self.plan.rounds // 5)
         count = AT_ONCE * BURSTS * (rounds + 1)
-        pages = {"floor": self.floor_page, "ours": self.page("t0", "i50")}
-        adds = {"floor": self.floor_insert(count), "ours": self.add("", count)}
-        for name, works in {"pages": pages, "adds": adds}.items():
-            found = await rates(rounds, works)
-            row = self.kind, f"{AT_ONCE} {name} at once", found["ours"], found["floor"]
-            yield Row(*row, self.bound(RATES, name), least=True)
+        pairs = {
+            "pages": (self.floor_page, self.page("t0", "i50")),
+            "adds": (self.floor_insert(count), self.add("", count)),
+        }
+        for name, (floor, ours) in pairs.items():
+            works = {"floor": burst(floor), "ours": burst(ours)}
+            found = await medians(rounds, works, BURSTS)
+            rates = (AT_ONCE / found[whose] * 1e6 for whose in ("ours", "floor"))
+            yield self.row(f"{AT_ONCE} {name} at once", *rates, least=True)
 
     async def rows(self) -> AsyncIterator[Row]:
         """Yield the table's lines as they are found."""
+        reads = [self.reads, self.beside_a_writer]
+        parts = [*reads, self.writes, self.delete, self.at_once]
         # SQLite's trip is a hand-over between two threads, PostgreSQL's shortest one between two
         # processes: whether a core sleeps meanwhile changes the floor of a read by four times
-        reads = self.reads, self.beside_a_writer
-        for part in (*reads, self.writes, self.delete):
-            steady = self.kind == "sqlite" or (self.kind == "postgres" and part in reads)
-            with awake() if steady else nullcontext():
+        steady = {"sqlite": parts[:-1], "postgres": reads}.get(self.kind, [])
+        for part in parts:
+            with awake() if part in steady else nullcontext():
                 async for row in part():
                     yield row
-        async for row in self.at_once():
-            yield row

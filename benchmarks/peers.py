@@ -5,7 +5,6 @@ Only what is measured is here. Both keep no order of adding, and neither asks wh
 
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 from chatkit.types import Page, ThreadItem
 from pydantic import TypeAdapter
@@ -19,21 +18,14 @@ class UpstreamMemory:
     def __init__(self) -> None:
         self.items: dict[str, list[ThreadItem]] = {}
 
-    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
-        """Append the object itself."""
-        self.items.setdefault(thread_id, []).append(item)
+    def fill(self, thread_id: str, items: list[ThreadItem]) -> None:
+        self.items[thread_id] = items
 
-    async def load_thread_items(
-        self, thread_id: str, after: str | None, limit: int, order: str, context: Any
-    ) -> Page[ThreadItem]:
-        """Sort by time, scan for the cursor, slice."""
-        items = sorted(
-            self.items.get(thread_id, []), key=lambda i: i.created_at, reverse=order == "desc"
-        )
-        start = 0
-        if after:
-            start = next((n + 1 for n, item in enumerate(items) if item.id == after), 0)
-        data, more = items[start : start + limit], start + limit < len(items)
+    async def page(self, thread_id: str, after: str) -> Page[ThreadItem]:
+        """Sort by time, newest first, scan for the cursor, slice."""
+        items = sorted(self.items[thread_id], key=lambda item: item.created_at, reverse=True)
+        start = next((n + 1 for n, item in enumerate(items) if item.id == after), 0)
+        data, more = items[start : start + 20], start + 20 < len(items)
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
 
@@ -42,38 +34,24 @@ class UpstreamSQLite:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        columns = "id TEXT PRIMARY KEY, thread_id TEXT, user_id TEXT, created_at TEXT, data TEXT"
         with sqlite3.connect(path) as db:
-            db.execute(
-                "CREATE TABLE items (id TEXT PRIMARY KEY, thread_id TEXT, user_id TEXT,"
-                " created_at TEXT, data TEXT)"
-            )
+            db.execute(f"CREATE TABLE items ({columns})")
 
-    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
-        """Insert and commit."""
-        values = (item.id, thread_id, "u", item.created_at.isoformat(), item.model_dump_json())
+    def fill(self, thread_id: str, items: list[ThreadItem]) -> None:
+        """Insert all at once: a commit for each would take the whole benchmark's time."""
+        rows = ((i.id, thread_id, i.created_at.isoformat(), i.model_dump_json()) for i in items)
         with sqlite3.connect(self.path) as db:
-            db.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?)", values)
+            db.executemany("INSERT INTO items VALUES (?, ?, 'u', ?, ?)", rows)
 
-    async def fill(self, thread_id: str, items: list[ThreadItem]) -> None:
-        """Insert many at once: a commit for each would take the whole benchmark's time."""
-        rows = [
-            (i.id, thread_id, "u", i.created_at.isoformat(), i.model_dump_json()) for i in items
-        ]
+    async def page(self, thread_id: str, after: str) -> Page[ThreadItem]:
+        """Look the cursor's time up, then select what is older."""
+        sql = (
+            "SELECT data FROM items WHERE thread_id = ? AND user_id = 'u' AND created_at < ?"
+            " ORDER BY created_at DESC LIMIT 21"
+        )
         with sqlite3.connect(self.path) as db:
-            db.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
-
-    async def load_thread_items(
-        self, thread_id: str, after: str | None, limit: int, order: str, context: Any
-    ) -> Page[ThreadItem]:
-        """Look the cursor's time up, then select what is younger or older."""
-        sql, values = "SELECT data FROM items WHERE thread_id = ? AND user_id = ?", [thread_id, "u"]
-        with sqlite3.connect(self.path) as db:
-            if after:
-                row = db.execute("SELECT created_at FROM items WHERE id = ?", (after,)).fetchone()
-                sql += " AND created_at " + ("<" if order == "desc" else ">") + " ?"
-                values.append(row[0])
-            sql += f" ORDER BY created_at {'DESC' if order == 'desc' else 'ASC'} LIMIT {limit + 1}"
-            rows = db.execute(sql, values).fetchall()
-        data = [ITEM.validate_json(doc) for (doc,) in rows[:limit]]
-        more = len(rows) > limit
+            (at,) = db.execute("SELECT created_at FROM items WHERE id = ?", (after,)).fetchone()
+            rows = db.execute(sql, (thread_id, at)).fetchall()
+        data, more = [ITEM.validate_json(doc) for (doc,) in rows[:20]], len(rows) > 20
         return Page(data=data, has_more=more, after=data[-1].id if more else None)

@@ -12,22 +12,27 @@ import importlib
 import json
 import platform
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from asking import CREATE, Asgi, body_of, consume, message
+from chatkit import types
+from chatkit.server import ChatKitServer
+from measure import Work, medians
+from starlette.responses import Response, StreamingResponse
 
 ROOT = Path(__file__).parent.parent
 DELTAS = 200
+MODULES = ("context", "store", "settings", "attachments", "limits", "server", "streaming")
+MODULES += ("assistant", "offline")
 
 
 def bake(folder: Path) -> Path:
@@ -35,21 +40,6 @@ def bake(folder: Path) -> Path:
     command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--no-input", "-o", str(folder)]
     subprocess.run(command, check=True, capture_output=True)
     return next(folder.iterdir())
-
-
-Work = Callable[[], Awaitable[object]]
-
-
-async def median_seconds(rounds: int, works: dict[str, Work]) -> dict[str, float]:
-    """Return each work's median, their rounds interleaved, so that a slow moment hits all."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for count in range(rounds + 2):
-        for name, work in works.items():
-            started = time.perf_counter()
-            await work()
-            if count > 1:  # the first two warm it up
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(found) for name, found in times.items()}
 
 
 class Bench:
@@ -60,14 +50,9 @@ class Bench:
         sys.path.insert(0, str(folder))
         warnings.simplefilter("ignore")
         app = {name: importlib.import_module(f"app.{name}") for name in MODULES}
-        sdk, types = (
-            importlib.import_module("chatkit.server"),
-            importlib.import_module("chatkit.types"),
-        )
-        self.responses = importlib.import_module("starlette.responses")
         self.context = app["context"].RequestContext(user_id="bench")
         self.store = app["store"].ChatStore()
-        self.streaming = app["streaming"]
+        self.stream = app["streaming"].EventStream
         settings = app["settings"].Settings(_env_file=None, data_dir=folder / ".data")
         files = app["attachments"].Files(settings, self.store)
         limits = app["limits"].Limits(settings)
@@ -75,26 +60,21 @@ class Bench:
 
         async def respond(_: object, thread: Any, *__: object) -> AsyncIterator[Any]:
             """Say one message in many deltas, as a model does."""
-            item = types.AssistantMessageItem(
-                id=self.store.generate_item_id("message", thread, self.context),
-                thread_id=thread.id,
-                created_at=thread.created_at,
-                content=[],
-            )
+            item_id = self.store.generate_item_id("message", thread, self.context)
+            place = {"thread_id": thread.id, "created_at": thread.created_at}
+            item = types.AssistantMessageItem(id=item_id, content=[], **place)
             yield types.ThreadItemAddedEvent(item=item)
             for _ in range(DELTAS):
                 delta = types.AssistantMessageContentPartTextDelta(content_index=0, delta="word ")
-                yield types.ThreadItemUpdatedEvent(item_id=item.id, update=delta)
-            done = item.model_copy(
-                update={"content": [types.AssistantMessageContent(text="word " * DELTAS)]}
-            )
-            yield types.ThreadItemDoneEvent(item=done)
+                yield types.ThreadItemUpdatedEvent(item_id=item_id, update=delta)
+            said = types.AssistantMessageContent(text="word " * DELTAS)
+            yield types.ThreadItemDoneEvent(item=item.model_copy(update={"content": [said]}))
 
         async def idle(_: object, thread: Any, *__: object) -> AsyncIterator[Any]:
             await self.silence.wait()
             yield types.ProgressUpdateEvent(text=thread.id)
 
-        stock = type("Stock", (sdk.ChatKitServer,), {"respond": respond})
+        stock = type("Stock", (ChatKitServer,), {"respond": respond})
         ours = type("Ours", (app["server"].AppServer,), {"respond": respond})
         quiet = type("Quiet", (app["server"].AppServer,), {"respond": idle})
         self.stock = stock(self.store)
@@ -103,37 +83,24 @@ class Bench:
         self.quiet = quiet(self.store, files, None, roomy, limits)
         agent = app["assistant"].make_agent(settings, app["offline"].OfflineModel(0))
         self.real = app["server"].AppServer(self.store, files, agent, settings, limits)
-        self.types = types
 
     async def stock_answer(self, body: bytes) -> Asgi:
         """Answer as upstream's quick start does."""
         result = await self.stock.process(body, self.context)
         if hasattr(result, "json"):
-            response: Asgi = self.responses.Response(result.json, media_type="application/json")
-            return response
-        streaming: Asgi = self.responses.StreamingResponse(result, media_type="text/event-stream")
-        return streaming
+            return Response(result.json, media_type="application/json")
+        return StreamingResponse(result, media_type="text/event-stream")
 
-    async def our_answer(self, body: bytes) -> Asgi:
-        """Answer as the app's route does."""
-        return await self.app_answer(self.ours, body)
-
-    async def real_answer(self, body: bytes) -> Asgi:
-        """Do the same with the app's own assistant, history and offline model."""
-        return await self.app_answer(self.real, body)
-
-    async def app_answer(self, server: Any, body: bytes) -> Asgi:
-        """Return the answer of one of the app's servers."""
+    async def our_answer(self, server: Any, body: bytes) -> Asgi:
+        """Answer as the app's route does, by one of the app's servers."""
         _, answer = await server.handle(body, self.context)
         if isinstance(answer, bytes):
-            response: Asgi = self.responses.Response(answer, media_type="application/json")
-            return response
-        stream: Asgi = self.streaming.EventStream(answer, server.turns, 15)
-        return stream
+            return Response(answer, media_type="application/json")
+        return self.stream(answer, server.turns, 15)
 
     async def thread_of(self, count: int) -> str:
         """Store a thread of so many items, the last a question; return its id."""
-        types, thread_id = self.types, f"thread_of_{count}"
+        thread_id = f"thread_of_{count}"
         base = {"thread_id": thread_id, "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
         thread = types.ThreadMetadata(id=thread_id, title="t", created_at=base["created_at"])
         await self.store.save_thread(thread, self.context)
@@ -150,10 +117,6 @@ class Bench:
         return thread_id
 
 
-MODULES = ("context", "store", "settings", "attachments", "limits", "server", "streaming")
-MODULES += ("assistant", "offline")
-
-
 async def idle_bytes(bench: Bench, threads: list[str]) -> float:
     """Return what one open and silent stream takes, from the growth of this process."""
     gc.collect()
@@ -161,7 +124,7 @@ async def idle_bytes(bench: Bench, threads: list[str]) -> float:
     tasks = []
     for thread_id in threads:
         _, turn = await bench.quiet.handle(message(thread_id), bench.context)
-        stream = bench.streaming.EventStream(turn, bench.quiet.turns, 3600)
+        stream = bench.stream(turn, bench.quiet.turns, 3600)
         tasks.append(asyncio.create_task(consume(stream)))
     await asyncio.sleep(0.5)
     gc.collect()
@@ -211,31 +174,32 @@ async def measure(folder: Path, rounds: int, streams: int) -> list[tuple[str, st
 
         return once
 
-    servers = {"stock": bench.stock_answer, "ours": bench.our_answer}
-    gets = await median_seconds(rounds, {n: asgi(make, get) for n, make in servers.items()})
-    says = await median_seconds(rounds, {n: asgi(make, say) for n, make in servers.items()})
-    turns = {}
+    ours = partial(bench.our_answer, bench.ours)
+    servers = {"stock": bench.stock_answer, "ours": ours}
+    gets = await medians(rounds, {n: asgi(make, get) for n, make in servers.items()})
+    says = await medians(rounds, {n: asgi(make, say) for n, make in servers.items()})
+    turns, real = {}, partial(bench.our_answer, bench.real)
     for count in (30, 300):  # the same question, answered again: the thread keeps its length
         place = {"thread_id": await bench.thread_of(count), "item_id": f"i{count}"}
-        turns[f"{count}"] = asgi(bench.real_answer, body_of("threads.retry_after_item", **place))
-    turn = await median_seconds(rounds, turns)
-    whole = b"".join(await consume(await bench.our_answer(say)))
+        turns[f"{count}"] = asgi(real, body_of("threads.retry_after_item", **place))
+    turn = await medians(rounds, turns)
+    whole = b"".join(await consume(await ours(say)))
     frames = [part + b"\n\n" for part in whole.split(b"\n\n") if part]
     wire = await over_http(bench, frames, say, rounds)
     idle = await idle_bytes(bench, [await new_thread() for _ in range(streams)])
     events = len(frames)
     return [
-        ("threads.get_by_id, stock SDK", f"{gets['stock'] * 1e3:.2f} ms", ""),
-        ("threads.get_by_id, this app", f"{gets['ours'] * 1e3:.2f} ms", ""),
+        ("threads.get_by_id, stock SDK", f"{gets['stock'] / 1e3:.2f} ms", ""),
+        ("threads.get_by_id, this app", f"{gets['ours'] / 1e3:.2f} ms", ""),
         ("threads.get_by_id, ratio", f"{gets['ours'] / gets['stock']:.3f}", "at most 0.08"),
-        (f"stream of {events} events, stock SDK", f"{says['stock'] * 1e3:.2f} ms", ""),
-        (f"stream of {events} events, this app", f"{says['ours'] * 1e3:.2f} ms", ""),
+        (f"stream of {events} events, stock SDK", f"{says['stock'] / 1e3:.2f} ms", ""),
+        (f"stream of {events} events, this app", f"{says['ours'] / 1e3:.2f} ms", ""),
         ("stream, ratio", f"{says['ours'] / says['stock']:.2f}", "at most 0.5"),
-        ("a turn in a thread of 30 items", f"{turn['30'] * 1e3:.2f} ms", ""),
-        ("a turn in a thread of 300 items", f"{turn['300'] * 1e3:.2f} ms", ""),
+        ("a turn in a thread of 30 items", f"{turn['30'] / 1e3:.2f} ms", ""),
+        ("a turn in a thread of 300 items", f"{turn['300'] / 1e3:.2f} ms", ""),
         ("300 against 30, ratio", f"{turn['300'] / turn['30']:.2f}", "at most 1.2"),
-        ("over HTTP: bare SSE of the same events", f"{wire['bare'] * 1e3:.2f} ms", ""),
-        ("over HTTP: this app", f"{wire['ours'] * 1e3:.2f} ms", ""),
+        ("over HTTP: bare SSE of the same events", f"{wire['bare'] / 1e3:.2f} ms", ""),
+        ("over HTTP: this app", f"{wire['ours'] / 1e3:.2f} ms", ""),
         ("over HTTP: rate against bare", f"{wire['bare'] / wire['ours']:.2f}", "at least 0.3"),
         (f"an idle stream, of {streams}", f"{idle / 1024:.0f} KiB", "at most 64 KiB"),
     ]
@@ -253,12 +217,11 @@ async def over_http(
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        answer: Asgi
         if scope["path"] == "/bare":
-            answer = bench.responses.StreamingResponse(bare(), media_type="text/event-stream")
+            answer = StreamingResponse(bare(), media_type="text/event-stream")
         else:
             await receive()
-            answer = await bench.our_answer(body)
+            answer = await bench.our_answer(bench.ours, body)
         await answer(scope, receive, send)
 
     listener = socket.create_server(("127.0.0.1", 0))
@@ -275,7 +238,7 @@ async def over_http(
 
         return once
 
-    found = await median_seconds(rounds, {"bare": call("/bare"), "ours": call("/ours")})
+    found = await medians(rounds, {"bare": call("/bare"), "ours": call("/ours")})
     server.should_exit = True
     await serving
     return found

@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -80,48 +82,37 @@ async def measure_store(kind: str, folder: Path, url: str, plan: Plan) -> list[R
 
 async def measure_peers(folder: Path, plan: Plan) -> dict[str, list[float]]:
     """Return, for each of upstream's designs, a page of a small and of a large thread."""
-    memory, sqlite = UpstreamMemory(), UpstreamSQLite(folder / "upstream.db")
-    for thread_id, count in (("t0", SMALL), ("t1", plan.rows)):
-        items = [item(f"{thread_id}-{n}", thread_id, n) for n in range(count)]
-        memory.items[thread_id] = list(items)
-        await sqlite.fill(thread_id, memory.items[thread_id])
     found = {}
-    for name, peer in (("upstream's in-memory", memory), ("upstream's SQLite", sqlite)):
-        works = {
-            size: lambda peer=peer, thread_id=thread_id, after=after: peer.load_thread_items(
-                thread_id, after, 20, "desc", None
-            )
-            for size, thread_id, after in (
-                ("small", "t0", "t0-50"),
-                ("large", "t1", f"t1-{plan.rows // 2}"),
-            )
-        }
+    peers = {
+        "upstream's in-memory": UpstreamMemory(),
+        "upstream's SQLite": UpstreamSQLite(folder / "upstream.db"),
+    }
+    for name, peer in peers.items():
+        works = {}
+        for thread_id, count in (("t0", SMALL), ("t1", plan.rows)):
+            peer.fill(thread_id, [item(f"{thread_id}-{n}", thread_id, n) for n in range(count)])
+            works[thread_id] = partial(peer.page, thread_id, f"{thread_id}-{count // 2}")
         times = await medians(max(2, plan.rounds // 20), works, calls=2)
-        found[name] = [times["small"], times["large"]]
+        found[name] = [times["t0"], times["t1"]]
     return found
 
 
 def ours_as_peers(rows: list[Row], plan: Plan) -> dict[str, list[float]]:
     """Return the same two figures of our stores."""
-    name = "page of 20, after a cursor"
-    large = f"{name}: {plan.rows:,} against {SMALL}"
-    return {
-        f"this template's {small.store}": [small.ours, big.ours]
-        for small in rows
-        for big in rows
-        if small.store == big.store and (small.operation, big.operation) == (name, large)
-    }
+    small, found = "page of 20, after a cursor", {}
+    large = f"{small}: {plan.rows:,} against {SMALL}"
+    for row in rows:
+        if row.operation in (small, large):
+            found.setdefault(f"this template's {row.store}", []).append(row.ours)
+    return found
 
 
 def machine() -> dict[str, Any]:
     """Return what the figures were taken on."""
-    model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0].partition(": ")[2] if names else model
+    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {
-        "processor": model,
+        "processor": model[1] if model else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(terse=True),

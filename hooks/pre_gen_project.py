@@ -20,18 +20,15 @@ CHOICES = {
     "storage_type": ("memory", "sqlite", "redis", "postgres"),
     "context_type": ("dict", "dataclass", "pydantic"),
 }
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-DIGITS = "0123456789"
 LONGEST = 63  # a host name's part
-WINDOWS = {"con", "prn", "aux", "nul"} | {port + n for port in ("com", "lpt") for n in DIGITS}
+WINDOWS = {"con", "prn", "aux", "nul"} | {port + n for port in ("com", "lpt") for n in "0123456789"}
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def is_slug(text: str) -> bool:
     """Say whether the text can be a folder, a package and a host name's part everywhere."""
-    words = text.split("-")
-    plain = all(word and set(word) <= set(LETTERS + DIGITS) for word in words)
-    return plain and text[0] in LETTERS and len(text) <= LONGEST and text not in WINDOWS
+    plain = text.isascii() and text == text.lower() and all(map(str.isalnum, text.split("-")))
+    return plain and text[0].isalpha() and len(text) <= LONGEST and text not in WINDOWS
 
 
 def faults(answers: dict[str, str]) -> list[str]:
@@ -64,5 +61,4 @@ def faults(answers: dict[str, str]) -> list[str]:
 
 given = {key: bytes.fromhex(code).decode("unicode_escape") for key, code in ANSWERS.items()}
 if wrong := faults(given):
-    sys.stderr.write(f"ERROR: {wrong[0]}\n")
-    sys.exit(1)
+    sys.exit(f"ERROR: {wrong[0]}")

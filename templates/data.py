@@ -215,8 +215,7 @@ async def forget(owner: str, store: ChatStore, files: Files, counts: Counter[str
                 bar.update()
     for attachment in attachments:
         await store.delete_attachment(attachment.id, context)
-        counts["files"] += 1
-        counts["bytes"] += size_of(attachment)
+    counts += Counter(files=len(attachments), bytes=sum(map(size_of, attachments)))  # none: no key
     async for key in files.blobs.keys(key_of(owner), time.time() + 60):
         if owner_in(key) == owner:
             await files.blobs.delete(key)
@@ -236,7 +235,5 @@ async def purge(age: float, store: ChatStore, files: Files, counts: Counter[str]
         for thread in old:
             newest = await store.load_thread_items(thread.id, None, 1, "desc", context)
             if all(item.created_at.timestamp() < before for item in newest.data):
-                counts["threads"] += 1
-                for attachment in await files.delete_thread(thread.id, context):
-                    counts["files"] += 1
-                    counts["bytes"] += size_of(attachment)
+                gone = await files.delete_thread(thread.id, context)
+                counts += Counter(threads=1, files=len(gone), bytes=sum(map(size_of, gone)))

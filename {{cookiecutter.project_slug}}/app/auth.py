@@ -43,7 +43,8 @@ class Authenticator:
         if settings.development:  # all apps of this machine share one host
             self._cookie = f"chat_user_{sha256(key.encode()).hexdigest()[:8]}"
         self._cookies = URLSafeSerializer(key, salt="user")
-        self._keys: jwt.PyJWKClient | None = None  # fetched with the first token
+        if settings.oidc_issuer:
+            self._keys = _Keys(settings.oidc_issuer)  # fetched with the first token
         # a silent issuer must not take all threads: files need them, too
         self._checking = anyio.CapacityLimiter(8)
 
@@ -94,8 +95,6 @@ class Authenticator:
 
     def _verify(self, token: str) -> dict[str, Any]:
         """Verify a token in a worker thread; PyJWKClient caches keys and throttles unknown ids."""
-        if self._keys is None:
-            self._keys = _Keys(self._settings.oidc_issuer)
         claims: dict[str, Any] = jwt.decode(
             token,
             self._keys.get_signing_key_from_jwt(token),
@@ -114,9 +113,9 @@ class _Keys(jwt.PyJWKClient):
     """The issuer's keys: cached, and used for a day longer while the issuer does not answer."""
 
     def __init__(self, issuer: str) -> None:
-        self._issuer, self._retry_at = issuer.rstrip("/"), 0.0
+        self._retry_at = 0.0
         self._known: tuple[float, jwt.PyJWKSet] | None = None  # when fetched, and the keys
-        super().__init__(self._issuer, timeout=FETCH_SECONDS)
+        super().__init__(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
 
     def get_jwk_set(self, refresh: bool = False) -> jwt.PyJWKSet:
         """Return the keys; PyJWKClientConnectionError when there are none."""
@@ -127,25 +126,22 @@ class _Keys(jwt.PyJWKClient):
                 raise
             return self._known[1]
 
-    def fetch_data(self) -> Any:
+    def fetch_data(self) -> jwt.PyJWKSet:
         """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), and for them.
 
         Callers wait here in line, so for RETRY_SECONDS after a failure the rest fail at once.
         """
-        address = f"{self._issuer}/.well-known/openid-configuration"
         if time.monotonic() < self._retry_at:
-            raise jwt.PyJWKClientConnectionError(f"no keys at {address} a moment ago")
+            raise jwt.PyJWKClientConnectionError(f"no keys at {self.uri} a moment ago")
         self._retry_at = time.monotonic() + RETRY_SECONDS
         try:
-            answer = httpx2.get(address, timeout=FETCH_SECONDS).raise_for_status()
-            self.uri = str(answer.json()["jwks_uri"])
-            if not self.uri.startswith(("https://", "http://")):  # PyJWT would read files, too
-                raise ValueError(f"jwks_uri is {self.uri}")  # noqa: TRY301
-            keys = super().fetch_data()
-            self._known = time.monotonic(), jwt.PyJWKSet.from_dict(keys)
-        except (httpx2.HTTPError, jwt.PyJWTError, OSError, LookupError, TypeError, ValueError) as e:
-            raise jwt.PyJWKClientConnectionError(f"no keys at {address}: {e}") from e
-        self._retry_at = 0.0
+            answer = httpx2.get(self.uri, timeout=FETCH_SECONDS).raise_for_status()
+            # not by PyJWT's own request, which would read files, too
+            answer = httpx2.get(answer.json()["jwks_uri"], timeout=FETCH_SECONDS).raise_for_status()
+            keys = jwt.PyJWKSet.from_dict(answer.json())
+        except Exception as error:  # whatever stands there in the place of keys
+            raise jwt.PyJWKClientConnectionError(f"no keys at {self.uri}: {error}") from error
+        self._known, self._retry_at = (time.monotonic(), keys), 0.0
         return keys
 
 

@@ -114,28 +114,26 @@ class RequestLog:
             request_id = secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        # a foreign name may resolve to this address (DNS rebinding)
+        answer = self._app
         host = re.sub(r":\d+$", "", headers.get("host", "")).lower()
-        known = host in self._hosts or scope["path"] in PROBES
+        if host not in self._hosts and scope["path"] not in PROBES:  # DNS rebinding brings it here
+            refusal = ApiError(400, "host", "This host is not served: see ALLOWED_HOSTS.")
+            answer = error_response(refusal, request_id)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer["X-Request-ID"] = request_id
+                sent = MutableHeaders(scope=message)
+                sent["X-Request-ID"] = request_id
                 for name, value in SECURITY.items():
-                    answer.setdefault(name, value)
+                    sent.setdefault(name, value)
                 if cookie := state.get("set_cookie"):
-                    answer.append("Set-Cookie", cookie)
+                    sent.append("Set-Cookie", cookie)
             await send(message)
 
         try:
-            if known:
-                await self._app(scope, receive, send_with_headers)
-            else:
-                refusal = ApiError(400, "host", "This host is not served: see ALLOWED_HOSTS.")
-                await error_response(refusal, request_id)(scope, receive, send_with_headers)
+            await answer(scope, receive, send_with_headers)
         finally:
             self._write(scope, status, time.monotonic() - started)
 

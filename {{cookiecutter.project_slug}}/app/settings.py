@@ -8,14 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -29,13 +22,13 @@ Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A list written with commas: `ALLOWED_HOSTS=chat.example.com,localhost`."""
 
 
-def _whole(url: str) -> str:
-    if url and not re.match(r"https?://.", url):
+def _whole(url: object) -> object:
+    if url and not re.match(r"https?://.", str(url)):
         raise ValueError("write the whole address, with https:// or http://")
     return url
 
 
-Url = Annotated[str, AfterValidator(_whole)]
+Url = Annotated[str, BeforeValidator(_whole)]
 
 
 class Settings(BaseSettings):
@@ -165,25 +158,19 @@ class Settings(BaseSettings):
     def _production(self) -> None:
         """Refuse a production app that is open, forgetful or signs with a known key."""
         key, token = (s.get_secret_value() for s in (self.secret_key, self.metrics_token))
-        plain = re.compile(r"http://(?!localhost|127\.|\[::1\])")
+        weak = len(key) < 32 or len(set(key)) < 10  # no word, no placeholder
+        issuer, plain = self.oidc_issuer, re.compile(r"http://(?!localhost|127\.|\[::1\])").match
+        any_app = issuer and not self.oidc_audience
+        nobody = not issuer and not self.allow_anonymous
+        copied = self.chatkit_domain_key.startswith("domain_pk_localhost")
         faults = {
             "STORE_URL is not set: say where conversations live": not self.store_url,
-            "SECRET_KEY needs 32 random characters: openssl rand -hex 32": (
-                len(key) < 32 or len(set(key)) < 10  # no word, no placeholder
-            ),
-            "OIDC_AUDIENCE is not set: a token for any app would be taken": (
-                self.oidc_issuer and not self.oidc_audience
-            ),
-            "OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true": (
-                not self.oidc_issuer and not self.allow_anonymous
-            ),
-            "OIDC_ISSUER needs https://: its keys could be changed on their way": (
-                plain.match(self.oidc_issuer)
-            ),
-            "PUBLIC_URL needs https://: files are fetched from it": plain.match(self.public_url),
-            "CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key": (
-                self.chatkit_domain_key.startswith("domain_pk_localhost")
-            ),
+            "SECRET_KEY needs 32 random characters: openssl rand -hex 32": weak,
+            "OIDC_AUDIENCE is not set: a token for any app would be taken": any_app,
+            "OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true": nobody,
+            "OIDC_ISSUER needs https://: its keys could be changed on their way": plain(issuer),
+            "PUBLIC_URL needs https://: files are fetched from it": plain(self.public_url),
+            "CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key": copied,
             "ALLOWED_HOSTS is not set: name the hosts the app answers for": not self.allowed_hosts,
             "METRICS_TOKEN needs 16 characters: nobody counts the guesses": 0 < len(token) < 16,
         }
