@@ -5,6 +5,8 @@ import io
 import re
 import unicodedata
 import warnings
+from contextlib import suppress
+from itertools import islice
 from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -38,11 +40,14 @@ MAX_PIXELS = 25_000_000
 """Checked before decoding: a WEBP with this many takes 430 MB; a JPEG may have twice as many."""
 MAX_SCANS = 200
 """Scans of the largest JPEG: a camera writes 10, a phone's appended data counts as up to 300."""
+MAX_NOTES = 10_000
+"""Comments and the like: Pillow keeps each, and the five million of a crafted file take 740 MB."""
 PREVIEW_SIDE = 1536
 HEAD = 64 * 1024
 NAME_CHARS = 120
 JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda"
 SIGNATURES = (JPEG, b"\x89PNG", b"GIF8", b"RIFF")
+NOTES = {JPEG: re.compile(rb"\xff[\xe0-\xef\xfe]"), b"GIF": re.compile(rb"!\xfe")}
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 warnings.filterwarnings("ignore", module=r"PIL\.")  # one file can cause 40,000
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -69,18 +74,29 @@ def look(file: IO[bytes]) -> tuple[str, bytes]:
         ends = head + file.read()
         office = FOLDERS if b"[Content_Types].xml" in ends else {}
         return next((kind for folder, kind in office.items() if folder in ends), ZIP), b""
-    if not head.startswith(SIGNATURES):
-        return (TEXT if _is_text(head) else UNKNOWN), b""
+    if head.startswith(SIGNATURES):
+        with suppress(UnidentifiedImageError):
+            return _image(file, head)
+    return (TEXT if _is_text(head) else UNKNOWN), b""
+
+
+def _image(file: IO[bytes], head: bytes) -> tuple[str, bytes]:
+    """Return an image's type and its preview; UnidentifiedImageError when it is none."""
     most, scans = MAX_PIXELS, 0
-    if head.startswith(JPEG):  # 31 bytes can ask for one more pass over its pixels
-        most, scans = 2 * MAX_PIXELS, (head + file.read()).count(SCAN)
+    if notes := NOTES.get(head[:3]):
+        whole = head + file.read()
+        if next(islice(notes.finditer(whole), MAX_NOTES, None), None):
+            text = "This image carries too much besides its picture."
+            raise ApiError(413, "image_too_large", text)
+        if head.startswith(JPEG):  # 31 bytes can ask for one more pass over its pixels
+            most, scans = 2 * MAX_PIXELS, whole.count(SCAN)
     try:
         with Image.open(file, formats=[*IMAGES]) as image:
             if image.width * image.height * max(1, scans / MAX_SCANS) <= most:
                 # phones append a second picture to a JPEG, which Pillow then calls MPO
                 return IMAGES.get(image.format or "", "image/jpeg"), _preview(image)
     except UnidentifiedImageError:
-        return (TEXT if _is_text(head) else UNKNOWN), b""
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         pass  # Pillow's own limit
     except Exception as error:  # a decoder raises anything at all on a broken file

@@ -41,6 +41,19 @@ def test_a_small_jpeg_may_have_many_scans() -> None:
     assert look(with_scans(1000, 40))[0] == "image/jpeg"
 
 
+@pytest.mark.parametrize(
+    ("kind", "note"), [("JPEG", b"\xff\xfe\0\2"), ("JPEG", b"\xff\xe5\0\2"), ("GIF", b"!\xfe\1x\0")]
+)
+def test_an_image_of_endless_notes_is_refused(kind: str, note: bytes) -> None:
+    """Pillow keeps each as an object: 20 MB of them would take 740 MB; some are usual."""
+    data = picture(kind, (8, 8))
+    place = 2 if kind == "JPEG" else 13 + 3 * (2 << (data[10] & 7))  # behind the table of colours
+    assert look(io.BytesIO(data[:place] + note * 1000 + data[place:]))[1]
+    with pytest.raises(ApiError) as refused:
+        look(io.BytesIO(data[:place] + note * 20_000 + data[place:]))
+    assert refused.value.status == 413
+
+
 def test_a_long_name_of_marks_costs_no_time() -> None:
     """To normalize it takes the square of its length: minutes for a megabyte."""
     start = time.monotonic()
