@@ -148,7 +148,7 @@ def test_each_platform_has_wheels_of_all_that_is_installed(
 ) -> None:
     """On the platforms of our workflow nothing has to be compiled, the engines least of all."""
     workflow = yaml.safe_load((TEMPLATE / ".github/workflows/ci.yml").read_text())
-    matrix = workflow["jobs"]["default-bake"]["strategy"]["matrix"]
+    matrix = workflow["jobs"]["bake"]["strategy"]["matrix"]
     redis, postgres = (bake(storage_type=storage) for storage in ("redis", "postgres"))
     other = f"{redis.path}/pyproject.toml"
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
@@ -517,8 +518,9 @@ def _attempt(db: sqlite3.Connection, work: Work[T]) -> T | Exception:
 
 def _connect(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Return a connection to read and one to write, and bring the file's schema up to date."""
+    connect = partial(sqlite3.connect, path, isolation_level=None, check_same_thread=False)
     with ExitStack() as unless_done:
-        writes = sqlite3.connect(path, 0, isolation_level=None, check_same_thread=False)
+        writes = connect(timeout=0)
         unless_done.callback(writes.close)
         _patiently(writes, "PRAGMA synchronous = FULL")
         writes.execute("PRAGMA foreign_keys = ON")
@@ -532,7 +534,7 @@ def _connect(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         writes.execute(f"PRAGMA user_version = {len(SCHEMA)}")
         _patiently(writes, "COMMIT")
         _patiently(writes, "PRAGMA journal_mode = WAL")  # last: a newer app's file stays as it is
-        reads = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        reads = connect(timeout=BUSY_SECONDS)
         reads.execute("PRAGMA query_only = ON")
         unless_done.pop_all()
     return reads, writes
