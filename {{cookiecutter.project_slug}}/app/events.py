@@ -147,8 +147,8 @@ async def storable(events: Events, new_id: Callable[[StoreItemType], str]) -> Ev
     Many servers call every item `__fake_id__`: removing a shared id removes several items.
     """
     given: dict[str, list[str]] = {}
-    async for event in events:
-        mend(event)
+    async for told in events:
+        event = mend(told)
         match event:
             case t.ThreadItemAddedEvent(item=t.AssistantMessageItem() as item):
                 new = new_id("message")
@@ -168,13 +168,13 @@ async def storable(events: Events, new_id: Callable[[StoreItemType], str]) -> Ev
 
 
 def mend(value: Any) -> Any:
-    """Join the halves of emoji within, or replace one without its other: servers send such."""
+    """Return it with the halves of emoji joined; a lone one, as servers send, is replaced."""
     match value:
         case str() if not value.isascii():  # nearly all are, and that is fast
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         case list():
-            value[:] = map(mend, value)
+            return [*map(mend, value)]
         case BaseModel():
-            for name, each in value:
-                setattr(value, name, mend(each))
+            mended = {name: whole for name, each in value if (whole := mend(each)) != each}
+            return value.model_copy(update=mended) if mended else value
     return value
