@@ -28,6 +28,8 @@ class TurnState:
     """What this turn has brought, and has not taken back."""
     replaced: list[t.ThreadItem] = field(default_factory=list)
     """What a retry removed, oldest first: it is put back if nothing comes in its place."""
+    retried: str = ""
+    """The message that a retry answers anew, once `replaced` is complete."""
     whole: bool = False
     """Whether all of the answer is stored: a later stop has nothing to add."""
 
@@ -67,8 +69,10 @@ class TurnState:
         """
         items = [*self.unsaved.values()]
         gone = [item for item in items if not has_content(item)]
-        if self.replaced and not self.answered:
-            gone = [*items, *self.stored.values()]
+        if self.retried and not self.answered:  # tools and the SDK store items by themselves, too
+            page = await self.store.load_thread_items(thread_id, None, 1000, "desc", self.context)
+            behind = takewhile(lambda each: each.id != self.retried, page.data)
+            gone = [*items, *(each for each in behind if each not in self.replaced)]
             items, self.whole = self.replaced, True
         for item in gone:
             await self.store.delete_thread_item(thread_id, item.id, self.context)
