@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,3 +241,18 @@ def test_texts_are_mended_in_copies() -> None:
     mended: t.WidgetItem = mend(t.ThreadItemDoneEvent(item=item)).item
     assert "hm \ufffd" in mended.widget.model_dump_json()
     assert title.value == "hm \ud83d"
+
+
+async def test_an_answer_within_which_a_call_is_cancelled_ends(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another than the user: nobody waits for it until TURN_SECONDS have passed."""
+
+    async def cancelled(*_: object) -> AsyncIterator[t.ThreadStreamEvent]:
+        raise asyncio.CancelledError
+        yield
+
+    monkeypatch.setattr("app.run.stream_agent_response", cancelled)
+    async with talking(store_url, tmp_path) as caller, asyncio.timeout(5):
+        events = await caller.say("go")
+    assert "on our side" in events[-1]["message"]
