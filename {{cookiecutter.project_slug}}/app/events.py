@@ -28,6 +28,8 @@ class TurnState:
     """What this turn has brought, and has not taken back."""
     replaced: list[t.ThreadItem] = field(default_factory=list)
     """What a retry removed, oldest first: it is put back if nothing comes in its place."""
+    retried: str = ""
+    """The message that a retry answers anew, once `replaced` is complete."""
     whole: bool = False
     """Whether all of the answer is stored: a later stop has nothing to add."""
 
@@ -67,8 +69,10 @@ class TurnState:
         """
         items = [*self.unsaved.values()]
         gone = [item for item in items if not has_content(item)]
-        if self.replaced and not self.answered:
-            gone = [*items, *self.stored.values()]
+        if self.retried and not self.answered:  # tools and the SDK store items by themselves, too
+            page = await self.store.load_thread_items(thread_id, None, 1000, "desc", self.context)
+            behind = takewhile(lambda each: each.id != self.retried, page.data)
+            gone = [*items, *(each for each in behind if each not in self.replaced)]
             items, self.whole = self.replaced, True
         for item in gone:
             await self.store.delete_thread_item(thread_id, item.id, self.context)
@@ -147,8 +151,8 @@ async def storable(events: Events, new_id: Callable[[StoreItemType], str]) -> Ev
     Many servers call every item `__fake_id__`: removing a shared id removes several items.
     """
     given: dict[str, list[str]] = {}
-    async for event in events:
-        mend(event)
+    async for told in events:
+        event = mend(told)
         match event:
             case t.ThreadItemAddedEvent(item=t.AssistantMessageItem() as item):
                 new = new_id("message")
@@ -168,13 +172,13 @@ async def storable(events: Events, new_id: Callable[[StoreItemType], str]) -> Ev
 
 
 def mend(value: Any) -> Any:
-    """Join the halves of emoji within, or replace one without its other: servers send such."""
+    """Return it with the halves of emoji joined; a lone one, as servers send, is replaced."""
     match value:
         case str() if not value.isascii():  # nearly all are, and that is fast
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         case list():
-            value[:] = map(mend, value)
+            return [*map(mend, value)]
         case BaseModel():
-            for name, each in value:
-                setattr(value, name, mend(each))
+            mended = {name: whole for name, each in value if (whole := mend(each)) != each}
+            return value.model_copy(update=mended) if mended else value
     return value

@@ -140,7 +140,7 @@ async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> 
             raise
 
     source: Any = SimpleNamespace(stream_events=patient)
-    end: Exception | None = None
+    end: Exception | None = RuntimeError("a call within the answer was cancelled")
     try:
         async for event in stream_agent_response(chat, source):
             if event is last:
@@ -149,11 +149,13 @@ async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> 
             # a copy: tools go on changing the workflow that they added
             added = isinstance(event, t.ThreadItemAddedEvent)
             queue.put_nowait(event.model_copy(deep=True) if added else event)
+        end = None
     except Exception as error:  # noqa: BLE001 - `_events` raises it
         end = error
-    passed.set()  # or `patient` would wait for good where the SDK itself has failed
-    queue.put_nowait(end)
-    await chat.stream(last)  # the SDK leaves a task waiting on its queue, which this ends
+    finally:
+        passed.set()  # or `patient` would wait for good where the SDK itself has failed
+        queue.put_nowait(end)
+        await chat.stream(last)  # the SDK leaves a task waiting on its queue, which this ends
 
 
 class ToolMemory(agents.RunHooks[Chat]):

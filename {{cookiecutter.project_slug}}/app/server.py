@@ -109,8 +109,10 @@ class AppServer(ChatKitServer[RequestContext]):
         """Yield the SDK's events, and before an error what has to be stored for all that."""
         state = TURN_STATE.get()
         if isinstance(request, t.ThreadsRetryAfterItemReq):
+            state.whole = True  # until the SDK begins to remove what is there
             async for item in self._paginate_thread_items_reverse(turn.thread_id, context):
                 if item.id == request.params.item_id:
+                    state.retried, state.whole = item.id, False
                     break
                 state.replaced.insert(0, item)
         async for event in self._process_streaming_impl(request, context):

@@ -151,7 +151,8 @@ class Turns:
         """Renew all leases at once: on a slow store, one after the other would be too late."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            await asyncio.gather(*map(self._keep_lease, self._running))
+            # whatever comes of one: the next turns have no other renewer
+            await asyncio.gather(*map(self._keep_lease, self._running), return_exceptions=True)
 
     async def _keep_lease(self, turn: Turn) -> None:
         """Stop a turn that lost its lease or was asked to stop."""

@@ -83,12 +83,24 @@ async def test_what_began_first_is_stored_first(store: Store) -> None:
     assert stored.data[0] == full
 
 
-async def test_a_stop_that_a_vain_retry_puts_back_is_not_shown(store: Store) -> None:
-    """It is said to the model alone."""
-    told = t.SDKHiddenContextItem(id="h", thread_id="t", created_at=NOON, content="stopped")
+async def test_a_vain_retry_changes_nothing_but_what_is_behind_its_message(store: Store) -> None:
+    """Whoever stored that; what was put back for the model alone is not shown."""
+
+    def told(name: str) -> t.SDKHiddenContextItem:
+        return t.SDKHiddenContextItem(id=name, thread_id="t", created_at=NOON, content=name)
+
+    async def events() -> AsyncIterator[t.ThreadStreamEvent]:
+        yield t.ThreadItemReplacedEvent(item=told("older"))
+
     await store.save_thread(thread(), ALICE)
-    assert not [event async for event in TurnState(store, ALICE, replaced=[told]).rest("t")]
-    assert await store.load_item("t", "h", ALICE) == told
+    for name in ("older", "asked", "by a tool itself"):
+        await store.add_thread_item("t", told(name), ALICE)
+    state = TurnState(store, ALICE, replaced=[told("stopped")], retried="asked")
+    assert [event async for event in state.keep(events(), "t")]
+    (removed,) = [event async for event in state.rest("t")]
+    assert removed == t.ThreadItemRemovedEvent(item_id="by a tool itself")
+    stored = await store.load_thread_items("t", None, 9, "asc", ALICE)
+    assert stored.data == [told("older"), told("asked"), told("stopped")]
 
 
 async def test_a_retry_that_fails_gives_the_answer_back(store_url: str, tmp_path: Path) -> None:

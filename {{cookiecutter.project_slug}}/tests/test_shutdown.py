@@ -107,3 +107,21 @@ async def test_no_answer_begins_once_the_app_ends(store_url: str, tmp_path: Path
         await turns.close(0)
         with pytest.raises(ApiError, match="restarts"):
             turns.start("ada", lambda _: answer())
+
+
+async def test_leases_are_renewed_whatever_came_of_one(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the store cancelled the call."""
+    monkeypatch.setattr("app.streaming.RENEW_SECONDS", 0.01)
+    renewed: list[object] = []
+
+    async def cancelled(*lease: object) -> bool:
+        renewed.append(lease)
+        raise asyncio.CancelledError
+
+    async with serving(settings_for(store_url, tmp_path), Words(30)) as served:
+        monkeypatch.setattr(served.app.state.store, "renew_turn", cancelled)
+        async with served.caller() as caller:
+            await caller.say("hello")
+    assert len(renewed) > 1

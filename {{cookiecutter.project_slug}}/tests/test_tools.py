@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,16 @@ from agents import (
     tool_input_guardrail,
 )
 from agents.testing import ScriptedModel, assistant_message, function_call
+from chatkit import types as t
+from chatkit import widgets
 from chatkit.agents import ClientToolCall
-from chatkit.types import ProgressUpdateEvent
+
+from app.events import mend
 
 from .model_server import Call, model_server
 from .serving import serving, settings_for, text_of, thread_of
 from .talking import Chat, agent_with, calls, talking, tools
+from .values import NOON
 
 pytestmark = pytest.mark.anyio
 
@@ -114,7 +119,7 @@ async def test_a_tool_that_does_not_exist_is_the_models_mistake(
 async def mail(ctx: Chat) -> str:
     """Send a mail, and say so in many events."""
     for step in range(20):
-        await ctx.context.stream(ProgressUpdateEvent(text=f"step {step}"))
+        await ctx.context.stream(t.ProgressUpdateEvent(text=f"step {step}"))
     return "SENT"
 
 
@@ -225,3 +230,29 @@ async def test_a_tool_that_a_guardrail_forbids_is_told_of_in_a_sentence(
         events = await caller.say("send it")
     assert events[-1]["message"].startswith("That cannot be done here.")
     assert "Traceback" not in caplog.text
+
+
+def test_texts_are_mended_in_copies() -> None:
+    """Tools and the SDK go on with theirs; and the SDK's widgets let nobody set their type."""
+    title = widgets.Title(value="hm \ud83d")
+    item = t.WidgetItem(
+        id="w", thread_id="t", created_at=NOON, widget=widgets.Card(children=[title])
+    )
+    mended: t.WidgetItem = mend(t.ThreadItemDoneEvent(item=item)).item
+    assert "hm \ufffd" in mended.widget.model_dump_json()
+    assert title.value == "hm \ud83d"
+
+
+async def test_an_answer_within_which_a_call_is_cancelled_ends(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another than the user: nobody waits for it until TURN_SECONDS have passed."""
+
+    async def cancelled(*_: object) -> AsyncIterator[t.ThreadStreamEvent]:
+        raise asyncio.CancelledError
+        yield
+
+    monkeypatch.setattr("app.run.stream_agent_response", cancelled)
+    async with talking(store_url, tmp_path) as caller, asyncio.timeout(5):
+        events = await caller.say("go")
+    assert "on our side" in events[-1]["message"]
