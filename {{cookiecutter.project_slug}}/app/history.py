@@ -117,7 +117,7 @@ class Converter(ThreadItemConverter):
         given: list[Any] = []
         for item in inputs:
             if given and item.get("role") == given[-1].get("role") == "user":
-                given[-1]["content"] += item["content"]  # some take no two
+                given[-1]["content"] = [*_parts(given[-1]), *_parts(item)]  # some take no two
             else:
                 given.append(item)
         return [*map(_plain, given)]
@@ -170,6 +170,10 @@ class Converter(ThreadItemConverter):
         except Exception:
             log.exception("file %s cannot be given to the model", attachment.id)
             return _text(f"({file}, which cannot be read)")
+
+
+def _parts(item: Any) -> list[Any]:
+    return [_text(item["content"])] if isinstance(item["content"], str) else item["content"]
 
 
 def _plain(item: Any) -> Any:

@@ -17,7 +17,7 @@ from chatkit.store import NotFoundError
 from .assistant import Chat
 from .attachments import Files
 from .context import owner_of, request_id_of
-from .events import TURN_STATE, Events, has_content, storable
+from .events import TURN_STATE, Events, Hidden, has_content, storable
 from .failures import NoAnswerError, TurnTimeoutError, explain, tool_failed, tool_hangs
 from .history import REFUSED, Converter, length_of, load_history, tool_memory
 from .limits import Limits
@@ -70,8 +70,9 @@ async def run(
 def _choices(history: list[t.ThreadItem]) -> t.InferenceOptions:
     """Return what the user chose in the composer; with an output of the page, the model alone."""
     asked = [item for item in history if isinstance(item, t.UserMessageItem)]
+    shown = [item for item in history if not isinstance(item, Hidden)]
     chosen = asked[-1].inference_options if asked else t.InferenceOptions()
-    return chosen if history[-1:] == asked[-1:] else t.InferenceOptions(model=chosen.model)
+    return chosen if shown[-1:] == asked[-1:] else t.InferenceOptions(model=chosen.model)
 
 
 def _start(

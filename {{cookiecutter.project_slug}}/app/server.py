@@ -102,7 +102,7 @@ class AppServer(ChatKitServer[RequestContext]):
             raise
         finally:
             turn.finishing = True  # a stop would leave the lease behind
-            if thread_id:  # also one that was granted just as the wait for it was cut short
+            if thread_id and (turn.thread_id or turn.task.cancelling()):  # granted, or perhaps
                 await self._store.release_turn(thread_id, turn.id, context)
 
     async def _events(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Events:

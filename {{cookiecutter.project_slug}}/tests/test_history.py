@@ -14,6 +14,7 @@ from chatkit.widgets import DynamicWidgetRoot
 from app.assistant import Chat
 from app.context import RequestContext
 from app.history import REMEMBERED_CHARS, Converter, length_of, load_history, tool_memory
+from app.run import _choices
 from app.store import ChatStore as Store
 
 from .model_server import wrong_chat, wrong_input
@@ -232,3 +233,22 @@ def test_a_long_output_is_remembered_cut() -> None:
     """One call cannot fill the whole budget of the turns to come."""
     output = tool_memory("tool", "{}", "x" * 10**6)["output"]
     assert output == "x" * REMEMBERED_CHARS + "… (cut)"
+
+
+async def test_a_converter_of_ones_own_may_give_messages_as_strings() -> None:
+    """The API allows it; two in a row still become one."""
+
+    class Plain(Converter):
+        async def user_message_to_input(self, item: Any, is_last_message: bool = True) -> Any:
+            return {"role": "user", "content": f"asked {item.id}"}
+
+    (given,) = await Plain(ANN, content_of, 0).convert([asked("u1"), asked("u2")])
+    assert given.get("content") == "asked u1\nasked u2"
+
+
+def test_a_hidden_note_behind_a_message_keeps_its_choices() -> None:
+    """Only what the page brought since then, such as a tool's output, ends the choice of a tool."""
+    chosen = t.InferenceOptions(tool_choice=t.ToolChoice(id="current_time"))
+    message = asked("u1", inference_options=chosen)
+    assert _choices([message, remembered("h1")]) == chosen
+    assert _choices([message, called("c1")]).tool_choice is None
