@@ -71,4 +71,4 @@ def add_error_handlers(app: FastAPI) -> None:
     for kind in (RequestValidationError, HTTPException):  # else the framework's own handlers answer
         app.add_exception_handler(kind, handle)
     # for all the rest Starlette would answer outside RequestLog, without its headers
-    app.add_middleware(ExceptionMiddleware, handlers={Exception: handle})
+    app.add_middleware(ExceptionMiddleware, handlers={HTTPException: handle, Exception: handle})
