@@ -33,7 +33,7 @@ def place_of(error: Exception) -> str:
     return f"{frame.filename}:{frame.lineno}"
 
 
-def error_response(error: Exception, request_id: str) -> JSONResponse:
+def error_response(error: BaseException, request_id: str) -> JSONResponse:
     """Return the response to an error: what is foreign and what is unknown are the same 404."""
     match error:
         case ApiError():
