@@ -9,6 +9,7 @@ import pytest
 
 from app.context import context_for
 from app.errors import ApiError
+from app.main import create_app
 from app.streaming import Turn
 
 from .serving import Words, message, read_some, serving, settings_for, until
@@ -107,3 +108,11 @@ async def test_no_answer_begins_once_the_app_ends(store_url: str, tmp_path: Path
         await turns.close(0)
         with pytest.raises(ApiError, match="restarts"):
             turns.start("ada", lambda _: answer())
+
+
+async def test_another_task_may_end_the_app_than_began_it(store_url: str, tmp_path: Path) -> None:
+    """Fixtures of a team's own tests do so."""
+    app = create_app(settings_for(store_url, tmp_path))
+    lifespan = app.router.lifespan_context(app)
+    await asyncio.create_task(lifespan.__aenter__())
+    await asyncio.create_task(lifespan.__aexit__(None, None, None))
