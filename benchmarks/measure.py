@@ -215,7 +215,7 @@ class Bench:
     async def delete(self) -> AsyncIterator[Row]:
         """Delete threads of a thousand items each, which are stored outside the measured time.
 
-        A few in a row, as all operations are: alone, a call is paid for bringing its code back.
+        A few in a row: of one alone, what was stored last and lies in the caches decides.
         """
         ours, floor = list[float](), list[float]()
         whole = partial(self.store.delete_thread, context=self.few)

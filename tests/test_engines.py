@@ -39,7 +39,7 @@ def running(project: BakedProject, data: Path) -> Iterator[tuple[subprocess.Pope
     process = subprocess.Popen(
         [project.path / ".venv/bin/python", "dev.py", data],
         cwd=project.path,
-        env=project.environment(),
+        env=project.environment(TMPDIR=str(data.parent)),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -74,6 +74,7 @@ def test_engine_ends_with_its_parent(project: BakedProject, tmp_path: Path, how:
         process.send_signal(how)
         process.wait(20)
         assert gone(port)
+    assert not [*tmp_path.glob("postgres-*")]  # a throwaway folder
     with running(project, data) as (_, port):
         assert not gone(port, 0.1)
 

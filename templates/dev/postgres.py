@@ -45,7 +45,8 @@ def engine(data: Path | None = None) -> Iterator[str]:
     Raises:
         RuntimeError: it cannot run here, or another process uses the folder; one line says why.
     """
-    with throwaway() as folder, Server(data) if data else Server(folder, *FASTER) as server:
+    place = contextlib.nullcontext(data) if data else throwaway()
+    with place as folder, Server(folder, *(() if data else FASTER)) as server:
         yield server.url
 
 

@@ -258,8 +258,8 @@ DEFECTS = [
     ),
     Defect(
         "nobody sweeps",
-        "sweeper.start_soon(files.sweep_hourly)",
-        "pass",
+        "group.create_task(files.sweep_hourly())",
+        "group.create_task(asyncio.sleep(0))",
         FILE + "the_app_sweeps_by_itself",
         "app/main.py",
     ),

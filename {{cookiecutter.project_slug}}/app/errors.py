@@ -33,7 +33,7 @@ def place_of(error: Exception) -> str:
     return f"{frame.filename}:{frame.lineno}"
 
 
-def error_response(error: Exception, request_id: str) -> JSONResponse:
+def error_response(error: BaseException, request_id: str) -> JSONResponse:
     """Return the response to an error: what is foreign and what is unknown are the same 404."""
     match error:
         case ApiError():
@@ -71,4 +71,4 @@ def add_error_handlers(app: FastAPI) -> None:
     for kind in (RequestValidationError, HTTPException):  # else the framework's own handlers answer
         app.add_exception_handler(kind, handle)
     # for all the rest Starlette would answer outside RequestLog, without its headers
-    app.add_middleware(ExceptionMiddleware, handlers={Exception: handle})
+    app.add_middleware(ExceptionMiddleware, handlers={HTTPException: handle, Exception: handle})

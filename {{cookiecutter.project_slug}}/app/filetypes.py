@@ -90,6 +90,7 @@ def _image(file: IO[bytes], head: bytes) -> tuple[str, bytes]:
             raise ApiError(413, "image_too_large", text)
         if head.startswith(JPEG):  # 31 bytes can ask for one more pass over its pixels
             most, scans = 2 * MAX_PIXELS, whole.count(SCAN)
+        del whole  # before the picture takes its own
     try:
         with Image.open(file, formats=[*IMAGES]) as image:
             if image.width * image.height * max(1, scans / MAX_SCANS) <= most:
@@ -138,7 +139,7 @@ def contradicts(found: str, claimed: str, name: str) -> bool:
 def display_name(name: str) -> str:
     """Return a name to show: one short line without path, control characters or direction marks."""
     last = re.split(r"[/\\]", name.rstrip("/\\ "))[-1]
-    short = last[: NAME_CHARS - 12] + last[NAME_CHARS - 12 :][-12:]  # keeps what tells the type
-    # cut first: to normalize takes the square of its length
-    text = unicodedata.normalize("NFC", short)
-    return "".join(c for c in text if unicodedata.category(c) not in UNSEEN).strip() or "file"
+    # cut first: to normalize takes the square of its length, and may make it shorter or longer
+    text = unicodedata.normalize("NFC", last[:480] + last[480:][-20:])
+    clean = "".join(c for c in text if unicodedata.category(c) not in UNSEEN).strip() or "file"
+    return clean[: NAME_CHARS - 12] + clean[NAME_CHARS - 12 :][-12:]  # keeps what tells the type

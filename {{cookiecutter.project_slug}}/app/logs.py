@@ -134,6 +134,9 @@ class RequestLog:
 
         try:
             await answer(scope, receive, send_with_headers)
+        except Exception as error:  # the answer had begun: all that is left is to note it
+            status = error_response(error.__cause__ or error, request_id).status_code
+            raise
         finally:
             self._write(scope, status, time.monotonic() - started)
 

@@ -1,12 +1,12 @@
 """The app: its routes and its lifespan, and no logic."""
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Annotated
 
-import anyio
 from agents.models.interface import Model
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -46,13 +46,13 @@ def create_app(
             state.store, state.files = store, files
             state.server = AppServer(store, files, agent, settings, state.limits)
             state.metrics = Metrics(state.server.turns)
-            async with anyio.create_task_group() as sweeper:
-                sweeper.start_soon(files.sweep_hourly)
+            async with asyncio.TaskGroup() as group:
+                sweeper = group.create_task(files.sweep_hourly())
                 try:
                     yield
                 finally:  # answers end before the store closes
                     await state.server.turns.close(settings.shutdown_seconds)
-                    sweeper.cancel_scope.cancel()
+                    sweeper.cancel()
 
     schema = "/openapi.json" if settings.development else None
     app = FastAPI(title=NAME, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=schema)

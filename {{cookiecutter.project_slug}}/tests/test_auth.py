@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from fastapi import FastAPI, HTTPException, Response
 from pydantic import ValidationError
 
 from app.auth import Authenticator
 from app.context import RequestContext, owner_of
+from app.errors import add_error_handlers
 from app.limits import network_of
 
 from .engine import SHARED
@@ -143,3 +146,17 @@ def test_a_whole_network_of_ipv6_is_one_address(host: str, counted: str) -> None
 def test_the_owner_of_a_context_is_its_user() -> None:
     """One function decides whose data it is."""
     assert owner_of(RequestContext(user_id="ada")) == "ada"
+
+
+async def test_what_a_middleware_refuses_is_answered_in_the_apps_form() -> None:
+    """A team's own login may stand there."""
+    app = FastAPI()
+
+    @app.middleware("http")
+    async def refuse(*_: object) -> Response:
+        raise HTTPException(403, "Not here.")
+
+    add_error_handlers(app)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as caller:
+        answer = await caller.get("http://localhost/")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (403, "Not here.")

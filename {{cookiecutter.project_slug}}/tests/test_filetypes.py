@@ -4,14 +4,16 @@ import io
 import re
 import time
 import zipfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from app.errors import ApiError
 from app.filetypes import NAME_CHARS, display_name, look
 
-from .sending import app_for, picture, sent
+from .sending import address, app_for, picture, sent
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +70,29 @@ async def test_only_images_wait_for_their_turn_to_be_decoded(
     async with app_for(store_url, tmp_path) as (served, caller, _):
         async with served.app.state.files._looking:
             await sent(caller, b"hello", "a.txt")
+
+
+async def test_a_download_that_breaks_off_is_noted_with_its_request(
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its status is out by then: the log must not call it a good one."""
+    caplog.set_level("INFO", "app.request")
+
+    async def broken(_: str) -> AsyncIterator[bytes]:
+        yield b"hel"
+        raise OSError("the disk is gone")
+
+    async with app_for(store_url, tmp_path) as (served, caller, _):
+        url = await address(caller, (await sent(caller, b"hello", "a.txt"))["id"])
+        monkeypatch.setattr(served.app.state.files.blobs, "read", broken)
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await caller.get(url, headers={"X-Request-ID": "req-1"})
+    noted = [vars(record) for record in caplog.records if "request_id" in vars(record)]
+    fault, line = [each for each in noted if each["request_id"] == "req-1"]
+    assert (fault["cause"], line["status"]) == ("OSError", 503)
 
 
 def test_office_documents_are_told_from_other_archives() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from app.context import context_for
 from app.errors import ApiError
+from app.main import create_app
 from app.streaming import Turn
 
 from .serving import Words, message, read_some, serving, settings_for, until
@@ -125,3 +126,11 @@ async def test_leases_are_renewed_whatever_came_of_one(
         async with served.caller() as caller:
             await caller.say("hello")
     assert len(renewed) > 1
+
+
+async def test_another_task_may_end_the_app_than_began_it(store_url: str, tmp_path: Path) -> None:
+    """Fixtures of a team's own tests do so."""
+    app = create_app(settings_for(store_url, tmp_path))
+    lifespan = app.router.lifespan_context(app)
+    await asyncio.create_task(lifespan.__aenter__())
+    await asyncio.create_task(lifespan.__aexit__(None, None, None))

@@ -272,6 +272,9 @@ async def test_half_an_upload_leaves_nothing(store_url: str, tmp_path: Path, way
         ("..", ".."),
         ("\ud800.txt", ".txt"),
         ("é" * 500 + ".markdown", "é" * (NAME_CHARS - 9) + ".markdown"),
+        ("\u1100\u1161\u11a8" * 60, "각" * 60),  # as macOS writes it
+        ("\U0001d160" * 200, "\U0001d158\U0001d165\U0001d16e" * (NAME_CHARS // 3)),
+        ("\u200b" * 150 + "invoice of 2026.txt", "invoice of 2026.txt"),
     ],
 )
 def test_a_name_is_only_shown(name: str, shown: str) -> None:
