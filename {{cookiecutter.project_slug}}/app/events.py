@@ -72,7 +72,8 @@ class TurnState:
         if self.retried and not self.answered:  # tools and the SDK store items by themselves, too
             page = await self.store.load_thread_items(thread_id, None, 1000, "desc", self.context)
             behind = takewhile(lambda each: each.id != self.retried, page.data)
-            gone = [*items, *(each for each in behind if each not in self.replaced)]
+            known = {each.id for each in self.replaced}  # a stop may come before all are removed
+            gone = [*items, *(each for each in behind if each.id not in known)]
             items, self.whole = self.replaced, True
         for item in gone:
             await self.store.delete_thread_item(thread_id, item.id, self.context)
