@@ -20,7 +20,7 @@ from table import AT_ONCE, Row
 
 KINDS = ("memory", "sqlite", "redis", "postgres")
 SMALL = 100
-CALLS, BURSTS = 10, 3  # of each in one round
+CALLS, BURSTS, DELETES = 10, 3, 5  # of each in one round
 TEXT = "what a model says in one short paragraph. " * 8
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DELETED = "delete_thread of 1,000 items"
@@ -220,8 +220,8 @@ class Bench:
         ours, floor = list[float](), list[float]()
         whole = partial(self.store.delete_thread, context=self.few)
         pairs = [(floor, self.floor.remove), (ours, whole)]
-        for count in range(self.plan.deletes // 5):
-            names = [f"doomed{count}-{number}" for number in range(5)]
+        for count in range(self.plan.deletes // DELETES):
+            names = [f"doomed{count}-{number}" for number in range(DELETES)]
             for name in names:
                 await self.store.save_thread(ThreadMetadata(id=name, created_at=START), self.few)
                 items, same = ((item(f"i{n}", name) for n in range(1000)) for _ in range(2))
