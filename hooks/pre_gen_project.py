@@ -1,10 +1,9 @@
 """Refuse answers that would make a broken app, in one line, before a file is written.
 
-Every bake waits for this script; importing `re` or `json` would take longer than all the rest.
+Every bake waits for this script; any import would take longer than all the rest.
 """
 
 import sys
-import unicodedata
 
 # cookiecutter renders this file; as hexadecimal an answer is data, whatever stands in it.
 ANSWERS = {
@@ -22,7 +21,9 @@ CHOICES = {
 }
 LONGEST = 63  # a host name's part
 WINDOWS = {"con", "prn", "aux", "nul"} | {port + n for port in ("com", "lpt") for n in "0123456789"}
-BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+# Controls, ends of lines, what turns the direction of writing, halves of an emoji.
+UNFIT = {*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)}
+UNFIT |= {*range(0xD800, 0xE000)}
 
 
 def is_slug(text: str) -> bool:
@@ -31,34 +32,31 @@ def is_slug(text: str) -> bool:
     return plain and text[0].isalpha() and len(text) <= LONGEST and text not in WINDOWS
 
 
-def faults(answers: dict[str, str]) -> list[str]:
-    """Return what is wrong with the answers."""
-    found = []
+def fault(answers: dict[str, str]) -> str | None:
+    """Return the first thing that is wrong with the answers."""
     name, slug = answers["project_name"], answers["project_slug"]
     if not name.strip():
-        found.append("project_name is empty: give the app a name")
-    for char in name:
-        category = unicodedata.category(char)
-        if category in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(char) in BIDI:
-            found.append(f"project_name holds the control character {char!a}: leave it out")
+        return "project_name is empty: give the app a name"
+    if unfit := [char for char in name if ord(char) in UNFIT]:
+        return f"project_name holds the control character {unfit[0]!a}: leave it out"
     if not is_slug(slug):
         near = SLUGIFIED or "chatkit-app"
         near = near if is_slug(near) else f"app-{near}"[:LONGEST].rstrip("-")
-        found.append(
+        return (
             f"project_slug {slug!a} cannot be used: try {near!r} "
             "(lower-case letters, digits and single dashes; a letter first, no dash last; "
             f"{LONGEST} characters at most; no name of a Windows device)"
         )
     for key, choices in CHOICES.items():
         if answers[key] not in choices:
-            found.append(f"{key} {answers[key]!a} is none of {', '.join(choices)}")
+            return f"{key} {answers[key]!a} is none of {', '.join(choices)}"
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     dev = "dev.py" if answers["storage_type"] in ("redis", "postgres") else ""
     if (answers["__name_escaped"], answers["__dev"]) != (escaped, dev):
-        found.append("the replay file was edited by hand: remove its keys that begin with __")
-    return found
+        return "the replay file was edited by hand: remove its keys that begin with __"
+    return None
 
 
 given = {key: bytes.fromhex(code).decode("unicode_escape") for key, code in ANSWERS.items()}
-if wrong := faults(given):
-    sys.exit(f"ERROR: {wrong[0]}")
+if wrong := fault(given):
+    sys.exit(f"ERROR: {wrong}")

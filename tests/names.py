@@ -35,7 +35,17 @@ RENDERED_BY_COOKIECUTTER = [
     "a {{ '{{' }} b {%",
 ]
 """On the command line these are code, says cookiecutter; typed or replayed they are data."""
-REFUSED = ["two\nlines", "tab\there", "nul\0", "bell\a", "\u202eright to left", "\u2028line", " "]
+REFUSED = [
+    "two\nlines",
+    "tab\there",
+    "nul\0",
+    "bell\a",
+    "\u202eright to left",
+    "\u2028line",
+    "next\x85line",
+    "\u2066",
+    " ",
+]
 WRONG_SLUGS = [
     "2fast", "-x", "x-", "a--b", "a/b", "../x", "Upper", "with space", "x" * 64, "ünï", "a_b",
     "a.b", "con", "lpt1", "a\nb", 'a"b', "a'b", "C:\\x", "x;y", "🚀",
