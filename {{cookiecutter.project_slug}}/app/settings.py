@@ -147,12 +147,10 @@ class Settings(BaseSettings):
                 raise ValueError(f"ALLOWED_HOSTS={host}: write each host's name, no scheme or port")
         if not self.development:
             self._production()
-        # jinja: if cookiecutter.storage_type != "memory"
-        if not self.files_url.startswith("memory:"):
-            return self
-        # jinja: endif
+        # jinja: if cookiecutter.storage_type == "memory"
         if self.workers > 1:
             raise ValueError("WORKERS must be 1: memory lives in one process")
+        # jinja: endif
         return self
 
     def _production(self) -> None:
