@@ -11,6 +11,7 @@ import pytest
 from app.checks import parse
 from app.errors import ApiError
 
+from .sending import sent
 from .serving import Words, begun, message, serving, settings_for, until
 
 pytestmark = pytest.mark.anyio
@@ -60,15 +61,36 @@ async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Pat
             assert int(answer.headers["retry-after"]) > 60
 
 
-async def test_a_stopped_answer_counts_about_what_it_took(store_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "file"), [("x" * 200, b""), ("x", b"y" * 200)])
+async def test_a_stopped_answer_counts_about_what_it_took(
+    store_url: str, tmp_path: Path, text: str, file: bytes
+) -> None:
     """The model's server has not counted it yet; stopping shortly before the end is not free."""
     settings = settings_for(store_url, tmp_path, tokens_per_day=50)
     async with serving(settings, Words(500)) as served, served.caller() as caller:
-        async with begun(caller, "x" * 200):
+        files = [(await sent(caller, file, "a.txt"))["id"]] if file else []
+        async with begun(caller, text, attachments=files):
             pass
         await until(lambda: not served.app.state.server.turns)
         kind, params = message("again")
         assert (await caller.op(kind, **params)).status_code == 429
+
+
+async def test_a_dictation_counts_toward_the_tokens_of_a_day(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its length: not every server says what it took."""
+
+    async def heard(*_: object) -> str:
+        return "words"
+
+    monkeypatch.setattr("app.server.transcribe", heard)
+    settings = settings_for(store_url, tmp_path, tokens_per_day=1, transcribe_model="ears")
+    async with serving(settings) as served, served.caller() as caller:
+        await caller.op("threads.list")  # the cookie
+        audio = {"audio_base64": "AAAA" * 400, "mime_type": "audio/webm"}
+        statuses = [(await caller.op("input.transcribe", **audio)).status_code for _ in range(2)]
+    assert statuses == [200, 429]
 
 
 async def test_a_body_that_drips_is_refused(
