@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     )
     turns_per_user: int = Field(4, ge=1, description="one user's answers at once, in each process")
     turns_total: int = Field(500, ge=1, description="all answers at once, in each process")
-    requests_per_minute: int = Field(240, ge=1, description="one user's requests, in each process")
+    requests_per_minute: int = Field(240, ge=1, description="per user and process, not downloads")
     tokens_per_day: int = Field(0, ge=0, description="tokens per user, day and process; 0: no cap")
 
     chatkit_script_url: str = Field(
