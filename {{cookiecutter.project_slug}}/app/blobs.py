@@ -155,10 +155,7 @@ def open_blobs(url: str, folder: Path) -> Blobs:
     """Return the place that FILES_URL names, the folder when it names none, or raise FilesError."""
     if not url:
         return Folder(folder)
-    scheme, separator, path = url.partition("://")
-    if separator and scheme == "file":
-        return Folder(Path(path))
+    scheme, separator, _ = url.partition("://")
     if separator and scheme in PROVIDERS:
         return Cloud(url)
-    known = "write file:///folder, s3://…, gs://… or az://…"
-    raise FilesError(f"FILES_URL begins with {scheme!a}: {known}")
+    raise FilesError(f"FILES_URL begins with {scheme!a}: write s3://…, gs://… or az://…")
