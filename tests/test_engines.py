@@ -80,7 +80,7 @@ def test_engine_ends_with_its_parent(project: BakedProject, tmp_path: Path, how:
 
 
 def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) -> None:
-    """The second one says so in one line, and the first goes on."""
+    """The second one says so in one line, and the first goes on; no other user sees into it."""
     data = tmp_path / "data"
     with running(project, data) as (process, port):
         second = project.run(".venv/bin/python", "dev.py", str(data))
@@ -89,6 +89,7 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
         assert str(data) in second.stdout
         assert process.poll() is None
         assert not gone(port, 0.1)
+        assert data.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.full

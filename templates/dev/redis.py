@@ -48,7 +48,7 @@ class Server:
     def start(self) -> None:
         """Start, and return once it answers; RuntimeError says in one line why it cannot."""
         program = _program()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         config = self.folder / "valkey.conf"  # rather than arguments, which every user can list
         for private in (config, self.folder / "lock"):
             private.touch(mode=0o600)

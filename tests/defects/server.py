@@ -270,4 +270,18 @@ DEFECTS = [
         UPLOADS + "a_file_whose_record_cannot_be_stored_leaves_nothing",
         "app/attachments.py",
     ),
+    Defect(
+        "a picture may be read in endless pieces",
+        "if self.reads > MAX_READS:",
+        "if self.reads < 0:",
+        "tests/test_filetypes.py::test_an_image_of_endless_notes_is_refused",
+        "app/filetypes.py",
+    ),
+    Defect(
+        "a million values are built",
+        'if body.count(b",") > MAX_COMMAS:',
+        "if body is None:",
+        LIMITS + "a_request_of_a_million_values_is_refused_unread",
+        "app/checks.py",
+    ),
 ]

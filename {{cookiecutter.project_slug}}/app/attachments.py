@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import logging
+import math
 import random
 import time
 from contextlib import suppress
@@ -163,10 +164,16 @@ class Files(AttachmentStore[RequestContext]):
 
     # --- out ---
 
-    async def read(self, file: t.Attachment, context: RequestContext, part: str = "") -> bytes:
-        """Return a file's bytes or, with `.preview`, its preview's; FileNotFoundError if gone."""
-        chunks = self.blobs.read(key_of(owner_of(context), file.id, part))
-        return b"".join([chunk async for chunk in chunks])
+    async def read(
+        self, file: t.Attachment, context: RequestContext, part: str = "", most: float = math.inf
+    ) -> bytes:
+        """Return a file's or its `.preview`'s bytes, about `most`; FileNotFoundError if gone."""
+        data = bytearray()
+        async for chunk in self.blobs.read(key_of(owner_of(context), file.id, part)):
+            data += chunk
+            if len(data) > most:
+                break
+        return bytes(data)
 
     async def content_part(self, attachment: t.Attachment, context: RequestContext) -> ContentParam:
         """Return what the model is given: the picture, the PDF, the text, or a description."""
@@ -180,7 +187,8 @@ class Files(AttachmentStore[RequestContext]):
                 return {"type": "input_file", "filename": attachment.name, "file_data": url}
             if kind == TEXT:
                 limit = self._settings.max_text_chars
-                said = (await self.read(attachment, context)).decode("utf-8-sig", "replace")
+                head = await self.read(attachment, context, most=4 * limit + 8)
+                said = head.decode("utf-8-sig", "replace")
                 cut = f"\n(cut after {limit} characters)" if len(said) > limit else ""
                 text = f"The file {name}:\n{said[:limit]}{cut}"
             else:

@@ -6,7 +6,6 @@ import re
 import unicodedata
 import warnings
 from contextlib import suppress
-from itertools import islice
 from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -38,16 +37,15 @@ CLAIMS = {ending: kind for kind, endings in EXTENSIONS.items() for ending in end
 
 MAX_PIXELS = 25_000_000
 """Checked before decoding: a WEBP with this many takes 430 MB; a JPEG may have twice as many."""
-MAX_SCANS = 200
-"""Scans of the largest JPEG: a camera writes 10, a phone's appended data counts as up to 300."""
-MAX_NOTES = 10_000
-"""Comments and the like: Pillow keeps each, and the five million of a crafted file take 740 MB."""
+MAX_SCANS = 40
+"""Scans of the largest JPEG: a camera writes 10, and as many for a second picture."""
+MAX_READS = 100_000
+"""Pieces in which Pillow reads a picture: the millions of a crafted one take 10 s or 900 MB."""
 PREVIEW_SIDE = 1536
 HEAD = 64 * 1024
 NAME_CHARS = 120
-JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda"
+JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda\0"
 SIGNATURES = (JPEG, b"\x89PNG", b"GIF8", b"RIFF")
-NOTES = {JPEG: re.compile(rb"\xff[\xe0-\xef\xfe]"), b"GIF": re.compile(rb"!\xfe")}
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 warnings.filterwarnings("ignore", module=r"PIL\.")  # one file can cause 40,000
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -82,21 +80,15 @@ def look(file: IO[bytes]) -> tuple[str, bytes]:
 
 def _image(file: IO[bytes], head: bytes) -> tuple[str, bytes]:
     """Return an image's type and its preview; UnidentifiedImageError when it is none."""
-    most, scans = MAX_PIXELS, 0
-    if notes := NOTES.get(head[:3]):
-        whole = head + file.read()
-        if next(islice(notes.finditer(whole), MAX_NOTES, None), None):
-            text = "This image carries too much besides its picture."
-            raise ApiError(413, "image_too_large", text)
-        if head.startswith(JPEG):  # 31 bytes can ask for one more pass over its pixels
-            most, scans = 2 * MAX_PIXELS, whole.count(SCAN)
-        del whole  # before the picture takes its own
+    data, most, scans = head + file.read(), MAX_PIXELS, 0
+    if head.startswith(JPEG):  # 31 bytes can ask for one more pass over its pixels
+        most, scans = 2 * MAX_PIXELS, data.count(SCAN)
     try:
-        with Image.open(file, formats=[*IMAGES]) as image:
+        with Image.open(_Pieces(data), formats=[*IMAGES]) as image:
             if image.width * image.height * max(1, scans / MAX_SCANS) <= most:
                 # phones append a second picture to a JPEG, which Pillow then calls MPO
                 return IMAGES.get(image.format or "", "image/jpeg"), _preview(image)
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ApiError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         pass  # Pillow's own limit
@@ -104,6 +96,20 @@ def _image(file: IO[bytes], head: bytes) -> tuple[str, bytes]:
         raise ApiError(415, "file_type", "This image cannot be read: it is damaged.") from error
     text = f"An image has {MAX_PIXELS // 1_000_000} million pixels at most, a JPEG twice as many."
     raise ApiError(413, "image_too_large", text)
+
+
+class _Pieces(io.BytesIO):
+    """A picture that is read in MAX_READS pieces at most: comments, fill bytes and the like."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes; ApiError 413 when there are too many pieces."""
+        self.reads += 1
+        if self.reads > MAX_READS:
+            text = "This image carries too much besides its picture."
+            raise ApiError(413, "image_too_large", text)
+        return super().read(size)
 
 
 def _preview(image: Image.Image) -> bytes:

@@ -22,13 +22,14 @@ class Limits:
         self._requests = RateLimitItemPerMinute(settings.requests_per_minute)
         share = settings.tokens_per_day
         self._tokens = RateLimitItemPerDay(share) if share else None
-        # a cookie costs an anonymous caller nothing, so their address is counted too
-        self._by_address = not settings.oidc_issuer and not settings.development
+        self._by_address = not settings.development  # where all callers have one
 
     def hit(self, user: str, request: Request) -> None:
         """Count a request; ApiError 429 with Retry-After past the limit."""
         who = [f"user {user}"]
-        if self._by_address and request.client:  # first: a refusal then adds no key for the user
+        # a cookie costs an anonymous caller nothing, so their address is counted too
+        if self._by_address and user.startswith("anon-") and request.client:
+            # first: a refusal then adds no key for the user
             who.insert(0, f"address {network_of(request.client.host)}")
         for name in who:
             if not self._limiter.hit(self._requests, name):

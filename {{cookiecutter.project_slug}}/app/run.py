@@ -15,7 +15,7 @@ from chatkit.errors import BaseStreamError
 from chatkit.store import NotFoundError
 
 from .assistant import Chat
-from .attachments import Files
+from .attachments import Files, size_of
 from .context import owner_of, request_id_of
 from .events import TURN_STATE, Events, Hidden, has_content, storable
 from .failures import NoAnswerError, TurnTimeoutError, explain, tool_failed, tool_hangs
@@ -52,7 +52,8 @@ async def run(
         finally:
             tokens = result.context_wrapper.usage.total_tokens
             if not complete:  # a stopped call has no count: about 4 characters a token
-                tokens += sum(map(length_of, [*history, *state.unsaved.values()])) // 4
+                read = sum(map(length_of, [*history, *state.unsaved.values()]))
+                tokens += (read + _files_length(history, settings)) // 4
             limits.spend_tokens(owner_of(context), tokens)
     except (NotFoundError, BaseStreamError):
         raise
@@ -65,6 +66,14 @@ async def run(
         yield t.ThreadItemDoneEvent(item=item) if has_content(item) else removed
     if not state.answered:
         raise explain(NoAnswerError(), request_id_of(context), chat.thread.id)
+
+
+def _files_length(history: list[t.ThreadItem], settings: Settings) -> int:
+    """Return about how much the newest files are to read; the size of a picture says little."""
+    messages = [item for item in history if isinstance(item, t.UserMessageItem)]
+    files = [file for message in reversed(messages) for file in message.attachments]
+    sizes = map(size_of, files[: settings.max_attachments])
+    return sum(min(size, settings.max_text_chars) for size in sizes)
 
 
 def _choices(history: list[t.ThreadItem]) -> t.InferenceOptions:

@@ -240,6 +240,8 @@ class AppServer(ChatKitServer[RequestContext]):
     async def transcribe(
         self, audio_input: t.AudioInput, context: RequestContext
     ) -> t.TranscriptionResult:
-        """Turn speech into text through the configured API."""
+        """Turn speech into text through the configured API; a kilobyte counts as a token."""
+        self._limits.check_tokens(owner_of(context))
         text = await transcribe(audio_input, self._settings, request_id_of(context))
+        self._limits.spend_tokens(owner_of(context), len(audio_input.data) // 1000)
         return t.TranscriptionResult(text=text)

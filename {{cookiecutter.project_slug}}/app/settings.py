@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     )
     turns_per_user: int = Field(4, ge=1, description="one user's answers at once, in each process")
     turns_total: int = Field(500, ge=1, description="all answers at once, in each process")
-    requests_per_minute: int = Field(240, ge=1, description="one user's requests, in each process")
+    requests_per_minute: int = Field(240, ge=1, description="per user and process, not downloads")
     tokens_per_day: int = Field(0, ge=0, description="tokens per user, day and process; 0: no cap")
 
     chatkit_script_url: str = Field(
@@ -147,12 +147,10 @@ class Settings(BaseSettings):
                 raise ValueError(f"ALLOWED_HOSTS={host}: write each host's name, no scheme or port")
         if not self.development:
             self._production()
-        # jinja: if cookiecutter.storage_type != "memory"
-        if not self.files_url.startswith("memory:"):
-            return self
-        # jinja: endif
+        # jinja: if cookiecutter.storage_type == "memory"
         if self.workers > 1:
             raise ValueError("WORKERS must be 1: memory lives in one process")
+        # jinja: endif
         return self
 
     def _production(self) -> None:

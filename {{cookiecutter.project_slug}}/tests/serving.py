@@ -208,9 +208,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def begun(caller: Caller, text: str) -> AsyncIterator[tuple[str, AsyncIterator[Event]]]:
+async def begun(
+    caller: Caller, text: str, **extra: Any
+) -> AsyncIterator[tuple[str, AsyncIterator[Event]]]:
     """Send a message; yield its thread, and the events that follow the answer's first words."""
-    kind, params = message(text)
+    kind, params = message(text, **extra)
     async with caller.events(kind, **params) as events:
         thread_id = thread_of([await anext(events)])
         async for event in events:

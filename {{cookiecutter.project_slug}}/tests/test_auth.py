@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import ValidationError
 
 from app.auth import Authenticator
@@ -127,6 +127,22 @@ async def test_an_anonymous_user_counts_by_address_too(store_url: str, tmp_path:
                 assert answer.status_code == 429 or cookie.endswith("; Secure")
                 assert (await caller.get("/openapi.json")).status_code == 404
     assert statuses == [200, 200, 200, 429, 429]
+
+
+async def test_who_signs_in_by_a_login_of_your_own_does_not_count_by_address(
+    store_url: str, tmp_path: Path
+) -> None:
+    """A whole office may have one."""
+
+    class Login(Authenticator):
+        async def user_of(self, request: Request) -> str:
+            return request.headers["x-user"]
+
+    settings = production(store_url, tmp_path, allow_anonymous=True, requests_per_minute=3)
+    async with serving(settings, Words(3), Login(settings)) as served:
+        for number in range(5):
+            async with served.caller(**{"x-user": f"user{number}"}) as caller:
+                assert (await caller.op("threads.list")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Where the bytes of files lie: a folder, memory, a bucket."""
+"""Where the bytes of files lie: a folder, a bucket."""
 
 import io
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import obstore.store
 import pytest
 
 from app.blobs import (
+    CHUNK,
     PROVIDERS,
     Blobs,
     Cloud,
     FilesError,
     Folder,
-    Memory,
     key_of,
     open_blobs,
     owner_in,
@@ -30,13 +30,11 @@ from .sending import app_for, on_disk, picture, sent
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["folder", "memory", "cloud"])
+@pytest.fixture(params=["folder", "cloud"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
     """Each place for bytes; the cloud's is obstore's own memory."""
     if request.param == "folder":
         return Folder(tmp_path)
-    if request.param == "memory":
-        return Memory()
     monkeypatch.setitem(PROVIDERS, "memory", "MEMORY")
     cloud = Cloud("memory://")
     assert isinstance(cloud._bucket, obstore.store.MemoryStore)
@@ -83,15 +81,6 @@ async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert on_disk(tmp_path) == []
 
 
-async def test_files_url_names_the_place(tmp_path: Path) -> None:
-    """The folder in DATA_DIR when it is empty, another folder, or memory."""
-    assert isinstance(open_blobs("memory://", tmp_path), Memory)
-    own, other = tmp_path / "own", tmp_path / "other"
-    for url, folder in (("", own), (f"file://{other}", other)):
-        await open_blobs(url, own).put(key_of("a", "b"), io.BytesIO(b"x"))
-        assert (folder / key_of("a", "b")).read_bytes() == b"x"
-
-
 async def test_disk_and_pictures_are_off_the_event_loop(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,9 +102,29 @@ async def test_disk_and_pictures_are_off_the_event_loop(
     assert threading.get_ident() not in threads.values()
 
 
+async def test_of_a_long_text_only_what_is_given_is_read(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a bucket the rest would be paid for, in each turn."""
+    size = 0
+
+    async def counted(place: Folder, key: str, read: Any = Folder.read) -> AsyncIterator[bytes]:
+        nonlocal size
+        async for chunk in read(place, key):
+            size += len(chunk)
+            yield chunk
+
+    monkeypatch.setattr(Folder, "read", counted)
+    async with app_for(store_url, tmp_path, max_text_chars=5) as (_, caller, model):
+        file = await sent(caller, b"beginning" * 200_000, "a.txt")
+        await caller.say("read", attachments=[file["id"]])
+    assert "begin\n(cut after 5 characters)" in model.given[0][-1]["content"]
+    assert size <= CHUNK
+
+
 def test_a_wrong_files_url_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says which setting to change."""
-    for wrong in ("ftp://host/a", "memory", "file", "s3"):
+    for wrong in ("ftp://host/a", "memory", "file:///a", "s3"):
         with pytest.raises(FilesError, match=rf"^FILES_URL begins with '{wrong[:2]}.*$"):
             open_blobs(wrong, tmp_path)
     monkeypatch.setitem(sys.modules, "obstore", None)

@@ -2,15 +2,16 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.checks import parse
 from app.errors import ApiError
 
+from .sending import sent
 from .serving import Words, begun, message, serving, settings_for, until
 
 pytestmark = pytest.mark.anyio
@@ -60,15 +61,36 @@ async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Pat
             assert int(answer.headers["retry-after"]) > 60
 
 
-async def test_a_stopped_answer_counts_about_what_it_took(store_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "file"), [("x" * 200, b""), ("x", b"y" * 200)])
+async def test_a_stopped_answer_counts_about_what_it_took(
+    store_url: str, tmp_path: Path, text: str, file: bytes
+) -> None:
     """The model's server has not counted it yet; stopping shortly before the end is not free."""
     settings = settings_for(store_url, tmp_path, tokens_per_day=50)
     async with serving(settings, Words(500)) as served, served.caller() as caller:
-        async with begun(caller, "x" * 200):
+        files = [(await sent(caller, file, "a.txt"))["id"]] if file else []
+        async with begun(caller, text, attachments=files):
             pass
         await until(lambda: not served.app.state.server.turns)
         kind, params = message("again")
         assert (await caller.op(kind, **params)).status_code == 429
+
+
+async def test_a_dictation_counts_toward_the_tokens_of_a_day(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its length: not every server says what it took."""
+
+    async def heard(*_: object) -> str:
+        return "words"
+
+    monkeypatch.setattr("app.server.transcribe", heard)
+    settings = settings_for(store_url, tmp_path, tokens_per_day=1, transcribe_model="ears")
+    async with serving(settings) as served, served.caller() as caller:
+        await caller.op("threads.list")  # the cookie
+        audio = {"audio_base64": "AAAA" * 400, "mime_type": "audio/webm"}
+        statuses = [(await caller.op("input.transcribe", **audio)).status_code for _ in range(2)]
+    assert statuses == [200, 429]
 
 
 async def test_a_body_that_drips_is_refused(
@@ -90,20 +112,27 @@ async def test_a_body_that_drips_is_refused(
 
 
 @pytest.mark.parametrize(
-    "answers",
+    ("kind", "params"),
     [
-        {"q": {"values": [0] * 100_000}},
-        {str(n): {"values": [0] * 1000} for n in range(100)},
-        {str(n): 0 for n in range(50_000)},
+        ("threads.add_structured_input", b'{"input":{"answers":{"q":{"values":[%b]}}}}'),
+        ("threads.add_client_tool_output", b'{"result":[%b]}'),
+        ("threads.list", b"[%b]"),
     ],
-    ids=["one list", "many lists", "an object"],
 )
-def test_a_request_of_a_million_values_is_refused_unread(answers: dict[str, Any]) -> None:
-    """To tell what is wrong with each takes seconds; what nothing is wrong with may be long."""
-    params = {"thread_id": "x", "item_id": "y", "input": {"answers": answers}}
-    body = json.dumps({"type": "threads.add_structured_input", "params": params}).encode()
-    with pytest.raises(ApiError, match=r"10,000 values at most"):
+def test_a_request_of_a_million_values_is_refused_unread(kind: str, params: bytes) -> None:
+    """Also where a dictation could be so long: to build them takes seconds."""
+    body = b'{"type":"%b","params":%b}' % (kind.encode(), params % b",".join([b"{}"] * 1_000_000))
+    start = time.process_time()
+    with pytest.raises(ApiError, match=r"50,000 commas at most"):
         parse(body)
-    free = {"thread_id": "x", "result": [0] * 50_000}
-    body = json.dumps({"type": "threads.add_client_tool_output", "params": free}).encode()
-    assert parse(body).type == "threads.add_client_tool_output"
+    assert time.process_time() - start < 0.1
+
+
+def test_what_is_wrong_is_not_told_of_each_of_many_values() -> None:
+    """It would take longer than to find it; a text may have as many commas."""
+    input_ = {"content": [0] * 40_000, "attachments": [], "inference_options": {}}
+    body = {"type": "threads.create", "params": {"input": input_}}
+    with pytest.raises(ApiError, match=r"'The request is not valid\.'"):
+        parse(json.dumps(body).encode())
+    kind, params = message("1," * 16_000)
+    assert parse(json.dumps({"type": kind, "params": params}).encode()).type == kind
