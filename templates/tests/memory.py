@@ -2,9 +2,7 @@
 
 import pytest
 from chatkit.store import NotFoundError
-from pydantic import ValidationError
 
-from app.settings import Settings
 from app.store import ChatStore as Store
 from app.store import StoreError
 
@@ -19,11 +17,6 @@ async def test_any_other_url_is_refused_with_the_setting_and_no_password(url: st
         async with Store.open(url):
             pass
     assert "hunter2" not in str(refusal.value)
-
-
-def test_other_processes_would_not_see_what_is_stored() -> None:
-    with pytest.raises(ValidationError, match="WORKERS must be 1"):
-        Settings(_env_file=None, workers=2)
 
 
 async def test_who_only_asks_leaves_nothing_behind(store: Store) -> None:

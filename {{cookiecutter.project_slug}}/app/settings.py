@@ -100,7 +100,9 @@ class Settings(BaseSettings):
     max_attachments: int = Field(10, ge=0, description="files in one message; 0: no uploads")
     max_file_bytes: int = Field(20 << 20, ge=1, description="one uploaded file")
     max_user_file_bytes: int = Field(500 << 20, ge=1, description="a user's files; 5,000 at most")
-    files_url: str = Field("", description="where uploads lie: s3://bucket/…; empty: in DATA_DIR")
+    files_url: str = Field(
+        "", description="file:///folder, s3://, gs://, az://bucket or memory://; empty: in DATA_DIR"
+    )
     file_types: Names = Field(
         ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"],
         description="what may be uploaded, told by its bytes: MIME types",
@@ -147,10 +149,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"ALLOWED_HOSTS={host}: write each host's name, no scheme or port")
         if not self.development:
             self._production()
-        # jinja: if cookiecutter.storage_type == "memory"
+        # jinja: if cookiecutter.storage_type != "memory"
+        if not self.files_url.startswith("memory:"):
+            return self
+        # jinja: endif
         if self.workers > 1:
             raise ValueError("WORKERS must be 1: memory lives in one process")
-        # jinja: endif
         return self
 
     def _production(self) -> None:

@@ -1,4 +1,4 @@
-"""Where the bytes of files lie: a folder, a bucket."""
+"""Where the bytes of files lie: a folder, memory, a bucket."""
 
 import io
 import os
@@ -19,6 +19,7 @@ from app.blobs import (
     Cloud,
     FilesError,
     Folder,
+    Memory,
     key_of,
     open_blobs,
     owner_in,
@@ -30,11 +31,13 @@ from .sending import app_for, on_disk, picture, sent
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["folder", "cloud"])
+@pytest.fixture(params=["folder", "memory", "cloud"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
     """Each place for bytes; the cloud's is obstore's own memory."""
     if request.param == "folder":
         return Folder(tmp_path)
+    if request.param == "memory":
+        return Memory()
     monkeypatch.setitem(PROVIDERS, "memory", "MEMORY")
     cloud = Cloud("memory://")
     assert isinstance(cloud._bucket, obstore.store.MemoryStore)
@@ -81,6 +84,15 @@ async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert on_disk(tmp_path) == []
 
 
+async def test_files_url_names_the_place(tmp_path: Path) -> None:
+    """The folder in DATA_DIR when it is empty, another folder, or memory."""
+    assert isinstance(open_blobs("memory://", tmp_path), Memory)
+    own, other = tmp_path / "own", tmp_path / "other"
+    for url, folder in (("", own), (f"file://{other}", other)):
+        await open_blobs(url, own).put(key_of("a", "b"), io.BytesIO(b"x"))
+        assert (folder / key_of("a", "b")).read_bytes() == b"x"
+
+
 async def test_disk_and_pictures_are_off_the_event_loop(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +136,7 @@ async def test_of_a_long_text_only_what_is_given_is_read(
 
 def test_a_wrong_files_url_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says which setting to change."""
-    for wrong in ("ftp://host/a", "memory", "file:///a", "s3"):
+    for wrong in ("ftp://host/a", "memory", "file", "s3"):
         with pytest.raises(FilesError, match=rf"^FILES_URL begins with '{wrong[:2]}.*$"):
             open_blobs(wrong, tmp_path)
     monkeypatch.setitem(sys.modules, "obstore", None)

@@ -83,6 +83,7 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
         ({"PUBLIC_URL": "a.example"}, "PUBLIC_URL=a.example"),
         ({"OIDC_ISSUER": "login.example"}, "OIDC_ISSUER=login.example"),
         ({"OPENAI_BASE_URL": "my.models"}, "OPENAI_BASE_URL=my.models"),
+        ({"WORKERS": "2", "FILES_URL": "memory://"}, "WORKERS must be 1"),
         ({"DATA_DIR": "taken", "STORE_URL": ""}, "DATA_DIR=taken: "),
     ],
 )
