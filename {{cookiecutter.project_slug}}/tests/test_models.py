@@ -29,6 +29,12 @@ async def look(ctx: Chat) -> str:
     return "The user sees it in a widget."
 
 
+@pytest.fixture(autouse=True)
+def _own_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the team's tools out: some exist in one API alone."""
+    tools(monkeypatch, look)
+
+
 def settings(store_url: str, folder: Path, server: ModelServer, **changes: Any) -> Any:
     """Return settings that ask the local server."""
     known = {"openai_api_key": KEY, "openai_base_url": server.url}
@@ -50,10 +56,9 @@ def error_of(events: list[dict[str, Any]]) -> str:
 
 @pytest.mark.parametrize("api", APIS)
 async def test_ten_turns_with_tools_reach_the_model_whole(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str
+    store_url: str, tmp_path: Path, api: str
 ) -> None:
     """Ids stay apart though the server repeats its own, and calls come back with their results."""
-    tools(monkeypatch, look)
     script = [step for turn in range(10) for step in (LOOK, f"answer {turn}")]
     with model_server(*script) as server:
         async with serving(settings(store_url, tmp_path, server, model_api=api)) as app:
@@ -77,10 +82,9 @@ async def test_ten_turns_with_tools_reach_the_model_whole(
 
 @pytest.mark.parametrize("api", APIS)
 async def test_a_chosen_model_answers_and_another_is_refused(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str
+    store_url: str, tmp_path: Path, api: str
 ) -> None:
     """The composer's choice counts when it is on the list; a tool that is chosen is called."""
-    tools(monkeypatch, look)
     lists = {"allowed_models": ["gpt-other"], "allowed_tools": ["look"]}
     with model_server() as server:
         async with serving(settings(store_url, tmp_path, server, model_api=api, **lists)) as app:
