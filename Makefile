@@ -41,7 +41,7 @@ check: | $(BAKED) ## lint the template as it stands, unrendered
 	"$(UV)" run yamllint --strict .
 
 format: | $(BAKED) ## mend what can be mended
-	"$(UV)" run ruff check --no-cache --ignore ERA001,D100 --fix .
+	"$(UV)" run ruff check --no-cache --ignore ERA001,D100 --fix-only .
 	"$(UV)" run ruff format --no-cache .
 
 outdated: | $(BAKED) ## list dependencies with newer releases, ours and every app's

@@ -220,7 +220,7 @@ def test_commits_are_checked_by_local_hooks_alone() -> None:
             assert repository["repo"] == "local"
             for hook in repository["hooks"]:
                 assert hook["entry"].startswith(("uv run ", "make ")), hook
-                tools |= set(re.findall(r"^uv run ([\w-]+)", hook["entry"]))
+                tools |= set(re.findall(r"^uv run (?:python -m )?([\w-]+)", hook["entry"]))
         groups = tomllib.loads((root / "pyproject.toml").read_text())["dependency-groups"]
         assert tools <= {str(each).partition(">=")[0] for each in groups["dev"]}
 

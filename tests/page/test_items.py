@@ -162,6 +162,35 @@ def test_a_file_is_removed_before_it_is_sent(ada: Visitor) -> None:
     ada.faults = [fault for fault in ada.faults if "400" not in fault]
 
 
+GIVE = """([kind, name, words]) => {
+  const data = new DataTransfer();
+  if (name) data.items.add(new File([Uint8Array.from(PNG)], name, { type: "image/png" }));
+  if (words) data.setData("text/plain", words);
+  const event = new (kind === "paste" ? ClipboardEvent : DragEvent)(kind,
+    { clipboardData: data, dataTransfer: data, bubbles: true, cancelable: true });
+  return !document.getElementById("text").dispatchEvent(event);
+}""".replace("PNG", str(list(PNG)))
+"""Drop or paste a file, words or both; return whether the page did what is to be done."""
+
+
+@one_store
+def test_a_file_may_be_dropped_or_pasted(ada: Visitor) -> None:
+    """Anywhere on the page; words are the browser's, and where nothing is taken no file is."""
+    ada.open()
+    for kind in ("drop", "paste"):
+        assert ada.page.evaluate(GIVE, [kind, f"{kind}.png", ""])
+        row = ada.page.get_by_role("listitem").filter(has_text=f"{kind}.png")
+        expect(row.locator("img")).to_be_visible()
+        assert not ada.page.evaluate(GIVE, [kind, "", "words"])
+        assert not ada.page.evaluate(GIVE, [kind, "cells.png", "1\t2"])
+    ada.say("Two files.")
+    expect(ada.messages.get_by_role("img")).to_have_count(2)
+    ada.box.evaluate("text => text.disabled = true")
+    for kind in ("dragover", "drop"):
+        assert ada.page.evaluate(GIVE, [kind, "late.png", ""]), "the browser would open it"
+    expect(ada.page.get_by_text("late.png")).to_have_count(0)
+
+
 @one_store
 def test_a_refusal_is_shown_in_the_server_s_words(ada: Visitor) -> None:
     """What was typed stays, and nothing is sent twice."""

@@ -82,8 +82,8 @@ def _settings() -> Settings:
         return Settings()
     except ValidationError as error:
         sys.exit(_complain(*(_fault(fault) for fault in error.errors(include_url=False))))
-    except UnicodeDecodeError:
-        sys.exit(_complain(".env is not UTF-8: save it as UTF-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(_complain(f".env must be UTF-8 that this user may read: {error}"))
 
 
 def serve(settings: Settings) -> int:

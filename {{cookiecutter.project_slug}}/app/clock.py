@@ -1,4 +1,4 @@
-"""The example's widget: a clock that streams in, two buttons. Delete it with its tool and tests."""
+"""The example's widget: a clock that streams in, two buttons. Delete it with its tool."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime

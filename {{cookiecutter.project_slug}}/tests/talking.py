@@ -10,6 +10,7 @@ from agents import RunContextWrapper
 from agents.models.interface import Model
 from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.agents import AgentContext
+from chatkit.widgets import DynamicWidgetRoot as Widget
 
 from app import assistant
 from app.context import RequestContext
@@ -39,6 +40,12 @@ def agent_with(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Change the assistant's agent."""
     make = assistant.make_agent
     monkeypatch.setattr("app.main.make_agent", lambda *parts: make(*parts).clone(**changes))
+
+
+def card(text: str) -> Widget:
+    """Return a widget whose text may grow."""
+    part = {"type": "Text", "id": "text", "value": text}
+    return Widget.model_validate({"type": "Card", "children": [part]})
 
 
 def calls(name: str, *texts: str) -> ScriptedModel:

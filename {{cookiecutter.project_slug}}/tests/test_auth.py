@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import ValidationError
 
 from app.auth import Authenticator
-from app.context import RequestContext, owner_of
+from app.context import context_for, owner_of
 from app.errors import add_error_handlers
 from app.limits import network_of
 
@@ -159,9 +159,9 @@ def test_a_whole_network_of_ipv6_is_one_address(host: str, counted: str) -> None
     assert network_of(host) == counted
 
 
-def test_the_owner_of_a_context_is_its_user() -> None:
-    """One function decides whose data it is."""
-    assert owner_of(RequestContext(user_id="ada")) == "ada"
+def test_a_context_can_be_made_for_every_owner() -> None:
+    """The data commands and these tests act for owners, not for users."""
+    assert owner_of(context_for("ada")) == "ada"
 
 
 async def test_what_a_middleware_refuses_is_answered_in_the_apps_form() -> None:

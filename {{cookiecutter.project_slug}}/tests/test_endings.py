@@ -12,13 +12,12 @@ from chatkit import types as t
 from openai.types.responses.response_reasoning_item import ResponseReasoningItem, Summary
 
 from app import assistant
-from app.clock import clock
 from app.events import TurnState
 from app.store import ChatStore as Store
 
 from .model_server import Fault, model_server
 from .serving import Caller, Words, serving, settings_for, text_of, thread_of
-from .talking import Chat, agent_with, calls, talking, tools
+from .talking import Chat, agent_with, calls, card, talking, tools
 from .values import ALICE, NOON, thread
 
 pytestmark = pytest.mark.anyio
@@ -41,8 +40,8 @@ async def test_a_widget_that_its_tool_leaves_open_ends_as_it_was(
         """Begin a widget, and fail."""
 
         async def grow() -> AsyncGenerator[Any, None]:
-            yield clock("UTC", "It")
-            yield clock("UTC", "It is late")
+            yield card("It")
+            yield card("It is late")
             if how == "raises":
                 raise RuntimeError
             await asyncio.Event().wait()
@@ -63,7 +62,7 @@ async def test_a_widget_that_its_tool_leaves_open_ends_as_it_was(
 async def test_what_began_first_is_stored_first(store: Store) -> None:
     """Also where a widget ends before the text above it, as the SDK tells of some."""
     base = {"thread_id": "t", "created_at": NOON}
-    widget = t.WidgetItem(id="w", **base, widget=clock("UTC", "It is late"))
+    widget = t.WidgetItem(id="w", **base, widget=card("It is late"))
     empty = t.AssistantMessageItem(id="m", **base, content=[])
     full = empty.model_copy(update={"content": [t.AssistantMessageContent(text="Let me look.")]})
     part = t.AssistantMessageContentPartTextDelta(content_index=0, delta="Let me")
@@ -257,7 +256,7 @@ async def test_a_widget_is_stored_to_its_end_when_the_run_fails_behind_it(
 
         async def grow() -> AsyncGenerator[Any, None]:
             for size in range(1, 31):
-                yield clock("UTC", "x" * size)
+                yield card("x" * size)
 
         await ctx.context.stream_widget(grow())
 

@@ -12,7 +12,7 @@ from chatkit import types as t
 from chatkit.widgets import DynamicWidgetRoot
 
 from app.assistant import Chat
-from app.context import RequestContext
+from app.context import RequestContext, context_for
 from app.history import REMEMBERED_CHARS, Converter, length_of, load_history, tool_memory
 from app.run import _choices
 from app.store import ChatStore as Store
@@ -21,7 +21,7 @@ from .model_server import wrong_chat, wrong_input
 from .serving import settings_for
 
 pytestmark = pytest.mark.anyio
-ANN = RequestContext(user_id="ann")
+ANN = context_for("ann")
 THREAD = t.ThreadMetadata(id="thr_1", created_at=datetime.now(UTC))
 
 
@@ -248,7 +248,7 @@ async def test_a_converter_of_ones_own_may_give_messages_as_strings() -> None:
 
 def test_a_hidden_note_behind_a_message_keeps_its_choices() -> None:
     """Only what the page brought since then, such as a tool's output, ends the choice of a tool."""
-    chosen = t.InferenceOptions(tool_choice=t.ToolChoice(id="current_time"))
+    chosen = t.InferenceOptions(tool_choice=t.ToolChoice(id="look"))
     message = asked("u1", inference_options=chosen)
     assert _choices([message, remembered("h1")]) == chosen
     assert _choices([message, called("c1")]).tool_choice is None

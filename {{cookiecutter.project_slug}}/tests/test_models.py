@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import function_tool
 
 from app.model import make_model, traced
 from app.offline import OfflineModel
@@ -14,10 +15,24 @@ from app.offline import OfflineModel
 from .model_server import KEY, Call, Cut, Fault, ModelServer, Pause, model_server
 from .sending import PDF, picture, sent
 from .serving import serving, settings_for, text_of, thread_of
+from .talking import Chat, card, tools
 
 pytestmark = pytest.mark.anyio
 APIS = ("responses", "chat_completions")
-ASK_TIME = Call("current_time", '{"zone": "UTC"}')
+LOOK = Call("look", "{}")
+
+
+@function_tool
+async def look(ctx: Chat) -> str:
+    """Show a widget."""
+    await ctx.context.stream_widget(card("Here it is."))
+    return "The user sees it in a widget."
+
+
+@pytest.fixture(autouse=True)
+def _own_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the team's tools out: some exist in one API alone."""
+    tools(monkeypatch, look)
 
 
 def settings(store_url: str, folder: Path, server: ModelServer, **changes: Any) -> Any:
@@ -44,7 +59,7 @@ async def test_ten_turns_with_tools_reach_the_model_whole(
     store_url: str, tmp_path: Path, api: str
 ) -> None:
     """Ids stay apart though the server repeats its own, and calls come back with their results."""
-    script = [step for turn in range(10) for step in (ASK_TIME, f"answer {turn}")]
+    script = [step for turn in range(10) for step in (LOOK, f"answer {turn}")]
     with model_server(*script) as server:
         async with serving(settings(store_url, tmp_path, server, model_api=api)) as app:
             async with app.caller() as caller:
@@ -60,7 +75,7 @@ async def test_ten_turns_with_tools_reach_the_model_whole(
     last = json.dumps(given(server))
     assert all(f"question {turn}" in last for turn in range(10))
     assert all(f"answer {turn}" in last for turn in range(9))
-    assert last.count('"name": "current_time"') == 10
+    assert last.count('"name": "look"') == 10
     assert last.count("The user sees it in a widget.") == 10
     assert server.given[-1]["model"] == "gpt-5-mini"
 
@@ -70,11 +85,11 @@ async def test_a_chosen_model_answers_and_another_is_refused(
     store_url: str, tmp_path: Path, api: str
 ) -> None:
     """The composer's choice counts when it is on the list; a tool that is chosen is called."""
-    lists = {"allowed_models": ["gpt-other"], "allowed_tools": ["current_time"]}
+    lists = {"allowed_models": ["gpt-other"], "allowed_tools": ["look"]}
     with model_server() as server:
         async with serving(settings(store_url, tmp_path, server, model_api=api, **lists)) as app:
             async with app.caller() as caller:
-                choice = {"model": "gpt-other", "tool_choice": {"id": "current_time"}}
+                choice = {"model": "gpt-other", "tool_choice": {"id": "look"}}
                 await caller.say("hello", inference_options=choice)
                 for wrong in ({"model": "gpt-secret"}, {"tool_choice": {"id": "shell"}}):
                     part = {"content": [{"type": "input_text", "text": "x"}], "attachments": []}
@@ -83,7 +98,7 @@ async def test_a_chosen_model_answers_and_another_is_refused(
                     )
                     assert answer.status_code == 400
     assert [request["model"] for request in server.given] == ["gpt-other"]
-    assert "current_time" in json.dumps(server.given[0]["tool_choice"])
+    assert "look" in json.dumps(server.given[0]["tool_choice"])
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -130,7 +145,7 @@ FAULTS: list[tuple[str, dict[str, Any], list[Any], str]] = [
     ("silence", {"turn_seconds": 0.3}, [Pause("first words", 3)], "took too long"),
     ("nothing by the one API", {}, [""], "gave no answer"),
     ("nothing by the other", {}, [""], "gave no answer"),
-    ("endless calls", {"max_turns": 2}, [ASK_TIME] * 9, "too many steps"),
+    ("endless calls", {"max_turns": 2}, [LOOK] * 9, "too many steps"),
     ("a cut answer", {}, [Cut("first words")], "broke its answer off"),
 ]
 

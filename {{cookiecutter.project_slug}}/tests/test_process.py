@@ -124,6 +124,20 @@ def test_a_wrong_line_of_the_env_file_is_named(refusal: Callable[..., str], tmp_
     assert "valid integer" in line
 
 
+def test_an_env_file_that_cannot_be_read_is_named(
+    refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written by an old editor, or by another user and for nobody else."""
+    (tmp_path / ".env").write_bytes(b"MODEL=caf\xe9\n")
+    assert refusal().startswith(".env must be UTF-8")
+
+    def denied(_: object) -> None:
+        raise PermissionError(13, "Permission denied", ".env")
+
+    monkeypatch.setattr("app.__main__.DotEnvSettingsSource", denied)
+    assert "this user may read: [Errno 13] Permission denied" in refusal()
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])  # noqa: S104
 def test_a_development_app_stays_on_this_machine(refusal: Callable[..., str], host: str) -> None:
     """The line says why, and what to set."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fastapi import Request
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -60,8 +61,9 @@ async def test_a_login_of_ones_own_names_the_user(store_url: str, tmp_path: Path
     settings = settings_for(store_url, tmp_path)
     async with serving(settings, Words(3), names["Login"](settings)) as served:
         async with served.caller(Cookie="session=s1") as ada, served.caller() as nobody:
-            await ada.say("hello")
-            assert [owner async for owner in served.app.state.store.owners()] == ["ada"]
+            scope = {"type": "http", "method": "GET", "headers": [(b"cookie", b"session=s1")]}
+            assert await served.app.state.auth.user_of(Request(scope)) == "ada"
+            assert (await ada.op("threads.list")).status_code == 200
             assert (await nobody.op("threads.list")).status_code == 401
             assert (await nobody.get("/config.json")).status_code == 200, "the page is for all"
             foreign = {"Origin": "https://evil.example"}

@@ -8,7 +8,7 @@ from chatkit.store import NotFoundError
 from chatkit.types import Page
 from pydantic import BaseModel
 
-from app.context import RequestContext
+from app.context import RequestContext, context_for
 from app.store import ChatStore as Store
 
 from . import reading
@@ -77,7 +77,7 @@ async def test_what_is_foreign_answers_as_what_is_unknown(store: Store, name: st
     await fill(store, ALICE, "About t")
     await store.claim_turn("t", "turn", ALICE)
     before = await reading.export(store, ALICE)
-    assert await answer(call, store, RequestContext(user_id="carol")) == unknown
+    assert await answer(call, store, context_for("carol")) == unknown
     assert await reading.export(store, ALICE) == before
     assert await store.renew_turn("t", "turn", ALICE)
 
@@ -117,7 +117,7 @@ async def test_a_deleted_thread_of_one_owner_stays_with_the_other(store: Store) 
 
 async def test_owners_with_similar_names_never_meet(store: Store) -> None:
     """Colons, braces, NUL, case, wildcards: nothing in a name reaches another owner's keys."""
-    contexts = [RequestContext(user_id=name) for name in SIMILAR]
+    contexts = [context_for(name) for name in SIMILAR]
     for n, context in enumerate(contexts):
         assert await reading.export(store, context) == ""
         await fill(store, context, f"of number {n}")
@@ -132,7 +132,7 @@ async def test_owners_with_similar_names_never_meet(store: Store) -> None:
 @pytest.mark.parametrize("separator", [":", "/", "}", "|", " ", "\x01"])
 async def test_an_owner_and_an_id_never_add_up_to_another_key(store: Store, separator: str) -> None:
     """Owner `a` with thread `t:t` is not owner `a:t` with thread `t`."""
-    first, second = RequestContext(user_id="a"), RequestContext(user_id=f"a{separator}t")
+    first, second = context_for("a"), context_for(f"a{separator}t")
     odd = f"t{separator}t"
     await store.save_thread(thread(odd), first)
     await store.add_thread_item(odd, message("a"), first)
@@ -147,7 +147,7 @@ async def crowd(store: Store) -> list[str]:
     """Make thirty owners with threads, attachments or both."""
     names = [f"owner-{n}" for n in range(30)]
     for n, name in enumerate(names):
-        context = RequestContext(user_id=name)
+        context = context_for(name)
         if n % 3 != 0:
             await store.save_thread(thread(), context)
         if n % 3 != 1:
@@ -161,7 +161,7 @@ async def test_owners_names_each_owner_once(store: Store, crowd: list[str]) -> N
 
 async def test_owners_leaves_out_who_has_nothing_left(store: Store, crowd: list[str]) -> None:
     for name in crowd[3:]:
-        context = RequestContext(user_id=name)
+        context = context_for(name)
         await store.delete_thread("t", context)
         await store.delete_attachment("f", context)
     assert sorted([owner async for owner in store.owners()]) == crowd[:3]

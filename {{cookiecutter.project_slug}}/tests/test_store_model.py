@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from app.context import RequestContext
+from app.context import RequestContext, context_for
 from app.store import ChatStore as Store
 
 from . import reading
@@ -84,7 +84,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store: Store = self.runner.run(self.stack.enter_async_context(Store.open(self.url)))
 
     def context(self, owner: str) -> RequestContext:
-        return RequestContext(user_id=f"{owner}{StoreMachine.made}")
+        return context_for(f"{owner}{StoreMachine.made}")
 
     def ask(self, call: Coroutine[Any, Any, Any]) -> Any:
         """Return what the store answers; of its errors the kind."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from chatkit.store import NotFoundError
 
-from app.context import RequestContext
+from app.context import context_for
 from app.store import LEASE_SECONDS, TOMBSTONE_SECONDS
 from app.store import ChatStore as Store
 
@@ -269,7 +269,7 @@ async def test_no_turn_is_no_error(store: Store) -> None:
 async def test_a_turn_needs_its_thread(store: Store) -> None:
     await store.claim_turn("t", "one", ALICE)
     await store.delete_thread("t", ALICE)
-    for context, thread_id in ((ALICE, "t"), (ALICE, "none"), (RequestContext(user_id="c"), "t")):
+    for context, thread_id in ((ALICE, "t"), (ALICE, "none"), (context_for("c"), "t")):
         with pytest.raises(NotFoundError):
             await store.claim_turn(thread_id, "two", context)
     assert not await store.renew_turn("t", "one", ALICE)

@@ -12,6 +12,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.types import ClosedStatus, LockedStatus
 from pydantic import TypeAdapter
 
+from app import assistant
 from app.context import context_for
 from app.store import ChatStore
 
@@ -205,9 +206,12 @@ async def test_a_turn_of_a_long_thread_asks_the_store_as_often_as_one_of_a_short
     assert asked[0]["add_thread_item"]
 
 
-async def test_an_operation_needs_an_item_of_its_kind(store_url: str, tmp_path: Path) -> None:
+async def test_an_operation_needs_an_item_of_its_kind(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A retry goes after a question, an answer to a question into one, a click into a widget."""
-    action = {"action": {"type": "clock.again"}}
+    monkeypatch.setitem(assistant.ACTIONS, "press", None)
+    action = {"action": {"type": "press"}}
     async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
         async with served.caller() as caller:
             thread_id = thread_of(await caller.say("hello"))

@@ -13,6 +13,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from fastapi import Request
 
 from .serving import SECRET, Words, production, serving, thread_of
 
@@ -81,15 +82,15 @@ def issuer() -> Iterator[Issuer]:
 
 
 async def test_a_token_names_its_user(store_url: str, tmp_path: Path, issuer: Issuer) -> None:
-    """The owner is issuer and subject; two subjects do not meet."""
+    """The user is issuer and subject; two subjects do not meet."""
     settings = production(store_url, tmp_path, oidc_issuer=issuer.url, oidc_audience="chat")
     async with serving(settings, Words(3)) as served:
-        ada, bob = (
-            served.caller(Authorization=f"Bearer {issuer.token(sub=sub)}") for sub in ("ada", "bob")
-        )
+        logins = [f"Bearer {issuer.token(sub=sub)}" for sub in ("ada", "bob")]
+        ada, bob = (served.caller(Authorization=login) for login in logins)
         thread_id = thread_of(await ada.say("hello"))
-        owners = [owner async for owner in served.app.state.store.owners()]
-        assert owners == [f"{issuer.url}|ada"]
+        headers = [(b"authorization", logins[0].encode())]
+        user = await served.app.state.auth.user_of(Request({"type": "http", "headers": headers}))
+        assert user == f"{issuer.url}|ada"
         assert (await bob.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
         await ada.aclose()
         await bob.aclose()

@@ -82,18 +82,26 @@ async def test_a_tool_that_hangs_ends_with_a_sentence(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"), [({"zone": "Mars"}, "no time zone 'Mars'"), ({}, "Invalid JSON input")]
+    "wrong", [({"order": "0"}, "There is no order 0."), ({}, "Invalid JSON input")]
 )
 async def test_a_wrong_argument_goes_back_to_the_model(
     store_url: str,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    arguments: dict[str, str],
-    told: str,
+    wrong: tuple[dict[str, str], str],
 ) -> None:
     """It can do better, so it is told; no notice; the log says where it came from."""
-    call = function_call("current_time", arguments, call_id="c", item_id="f")
-    model = ScriptedModel([[call], [assistant_message("There is no clock on Mars.")]])
+    arguments, told = wrong
+
+    @function_tool
+    async def cancel(ctx: Chat, order: str) -> None:
+        """Find nothing to cancel."""
+        raise ValueError(f"There is no order {order}.")
+
+    tools(monkeypatch, cancel)
+    call = function_call("cancel", arguments, call_id="c", item_id="f")
+    model = ScriptedModel([[call], [assistant_message("Which order?")]])
     async with talking(store_url, tmp_path, model) as caller:
         events = await caller.say("go")
     assert not [event for event in events if event["type"] == "notice"]
@@ -101,7 +109,7 @@ async def test_a_wrong_argument_goes_back_to_the_model(
     assert told in model.last_call.input[-1]["output"]
     assert "not call it again" not in model.last_call.input[-1]["output"]
     (record,) = [record for record in caplog.records if record.name == "app.failures"]
-    assert (record.levelname, record.message) == ("WARNING", "tool current_time refused")
+    assert (record.levelname, record.message) == ("WARNING", "tool cancel refused")
 
 
 async def test_a_tool_that_does_not_exist_is_the_models_mistake(

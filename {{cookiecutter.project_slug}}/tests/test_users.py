@@ -8,6 +8,7 @@ import pytest
 from chatkit.types import FileAttachment, ThreadMetadata, WidgetItem
 from chatkit.widgets import Card
 
+from app import assistant
 from app.context import RequestContext, context_for
 from app.store import ChatStore as Store
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.anyio
 def operations(thread: str, item: str, attachment: str) -> list[tuple[str, dict[str, Any]]]:
     """Return every operation of the protocol that names something, and those that list."""
     user_input = message("hi", thread)[1]["input"]
-    action = {"type": "clock.again", "payload": {"zone": "UTC"}}
+    action = {"type": "press", "payload": {}}
     with_file = user_input | {"attachments": [attachment]}
     return [
         ("threads.get_by_id", {"thread_id": thread}),
@@ -74,9 +75,11 @@ async def fill(served: Served, caller: Caller) -> tuple[str, str, str, str]:
 
 
 async def test_nothing_of_another_user_is_seen_changed_or_confirmed(
-    store_url: str, tmp_path: Path
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each answer equals, byte by byte, the one for an id that nobody has."""
+    for actions in (assistant.ACTIONS, assistant.SYNC_ACTIONS):
+        monkeypatch.setitem(actions, "press", None)
     async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
         async with served.caller() as alice, served.caller() as mallory:
             owner, *ids = await fill(served, alice)

@@ -52,10 +52,10 @@ from chatkit.types import (
 from chatkit.widgets import Button, Card, ListView, ListViewItem, Text
 from pydantic import AnyUrl
 
-from app.context import RequestContext
+from app.context import context_for
 
-ALICE = RequestContext(user_id="alice")
-BOB = RequestContext(user_id="bob")
+ALICE = context_for("alice")
+BOB = context_for("bob")
 NOON = datetime.fromisoformat("2026-01-01T12:00:00.123456")  # naive, as the SDK's own are
 INDIA = timezone(timedelta(hours=5, minutes=30))
 STRANGE = 'NUL \0, emoji 👩‍👩‍👧, عربى, a\u2028b, \ufffd, "quotes", \\ back, {braces}, %s, \x7f\x1b'

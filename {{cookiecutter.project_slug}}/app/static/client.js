@@ -7,9 +7,8 @@ const at = (id) => /** @type {any} */ (document.getElementById(id));
 at("main").append(at("plain").content);
 const [log, status, files, text, submit] = ["log", "status", "files", "text", "submit"].map(at);
 
-/** What is open, made anew each time, so that what comes too late is known: the id (null: a new
-    chat), the answer under way, the items by their ids, oldest first, the cursor of those before.
-    @type {any} */
+/** The open chat, made anew each time so that what is late is known: its id (null: a new one), the
+    answer under way, the items by their ids, oldest first, the cursor before them. @type {any} */
 let chat = { id: null, turn: null, items: new Map(), before: null };
 /** @type {Map<string, any>} the answers under way in all chats; one left behind goes on unseen */
 const running = new Map();
@@ -255,31 +254,28 @@ function run({ type, payload, handler, streaming }, item) {
 async function upload(file) {
   const request = new XMLHttpRequest();
   const bar = h("progress", { value: 0, ariaLabel: `Upload of ${file.name}` });
-  const leave = (error) => {
+  const end = (error) => {
+    request.abort();
     row.remove();
     paint();
     if (error) fail(error);
-  };
-  const remove = () => {
-    request.abort();
-    leave();
     if (row.dataset.id) call("attachments.delete", { attachment_id: row.dataset.id }).catch(fail);
   };
-  const row = h("li", {}, file.name, bar, button("✕", remove, "icon", `Remove ${file.name}`));
+  const row = h("li", {}, file.name, bar, button("✕", () => end(), "icon", `Remove ${file.name}`));
   files.append(row);
   paint();
-  const headers = await headersFor(address("files")).catch(leave);
+  const headers = await headersFor(address("files")).catch(end);
   if (!headers || !row.isConnected) return;
   request.open("POST", address("files"));
   headers.forEach((value, name) => request.setRequestHeader(name, value));
   request.upload.onprogress = ({ loaded, total }) => (bar.value = loaded / total);
-  request.onerror = () => leave(new TypeError("network"));
+  request.onerror = () => end(new TypeError("network"));
   request.responseType = "json";
   request.onload = () => {
     const { status, response: it } = request;
     const said = it?.error?.message ?? `Refused (${status}).`;
     const hint = `$& These are: ${Object.values(config.accept).flat().join(", ")}.`;
-    if (!it?.id) return leave(new Refused(said.replace(/are not taken\.$/, hint)));
+    if (!it?.id) return end(new Refused(said.replace(/are not taken\.$/, hint)));
     row.dataset.id = it.id;
     bar.remove();
     if (it.preview_url) row.prepend(h("img", { src: it.preview_url, alt: "" }));
@@ -288,6 +284,14 @@ async function upload(file) {
   const form = new FormData();
   form.append("file", file);
   request.send(form);
+}
+
+/** Send files that are picked, dropped or pasted; copied cells are an image and text: the text. */
+function take(event) {
+  const { files: given, types } = event.dataTransfer ?? event.clipboardData ?? event.target;
+  if (types && (!types.includes("Files") || types.includes("text/plain"))) return;
+  event.preventDefault(); // a dropped file would open in place of the page
+  if (config.maxFiles && !text.disabled) [...given].forEach(upload);
 }
 
 // ---- what each item shows: text nodes, images and buttons, no HTML ----
@@ -324,8 +328,7 @@ const bodies = {
   widget: (item) => [h("div", { className: "widget" }, ...widget(item.widget, item))],
   workflow: ({ workflow: { summary, tasks } }) => [steps(summary?.title ?? "Steps", tasks)],
   task: ({ task }) => [steps("Step", [task])],
-  generated_image: ({ image }) =>
-    image ? [h("img", { src: image.url, alt: "Generated image" })] : [],
+  generated_image: ({ image: it }) => it ? [h("img", { src: it.url, alt: "Generated image" })] : [],
   structured_input: ({ inputs }) => inputs.map(({ question }) => paragraph(question)),
   client_tool_call: ({ name }) => [paragraph(`Asked this browser: ${name}`, "quiet")],
 };
@@ -367,13 +370,10 @@ at("home").onclick = ({ target }) => (target.hash = location.hash);
 at("menu").onclick = () => (at("menu").ariaExpanded = String(at("menu").ariaExpanded !== "true"));
 at("new").onclick = () => void openChat(null);
 at("older").onclick = () => void listChats(at("chats").children.length + 1).catch(fail);
-at("attach").onclick = () => at("picker").click();
+at("attach").onclick = () => Object.assign(at("picker"), { value: "" }).click(); // the same one, too
 at("attach").hidden = !config.maxFiles;
 at("picker").accept = Object.entries(config.accept).flat(2).join();
-at("picker").onchange = ({ target }) => {
-  for (const file of target.files) void upload(file);
-  target.value = "";
-};
+at("picker").onchange = document.ondragover = document.ondrop = document.onpaste = take;
 submit.onclick = ({ detail }) => {
   if (detail > 1) return; // the second half of a double click
   void (chat.turn ? chat.turn.abort() : say(text.value));

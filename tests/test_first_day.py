@@ -1,0 +1,43 @@
+"""What a team does first leaves all green: move the app, put in a tool, own by organisation."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from baked import BakedProject
+from test_contexts import give_to_organisations
+
+
+def put_in_a_tool(project: BakedProject) -> None:
+    """Delete the clock as AGENTS.md says; a tool of OpenAI's, which one API alone has, comes."""
+    agents = project.path / "AGENTS.md"
+    assert "Delete it with its tool and `tests/test_clock.py`" in agents.read_text(encoding="utf-8")
+    for name in ("app/clock.py", "tests/test_clock.py"):
+        (project.path / name).unlink()
+    path = project.path / "app/assistant.py"
+    text, found = re.subn(
+        r"@function_tool\nasync def current_time.*(?=TOOLS: list)",
+        "",
+        path.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    assert found == 1
+    kept = [line for line in text.splitlines(keepends=True) if "clock" not in line]
+    text = "".join(kept).replace("[current_time]", "[WebSearchTool()]")
+    text = text.replace("from agents import ", "from agents import WebSearchTool, ")
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.product
+def test_a_first_day_leaves_all_green(bake: Callable[..., BakedProject], type_cache: Path) -> None:
+    """Tests need neither the example, nor users as owners, nor the folder of yesterday."""
+    made = bake(context_type="pydantic")
+    made.check("uv", "sync", "--quiet")
+    project = BakedProject(made.path.rename(made.path.with_name("moved")), made.answers)
+    give_to_organisations(project)
+    put_in_a_tool(project)
+    project.check("make", "format")
+    project.check("make", "check", MYPY_CACHE_DIR=str(type_cache))
+    project.check("make", "test", PYTEST_XDIST_AUTO_NUM_WORKERS="0")
