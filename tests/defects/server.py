@@ -118,8 +118,8 @@ DEFECTS = [
     ),
     Defect(
         "a run that fails drops what its tools have sent",
-        "await passed.wait()",
-        "pass",
+        "end, chat.client_tool_call = error, None",
+        "raise",
         ENDING + "a_widget_is_stored_to_its_end_when_the_run_fails_behind_it",
         "app/run.py",
     ),

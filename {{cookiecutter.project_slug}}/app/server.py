@@ -11,7 +11,7 @@ from typing import Any
 from agents import Agent
 from chatkit import types as t
 from chatkit.actions import Action
-from chatkit.errors import ErrorCode
+from chatkit.errors import CustomStreamError, ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
 
@@ -21,7 +21,7 @@ from .checks import check, parse
 from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
 from .events import TURN_STATE, Events, TurnState
-from .failures import REFUSED_ACTION, ActionRefusedError, explain, unavailable
+from .failures import NO_ACTION, UNEXPECTED
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
 from .run import run
@@ -98,7 +98,7 @@ class AppServer(ChatKitServer[RequestContext]):
             elif isinstance(error, asyncio.CancelledError):
                 await self._store_stop(turn, context)
             elif turn.events:  # else the status of the response says it
-                yield self._frame(unavailable(request_id_of(context)), context)
+                yield self._frame(t.ErrorEvent(code=ErrorCode.STREAM_ERROR), context)
             raise
         finally:
             turn.finishing = True  # a stop would leave the lease behind
@@ -156,7 +156,8 @@ class AppServer(ChatKitServer[RequestContext]):
 
     def _frame(self, event: t.ThreadStreamEvent, context: RequestContext) -> bytes:
         if isinstance(event, t.ErrorEvent) and event.code == ErrorCode.STREAM_ERROR:
-            event = unavailable(request_id_of(context))  # the SDK's has no sentence
+            text = f"{UNEXPECTED[Exception]} (request {request_id_of(context)})"  # it has none
+            event = t.ErrorEvent(message=text, allow_retry=True)
         # as the SDK's `_serialize`, but without building a string first: half the time
         data = event.__pydantic_serializer__.to_json(
             event, by_alias=True, exclude_none=True, context={"exclude_metadata": True}
@@ -210,8 +211,7 @@ class AppServer(ChatKitServer[RequestContext]):
                 yield event
         except ValueError as error:  # the handler does not accept what the page sent
             log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
-            refused = ActionRefusedError(action.type)
-            raise explain(refused, request_id_of(context), thread.id) from error
+            raise CustomStreamError(f"{NO_ACTION} (request {request_id_of(context)})") from error
 
     async def sync_action(
         self,
@@ -225,7 +225,7 @@ class AppServer(ChatKitServer[RequestContext]):
             answer = await SYNC_ACTIONS[action.type](thread, action, sender, context)
         except ValueError as error:
             log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
-            raise ApiError(400, "action", REFUSED_ACTION) from error
+            raise ApiError(400, "action", NO_ACTION) from error
         if answer.updated_item is not None:
             await self._store.save_item(thread.id, answer.updated_item, context)
         return answer
