@@ -168,7 +168,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self, thread: t.ThreadMetadata, message: t.UserMessageItem | None, context: RequestContext
     ) -> Events:
         """Stream the assistant's answer; name the thread after its first message."""
-        title = None
+        title, naming = None, None
         if message and not thread.title:
             title = title_of(message)
             if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
@@ -177,18 +177,19 @@ class AppServer(ChatKitServer[RequestContext]):
         answer = run(chat, self._agent, self._settings, self._files, self._limits)
         known = thread.model_copy(deep=True)
         async for event in TURN_STATE.get().keep(answer, thread.id):
+            if title and message and self._settings.title_model and not naming:
+                better = title_by_model(self._agent.model, message, self._settings)
+                naming = asyncio.create_task(better)  # beside the answer: nobody waits for a title
             if thread != known:  # a tool changed it, and the SDK saves it: not over a newer title
                 if thread.title == known.title:
                     thread.title = (await self._store.load_thread(thread.id, context)).title
                 known = thread.model_copy(deep=True)
             yield event
         TURN_STATE.get().whole = True
-        if title and message and self._settings.title_model:
-            better = await title_by_model(self._agent.model, message, self._settings)
-            if better and await self._store.set_title_if_unchanged(
-                thread.id, title, better, context
-            ):
-                yield self._renamed(thread, better)
+        with suppress(TimeoutError):
+            new = await asyncio.wait_for(naming, CLAIM_SECONDS / 2) if naming else None
+            if new and await self._store.set_title_if_unchanged(thread.id, title, new, context):
+                yield self._renamed(thread, new)
 
     def _renamed(self, thread: t.ThreadMetadata, title: str) -> t.ThreadUpdatedEvent:
         """Return the event that shows a title; the SDK would save a changed `thread` itself."""
