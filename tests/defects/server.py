@@ -118,8 +118,8 @@ DEFECTS = [
     ),
     Defect(
         "a run that fails drops what its tools have sent",
-        "await passed.wait()",
-        "pass",
+        "end, chat.client_tool_call = error, None",
+        "raise",
         ENDING + "a_widget_is_stored_to_its_end_when_the_run_fails_behind_it",
         "app/run.py",
     ),
@@ -153,8 +153,8 @@ DEFECTS = [
     ),
     Defect(
         "a second stop cuts the first one's clean-up",
-        "(self.finishing or self.task.cancelling())",
-        "self.finishing",
+        "(self.finishing or self.task.cancelling() or self.task.done())",
+        "(self.finishing or self.task.done())",
         ANSWER + "a_second_stop_does_not_cut_the_clean_up_of_the_first",
         "app/streaming.py",
     ),
@@ -181,7 +181,7 @@ DEFECTS = [
     ),
     Defect(
         "no limit of answers at once",
-        "if of_user >= limits.turns_per_user or",
+        "if of_user >= self._settings.turns_per_user or",
         "if",
         LIMITS + "so_many_answers_are_given_at_once",
         "app/streaming.py",

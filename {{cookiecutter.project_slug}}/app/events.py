@@ -30,13 +30,17 @@ class TurnState:
     """What a retry removed, oldest first: it is put back if nothing comes in its place."""
     retried: str = ""
     """The message that a retry answers anew, once `replaced` is complete."""
+    cut: bool = False
+    """Whether the model's server ended its newest message early."""
     whole: bool = False
     """Whether all of the answer is stored: a later stop has nothing to add."""
 
     @property
     def answered(self) -> bool:
-        """Say whether the user was told anything, and may still see it."""
-        return any(map(is_answer, [*self.unsaved.values(), *self.stored.values()]))
+        """Say whether the user was told anything, as hidden items and thoughts alone do not."""
+        items = [*self.unsaved.values(), *self.stored.values()]
+        said = (item for item in items if has_content(item) and not isinstance(item, Hidden))
+        return any(item.type != "workflow" or item.workflow.type != "reasoning" for item in said)
 
     async def keep(self, events: Events, thread_id: str) -> Events:
         """Yield the events, and keep their items until the SDK has stored them.
@@ -58,9 +62,10 @@ class TurnState:
                     for begun in filter(has_content, earlier):
                         await self.store.add_thread_item(thread_id, begun, self.context)
             yield event
-            if isinstance(event, t.ThreadItemDoneEvent | t.ThreadItemReplacedEvent):
-                # the SDK stores it before it asks for more
+            if isinstance(event, t.ThreadItemDoneEvent):  # the SDK has stored it by now
                 self.stored[event.item.id] = self.unsaved.pop(event.item.id)
+            elif isinstance(event, t.ThreadItemReplacedEvent):
+                self.unsaved.pop(event.item.id)
 
     async def rest(self, thread_id: str) -> Events:
         """Store what an answer that broke off has left, or what stood there before a vain retry.
@@ -140,35 +145,21 @@ def has_content(item: t.ThreadItem) -> bool:
             return True
 
 
-def is_answer(item: t.ThreadItem) -> bool:
-    """Say whether an item tells the user anything, as thoughts alone and hidden items do not."""
-    thoughts = isinstance(item, t.WorkflowItem) and item.workflow.type == "reasoning"
-    return has_content(item) and not thoughts and not isinstance(item, Hidden)
-
-
 async def storable(events: Events, new_id: Callable[[StoreItemType], str]) -> Events:
-    """Yield the events with texts that can be stored, and the model's items under ids of our own.
-
-    Many servers call every item `__fake_id__`: removing a shared id removes several items.
-    """
-    given: dict[str, list[str]] = {}
+    """Yield the events with texts that can be stored and ids of our own: servers repeat theirs."""
+    given: dict[str, str] = {}
     async for told in events:
         event = mend(told)
         match event:
             case t.ThreadItemAddedEvent(item=t.AssistantMessageItem() as item):
-                new = new_id("message")
-                given.setdefault(item.id, []).append(new)
+                given[item.id] = new = new_id("message")
                 item.id = new
             case t.ThreadItemDoneEvent(item=t.AssistantMessageItem() as item):
-                item.id = given.get(item.id, [item.id])[-1]
+                item.id = given.get(item.id, item.id)
             case t.ThreadItemDoneEvent(item=t.ClientToolCallItem() as item):
                 item.id = new_id("tool_call")
             case t.ThreadItemUpdatedEvent():
-                event.item_id = given.get(event.item_id, [event.item_id])[-1]
-            case t.ThreadItemRemovedEvent():
-                for own in given.pop(event.item_id, [event.item_id]):
-                    yield t.ThreadItemRemovedEvent(item_id=own)
-                continue
+                event.item_id = given.get(event.item_id, event.item_id)
         yield event
 
 

@@ -23,7 +23,6 @@ PDF_BYTES = 32 << 20
 """All PDFs together: each turn sends them whole, which takes about four times that in memory."""
 REMEMBERED_CHARS = 20_000
 """How much of a tool's output later turns are given."""
-OUTPUTS = (ToolOutputText, ToolOutputImage, ToolOutputFileContent)
 REFUSED = {"type": "refused"}
 """Stored after a message that a guardrail stopped: later turns are not given that message."""
 
@@ -85,7 +84,7 @@ def _said(output: object) -> str:
             return output.text
         case ToolOutputImage() | ToolOutputFileContent():
             return "(a file, shown to you at that time)"
-        case list() if all(isinstance(each, OUTPUTS) for each in output):
+        case [ToolOutputText() | ToolOutputImage() | ToolOutputFileContent(), *_]:
             return "\n".join(map(_said, output))
         case _:
             return str(output)

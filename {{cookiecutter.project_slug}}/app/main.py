@@ -51,7 +51,7 @@ def create_app(
                 try:
                     yield
                 finally:  # answers end before the store closes
-                    await state.server.turns.close(settings.shutdown_seconds)
+                    await state.server.close()
                     sweeper.cancel()
 
     schema = "/openapi.json" if settings.development else None

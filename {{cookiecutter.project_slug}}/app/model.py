@@ -1,22 +1,22 @@
 """The model that `Settings` ask for: offline, or any server that speaks one of OpenAI's APIs."""
 
-import asyncio
 import logging
+from collections.abc import AsyncIterator
 from copy import copy
 from typing import Any
 
 import agents
 from chatkit.types import AudioInput, UserMessageItem
-from openai import APIError, AsyncOpenAI, BadRequestError
+from openai import APIError, AsyncOpenAI, AsyncStream, BadRequestError
 
 from .errors import ApiError
+from .events import TURN_STATE
 from .failures import explain
 from .offline import OfflineModel
 from .settings import Settings
 
 log = logging.getLogger("app.model")
 TITLE_CHARS = 60
-TITLE_SECONDS = 10
 
 
 def make_client(settings: Settings) -> AsyncOpenAI | None:
@@ -42,7 +42,27 @@ def make_model(settings: Settings) -> agents.Model:
         agents.set_tracing_export_api_key(client.api_key)
     if settings.model_api == "responses":
         return agents.OpenAIResponsesModel(settings.model, client)
+    _watch(client.chat.completions)
     return agents.OpenAIChatCompletionsModel(settings.model, client)
+
+
+def _watch(completions: Any) -> None:
+    """Note when a chat completion was cut short: the SDK takes it for whole."""
+    create = completions.create
+
+    async def watched(stream: Any) -> AsyncIterator[Any]:
+        async with stream:
+            async for chunk in stream:
+                for choice in chunk.choices:
+                    if (reason := choice.finish_reason) and (state := TURN_STATE.get(None)):
+                        state.cut = reason in ("length", "content_filter")
+                yield chunk
+
+    async def asked(**request: Any) -> Any:
+        answer = await create(**request)
+        return watched(answer) if isinstance(answer, AsyncStream) else answer
+
+    completions.create = asked
 
 
 def traced(settings: Settings) -> bool:
@@ -52,11 +72,10 @@ def traced(settings: Settings) -> bool:
 
 def named(model: Any, name: str) -> Any:
     """Return the same server's model of another name; a model without a name stays as it is."""
-    if not isinstance(model, agents.OpenAIResponsesModel | agents.OpenAIChatCompletionsModel):
-        return model
-    other = copy(model)
-    other.model = name
-    return other
+    if isinstance(model, agents.OpenAIResponsesModel | agents.OpenAIChatCompletionsModel):
+        model = copy(model)
+        model.model = name
+    return model
 
 
 def text_of(message: UserMessageItem) -> str:
@@ -74,21 +93,16 @@ def title_of(message: UserMessageItem) -> str:
     return f"{head.rpartition(' ')[0] or head}…"
 
 
-async def title_by_model(model: Any, message: UserMessageItem, settings: Settings) -> str | None:
-    """Return a better title from the model that TITLE_MODEL names; None when it has none."""
+async def title_by_model(model: Any, message: UserMessageItem, settings: Settings) -> str:
+    """Return a better title from the model that TITLE_MODEL names."""
     namer = agents.Agent[None](
         "Title",
         instructions="Answer with a title of at most five words for a conversation that begins so.",
         model=named(model, settings.title_model),
     )
     config = agents.RunConfig(tracing_disabled=True)
-    try:
-        async with asyncio.timeout(TITLE_SECONDS):  # the thread's lease is held meanwhile
-            result = await agents.Runner.run(namer, text_of(message)[:2000], run_config=config)
-    except Exception:  # the user has the answer: a title is not worth an error
-        log.exception("no title")
-        return None
-    return " ".join(str(result.final_output).strip("\"'“”. \n").split())[:TITLE_CHARS] or None
+    result = await agents.Runner.run(namer, text_of(message)[:2000], run_config=config)
+    return " ".join(str(result.final_output).strip("\"'“”. \n").split())[:TITLE_CHARS]
 
 
 async def transcribe(audio: AudioInput, settings: Settings, request_id: str) -> str:

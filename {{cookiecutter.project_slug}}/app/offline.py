@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from agents import Model, ModelResponse, ModelSettings, Tool, TResponseInputItem, Usage
+from agents import Model, ModelResponse, Usage
 from agents.items import TResponseStreamEvent
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -30,25 +30,17 @@ class OfflineModel(Model):
         return ModelResponse(events[-1].response.output, Usage(), None)  # type: ignore[union-attr]
 
     async def stream_response(
-        self,
-        system_instructions: str | None,
-        input: str | list[TResponseInputItem],  # noqa: A002 - the interface's name
-        model_settings: ModelSettings,
-        tools: list[Tool],
-        *args: Any,
-        **kwargs: Any,
+        self, *args: Any, **kwargs: Any
     ) -> AsyncIterator[TResponseStreamEvent]:
         """Stream one message, or one call of a tool, in the events of the Responses API."""
-        items: list[Any] = [{"role": "user", "content": input}] if isinstance(input, str) else input
-        names = {tool.name for tool in tools}
-        for event in self._events(items, names, model_settings.tool_choice):
+        _, given, settings, tools, *_ = args  # the instructions are of no use to it
+        items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+        for event in self._events(items, {tool.name for tool in tools}, settings.tool_choice):
             if event["type"].endswith(".delta"):
                 await asyncio.sleep(self.delay)
             yield _EVENT.validate_python({"sequence_number": 0, "output_index": 0, **event})
 
-    def _events(
-        self, items: list[Any], tools: set[str], choice: object
-    ) -> Iterator[dict[str, Any]]:
+    def _events(self, items: list[Any], tools: set[str], choice: object) -> Iterator[Any]:
         """Yield what a model's server sends: an item begins, grows and ends, then the response."""
         said = [_text(item) for item in items if item.get("role") == "user"] or [""]
         words = re.findall(r"\w+", said[-1].lower())
@@ -67,7 +59,6 @@ class OfflineModel(Model):
             text = self.answer(items, said)
             for word in re.findall(r"\s*\S+", text):
                 yield {"type": "response.output_text.delta", "delta": word, **place}
-            yield {"type": "response.output_text.done", "text": text, **place}
             item = {**item, "content": [{**part, "text": text}]}
         yield {"type": "response.output_item.done", "item": item}
         response = {"id": f"resp_{uuid.uuid4().hex}", "created_at": 0, "model": "offline"}

@@ -1,8 +1,7 @@
 """One turn of the assistant: from the thread's history to the events that the page sees."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from copy import copy
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +17,14 @@ from .assistant import Chat
 from .attachments import Files, size_of
 from .context import owner_of, request_id_of
 from .events import TURN_STATE, Events, Hidden, has_content, storable
-from .failures import NoAnswerError, TurnTimeoutError, explain, tool_failed, tool_hangs
+from .failures import GUARDRAILS, NoAnswerError, TurnTimeoutError, bound, explain, tool_failed
 from .history import REFUSED, Converter, length_of, load_history, tool_memory
 from .limits import Limits
 from .model import named, traced
 from .settings import Settings
 
+CUT = "(The model's server cut the answer off here. Ask it to go on.)"
+"""Said in the message itself: a reload shows it, and the model reads it in the next turn."""
 Queue = asyncio.Queue[t.ThreadStreamEvent | Exception | None]
 
 
@@ -58,12 +59,17 @@ async def run(
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
-        if isinstance(error, agents.InputGuardrailTripwireTriggered):
-            yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
-        raise explain(error, request_id_of(context), chat.thread.id) from error
+        for event in _taken_back(chat, error):
+            yield event
+        if not (state.cut and isinstance(error, agents.ModelBehaviorError)):
+            raise explain(error, request_id_of(context), chat.thread.id) from error
     for item in [*state.unsaved.values()]:  # what the model or a tool left open
         removed = t.ThreadItemRemovedEvent(item_id=item.id)
         yield t.ThreadItemDoneEvent(item=item) if has_content(item) else removed
+    said = [item for item in state.stored.values() if isinstance(item, t.AssistantMessageItem)]
+    if state.cut and said:
+        said[-1].content.append(t.AssistantMessageContent(text=CUT))
+        yield t.ThreadItemReplacedEvent(item=said[-1])
     if not state.answered:
         raise explain(NoAnswerError(), request_id_of(context), chat.thread.id)
 
@@ -74,6 +80,15 @@ def _files_length(history: list[t.ThreadItem], settings: Settings) -> int:
     files = [file for message in reversed(messages) for file in message.attachments]
     sizes = map(size_of, files[: settings.max_attachments])
     return sum(min(size, settings.max_text_chars) for size in sizes)
+
+
+def _taken_back(chat: Chat, error: Exception) -> Iterator[t.ThreadStreamEvent]:
+    """Yield what takes back all that was said in a turn that a guardrail has stopped."""
+    state = TURN_STATE.get()
+    for item_id in [*state.stored, *state.unsaved] if isinstance(error, GUARDRAILS) else ():
+        yield t.ThreadItemRemovedEvent(item_id=item_id)
+    if isinstance(error, agents.InputGuardrailTripwireTriggered):
+        yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
 
 
 def _choices(history: list[t.ThreadItem]) -> t.InferenceOptions:
@@ -91,17 +106,13 @@ def _start(
     chosen: t.InferenceOptions,
     settings: Settings,
 ) -> agents.RunResultStreaming:
-    """Start the model with what the user chose and a time limit for each of the agent's tools."""
-    tools = [copy(tool) for tool in agent.tools]
-    for tool in tools:
-        if isinstance(tool, agents.FunctionTool) and tool.timeout_seconds is None:
-            tool.timeout_seconds, tool.timeout_error_function = settings.tool_seconds, tool_hangs
+    """Start the model with what the user chose."""
     return agents.Runner.run_streamed(
-        agent.clone(tools=tools),
+        agent,
         given,
         context=chat,
         max_turns=settings.max_turns,
-        hooks=ToolMemory(),
+        hooks=Tools(settings.tool_seconds),
         run_config=agents.RunConfig(
             model=named(agent.model, chosen.model) if chosen.model else None,
             model_settings=agents.ModelSettings(
@@ -136,46 +147,46 @@ async def _events(chat: Chat, result: agents.RunResultStreaming, seconds: float)
 
 
 async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> None:
-    """Queue the SDK's events, then its error or None, in a task that is never cancelled."""
-    last, passed = t.ProgressUpdateEvent(text=""), asyncio.Event()
+    """Queue the SDK's events, then an error or None, in a task that is never cancelled."""
+    end: Exception | None = None
 
     async def patient() -> AsyncIterator[agents.StreamEvent]:
-        """Yield the run's own events; before its error let all pass that tools have sent."""
+        """Yield the run's own events; its error waits for all that tools have sent."""
+        nonlocal end
         try:
             async for event in result.stream_events():
+                if getattr(getattr(event, "data", None), "type", "") == "response.incomplete":
+                    TURN_STATE.get().cut = True  # the SDK raises next
                 yield event
-        except Exception:
-            await chat.stream(last)
-            await passed.wait()
-            raise
+        except Exception as error:  # noqa: BLE001 - `_events` raises it
+            end, chat.client_tool_call = error, None
 
     source: Any = SimpleNamespace(stream_events=patient)
-    end: Exception | None = RuntimeError("a call within the answer was cancelled")
     try:
         async for event in stream_agent_response(chat, source):
-            if event is last:
-                passed.set()
-                continue
             # a copy: tools go on changing the workflow that they added
             added = isinstance(event, t.ThreadItemAddedEvent)
             queue.put_nowait(event.model_copy(deep=True) if added else event)
-        end = None
-    except Exception as error:  # noqa: BLE001 - `_events` raises it
-        end = error
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above
+        end = error if isinstance(error, Exception) else RuntimeError("a call was cancelled")
     finally:
-        passed.set()  # or `patient` would wait for good where the SDK itself has failed
         queue.put_nowait(end)
-        await chat.stream(last)  # the SDK leaves a task waiting on its queue, which this ends
+        await chat.stream(t.ProgressUpdateEvent(text=""))  # ends a task that the SDK may leave
 
 
-class ToolMemory(agents.RunHooks[Chat]):
-    """Keeps the calls of server tools as hidden items, for the model's next turns."""
+class Tools(agents.RunHooks[Chat]):
+    """Bounds the server's tools, and keeps their calls as hidden items for the next turns."""
 
-    async def on_tool_end(
-        self, context: agents.RunContextWrapper[Chat], agent: Any, tool: Any, result: object
-    ) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+        """Bound a tool, whichever agent's it is: ours may hand off to others."""
+        bound(tool, self._seconds)
+
+    async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: object) -> None:
         """Store a call and its output where it happened in the thread."""
-        chat = context.context
+        chat: Chat = context.context
         page = chat.client_tool_call
         if not isinstance(context, ToolContext) or (page and page.name == context.tool_name):
             return  # a call that the page runs is stored as an item of its own

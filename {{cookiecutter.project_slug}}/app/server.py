@@ -11,7 +11,7 @@ from typing import Any
 from agents import Agent
 from chatkit import types as t
 from chatkit.actions import Action
-from chatkit.errors import ErrorCode
+from chatkit.errors import CustomStreamError, ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
 
@@ -21,7 +21,7 @@ from .checks import check, parse
 from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
 from .events import TURN_STATE, Events, TurnState
-from .failures import REFUSED_ACTION, ActionRefusedError, explain, unavailable
+from .failures import NO_ACTION, UNEXPECTED
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
 from .run import run
@@ -32,6 +32,7 @@ from .streaming import Frames, Turn, Turns
 log = logging.getLogger("app.server")
 CLAIM_SECONDS = 2.0
 """How long a message waits for an answer that is stopping: people press Stop, then type."""
+TITLE_SECONDS = 30
 
 
 class AppServer(ChatKitServer[RequestContext]):
@@ -45,6 +46,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self._store, self._files, self._agent, self._settings = store, files, agent, settings
         self._limits = limits
         self.turns = Turns(settings, store)
+        self._naming: set[asyncio.Task[str | None]] = set()
 
     async def handle(self, body: bytes, context: RequestContext) -> tuple[str, bytes | Turn]:
         """Return the operation's name, and its JSON answer or a turn whose first event is there.
@@ -69,6 +71,12 @@ class AppServer(ChatKitServer[RequestContext]):
             return request.type, b"{}"
         answer = await self._process_non_streaming(request, context)
         return request.type, self._files.links.sign(answer, context)
+
+    async def close(self) -> None:
+        """Let the answers end, or stop them."""
+        await self.turns.close(self._settings.shutdown_seconds)
+        for naming in self._naming:
+            naming.cancel()
 
     async def stop(self, thread_id: str, context: RequestContext) -> bool:
         """Stop the answer in a thread, wherever it runs; say whether there was one."""
@@ -98,7 +106,7 @@ class AppServer(ChatKitServer[RequestContext]):
             elif isinstance(error, asyncio.CancelledError):
                 await self._store_stop(turn, context)
             elif turn.events:  # else the status of the response says it
-                yield self._frame(unavailable(request_id_of(context)), context)
+                yield self._frame(t.ErrorEvent(code=ErrorCode.STREAM_ERROR), context)
             raise
         finally:
             turn.finishing = True  # a stop would leave the lease behind
@@ -156,7 +164,8 @@ class AppServer(ChatKitServer[RequestContext]):
 
     def _frame(self, event: t.ThreadStreamEvent, context: RequestContext) -> bytes:
         if isinstance(event, t.ErrorEvent) and event.code == ErrorCode.STREAM_ERROR:
-            event = unavailable(request_id_of(context))  # the SDK's has no sentence
+            text = f"{UNEXPECTED[Exception]} (request {request_id_of(context)})"  # it has none
+            event = t.ErrorEvent(message=text, allow_retry=True)
         # as the SDK's `_serialize`, but without building a string first: half the time
         data = event.__pydantic_serializer__.to_json(
             event, by_alias=True, exclude_none=True, context={"exclude_metadata": True}
@@ -167,7 +176,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self, thread: t.ThreadMetadata, message: t.UserMessageItem | None, context: RequestContext
     ) -> Events:
         """Stream the assistant's answer; name the thread after its first message."""
-        title = None
+        title, naming = None, None
         if message and not thread.title:
             title = title_of(message)
             if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
@@ -176,18 +185,33 @@ class AppServer(ChatKitServer[RequestContext]):
         answer = run(chat, self._agent, self._settings, self._files, self._limits)
         known = thread.model_copy(deep=True)
         async for event in TURN_STATE.get().keep(answer, thread.id):
+            if title and message and self._settings.title_model and not naming:
+                naming = asyncio.create_task(self._name(thread.id, title, message, context))
+                self._naming.add(naming)
+                naming.add_done_callback(self._naming.remove)
             if thread != known:  # a tool changed it, and the SDK saves it: not over a newer title
                 if thread.title == known.title:
                     thread.title = (await self._store.load_thread(thread.id, context)).title
                 known = thread.model_copy(deep=True)
             yield event
         TURN_STATE.get().whole = True
-        if title and message and self._settings.title_model:
-            better = await title_by_model(self._agent.model, message, self._settings)
-            if better and await self._store.set_title_if_unchanged(
-                thread.id, title, better, context
-            ):
-                yield self._renamed(thread, better)
+        if naming:
+            await asyncio.wait({naming}, timeout=CLAIM_SECONDS / 2)
+            if naming.done() and (new := naming.result()):
+                yield self._renamed(thread, new)
+
+    async def _name(
+        self, thread_id: str, old: str, message: t.UserMessageItem, context: RequestContext
+    ) -> str | None:
+        """Set a better title, beside the answer, and return it; the list shows one that is late."""
+        try:
+            async with asyncio.timeout(TITLE_SECONDS):
+                new = await title_by_model(self._agent.model, message, self._settings)
+            if new and await self._store.set_title_if_unchanged(thread_id, old, new, context):
+                return new
+        except Exception:  # the user has the answer: a title is not worth an error
+            log.exception("no title")
+        return None
 
     def _renamed(self, thread: t.ThreadMetadata, title: str) -> t.ThreadUpdatedEvent:
         """Return the event that shows a title; the SDK would save a changed `thread` itself."""
@@ -210,8 +234,7 @@ class AppServer(ChatKitServer[RequestContext]):
                 yield event
         except ValueError as error:  # the handler does not accept what the page sent
             log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
-            refused = ActionRefusedError(action.type)
-            raise explain(refused, request_id_of(context), thread.id) from error
+            raise CustomStreamError(f"{NO_ACTION} (request {request_id_of(context)})") from error
 
     async def sync_action(
         self,
@@ -225,7 +248,7 @@ class AppServer(ChatKitServer[RequestContext]):
             answer = await SYNC_ACTIONS[action.type](thread, action, sender, context)
         except ValueError as error:
             log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
-            raise ApiError(400, "action", REFUSED_ACTION) from error
+            raise ApiError(400, "action", NO_ACTION) from error
         if answer.updated_item is not None:
             await self._store.save_item(thread.id, answer.updated_item, context)
         return answer

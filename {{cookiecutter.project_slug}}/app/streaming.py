@@ -25,14 +25,12 @@ RENEW_SECONDS = 1.5
 """Time between renewals of a lease of 15 s; a renewal also notices a stop from another process."""
 
 Frames = AsyncGenerator[bytes, None]
-Answer = Callable[["Turn"], Frames]
-"""What begins to answer, once there is a turn for it."""
 
 
 class Turn:
     """One answer under way: driven by its own task, read by at most one connection."""
 
-    def __init__(self, user: str, answer: Answer) -> None:
+    def __init__(self, user: str, answer: Callable[["Turn"], Frames]) -> None:
         """Start to drive the answer; whoever waits hears of the end, however it comes."""
         self.id, self.user = secrets.token_hex(12), user
         self.thread_id = ""  # known from the start, or once the thread is created
@@ -66,14 +64,9 @@ class Turn:
             if self.events:  # but not once the response has begun
                 log.exception("answer cut short", extra={"thread_id": self.thread_id})
 
-    @property
-    def running(self) -> bool:
-        """Say whether the answer or its clean-up still runs, whatever `outcome` says by then."""
-        return not self.task.done()
-
     def stop(self) -> None:
         """Cancel the answer, once: a second cancel would cut its clean-up short."""
-        if self.running and not (self.finishing or self.task.cancelling()):
+        if not (self.finishing or self.task.cancelling() or self.task.done()):
             self.outcome = "stopped"
             self.task.cancel()
 
@@ -100,7 +93,7 @@ class Turn:
 
     async def chunks(self, heartbeat: float) -> Frames:
         """Yield what is ready, in one piece; a comment after `heartbeat` seconds of silence."""
-        while self._ready or (self.running and not self._unread):
+        while self._ready or not (self._unread or self.task.done()):
             try:
                 async with asyncio.timeout(heartbeat):
                     await self._news.wait()
@@ -128,7 +121,7 @@ class Turns:
         """Return how many answers are under way."""
         return len(self._running)
 
-    def start(self, user: str, answer: Answer) -> Turn:
+    def start(self, user: str, answer: Callable[[Turn], Frames]) -> Turn:
         """Set a turn of this user's going.
 
         Raises:
@@ -137,8 +130,7 @@ class Turns:
         if self._closing:
             raise ApiError(503, "closing", "The service restarts. Try again in a moment.")
         of_user = sum(turn.user == user for turn in self._running)
-        limits = self._settings
-        if of_user >= limits.turns_per_user or len(self) >= limits.turns_total:
+        if of_user >= self._settings.turns_per_user or len(self) >= self._settings.turns_total:
             text = "Too many answers are under way. Wait for one to end."
             raise ApiError(429, "too_many_turns", text, {"Retry-After": "5"})
         turn = Turn(user, answer)

@@ -39,9 +39,10 @@ class Pause:
 
 @dataclass(frozen=True)
 class Cut:
-    """A step of the script: the first words of a response, which is then broken off."""
+    """A step of the script: the first words of an answer, and how it then ends early."""
 
     text: str
+    how: str = "incomplete"
 
 
 @dataclass(frozen=True)
@@ -178,11 +179,11 @@ def chat_events(step: Step, call_id: str) -> Iterator[dict[str, Any]]:
         call = {"index": 0, "id": call_id, "type": "function", "function": function}
         yield chunk({"role": "assistant", "content": None, "tool_calls": [call]})
         yield chunk({}, "tool_calls")
-    elif isinstance(step, str | Pause):
+    elif isinstance(step, str | Pause | Cut):
         yield chunk({"role": "assistant", "content": ""})
         for word in words(step):
             yield chunk({"content": word})
-        yield chunk({}, "stop")
+        yield chunk({}, "length" if isinstance(step, Cut) else "stop")
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
     yield {**chunk({}), "choices": [], "usage": usage}
 
@@ -232,10 +233,11 @@ def response_events(step: Step, call_id: str) -> Iterator[dict[str, Any]]:
     usage: dict[str, Any] = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
     usage |= {"input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}}
     usage |= {"output_tokens_details": {"reasoning_tokens": 0}}
-    done = {**head, "status": "completed", "output": [item], "usage": usage}
-    if isinstance(step, Cut):
-        done |= {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
-    yield event("incomplete" if isinstance(step, Cut) else "completed", response=done)
+    how = step.how if isinstance(step, Cut) else "completed"
+    done = {**head, "status": how, "output": [item], "usage": usage}
+    if how == "incomplete":
+        done |= {"incomplete_details": {"reason": "max_output_tokens"}}
+    yield event(how, response=done)
 
 
 def wrong_chat(messages: list[dict[str, Any]]) -> str | None:

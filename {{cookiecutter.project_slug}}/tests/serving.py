@@ -221,6 +221,13 @@ async def begun(
         yield thread_id, events
 
 
+async def answered(events: AsyncIterator[Event]) -> None:
+    """Read on until the answer is whole, whatever follows it."""
+    async for event in events:
+        if event["type"] == "thread.item.done" and event["item"]["type"] == "assistant_message":
+            return
+
+
 async def read_some(caller: Caller, thread_id: str | None, words: int) -> tuple[str, str]:
     """Send a message, read some words, and stop by closing the connection."""
     kind, params = message("go on", thread_id)

@@ -16,7 +16,7 @@ from app.events import TurnState
 from app.store import ChatStore as Store
 
 from .model_server import Fault, model_server
-from .serving import Caller, Words, serving, settings_for, text_of, thread_of
+from .serving import Caller, Words, answered, message, serving, settings_for, text_of, thread_of
 from .talking import Chat, agent_with, calls, card, talking, tools
 from .values import ALICE, NOON, thread
 
@@ -273,21 +273,20 @@ async def test_a_stop_behind_the_answer_says_nothing_to_the_model(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a better title is looked for, the answer is whole already."""
-    asked, over = asyncio.Event(), asyncio.Event()
 
     async def slowly(*_: object) -> None:
-        asked.set()
-        await over.wait()
+        await asyncio.Event().wait()
 
     monkeypatch.setattr("app.server.title_by_model", slowly)
     said = [assistant_message(text, item_id=text) for text in ("Whole.", "More.")]
     model = ScriptedModel([[said[0]], [said[1]]])
     async with talking(store_url, tmp_path, model, title_model="titles") as caller:
-        task = asyncio.create_task(caller.say("go"))
-        await asked.wait()
-        (thread,) = (await caller.op("threads.list")).json()["data"]
-        assert (await caller.post(f"/threads/{thread['id']}/stop")).json() == {"stopped": True}
-        await task
-        await caller.say("and?", thread["id"])
+        kind, params = message("go")
+        async with caller.events(kind, **params) as events:
+            thread_id = thread_of([await anext(events)])
+            await answered(events)
+            await asyncio.sleep(0.3)  # the run's own end
+            assert (await caller.post(f"/threads/{thread_id}/stop")).json() == {"stopped": True}
+        await caller.say("and?", thread_id)
     assert model.last_call
     assert [item["content"] for item in model.last_call.input] == ["go", "Whole.", "and?"]

@@ -11,6 +11,7 @@ from agents import function_tool
 
 from app.model import make_model, traced
 from app.offline import OfflineModel
+from app.run import CUT
 
 from .model_server import KEY, Call, Cut, Fault, ModelServer, Pause, model_server
 from .sending import PDF, picture, sent
@@ -146,7 +147,8 @@ FAULTS: list[tuple[str, dict[str, Any], list[Any], str]] = [
     ("nothing by the one API", {}, [""], "gave no answer"),
     ("nothing by the other", {}, [""], "gave no answer"),
     ("endless calls", {"max_turns": 2}, [LOOK] * 9, "too many steps"),
-    ("a cut answer", {}, [Cut("first words")], "broke its answer off"),
+    ("a failed answer", {}, [Cut("first words", "failed")], "broke its answer off"),
+    ("a local model's", {}, [Fault(400, "maximum context length")], "Start a new conversation"),
 ]
 
 
@@ -189,6 +191,21 @@ async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Pa
     assert [item["type"] for item in items] == ["user_message", "assistant_message"]
     assert items[1]["content"][0]["text"] == "first words"
     assert {"role": "assistant", "content": "first words"} in given(server)
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_a_cut_answer_says_so_for_good(store_url: str, tmp_path: Path, api: str) -> None:
+    """In the message itself: a reload shows it, and the next turn's model reads it."""
+    with model_server(Call("imagined"), Cut("first words")) as server:
+        async with serving(settings(store_url, tmp_path, server, model_api=api)) as app:
+            async with app.caller() as caller:
+                events = await caller.say("go")
+                await caller.say("go on", thread_of(events))
+                _, cut, _, whole = await caller.items(thread_of(events))
+    assert events[-1]["item"] == cut
+    assert [part["text"] for part in cut["content"]] == ["first words", CUT]
+    assert len(whole["content"]) == 1
+    assert given(server)[-2]["content"] == f"first words\n{CUT}"
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -18,7 +18,7 @@ from app.store import ChatStore
 
 from .model_server import KEY, Pause, model_server
 from .sending import app_for, sent
-from .serving import Words, begun, message, serving, settings_for, thread_of
+from .serving import Words, answered, begun, message, serving, settings_for, text_of, thread_of
 from .talking import Chat, talking, tools
 
 pytestmark = pytest.mark.anyio
@@ -146,6 +146,59 @@ async def test_a_title_changed_meanwhile_stays_when_the_model_finds_one(
             answer = await caller.op("threads.get_by_id", thread_id=thread_id)
     assert answer.json()["title"] == "Mine"
     assert server.given[-1]["model"] == "titles"
+
+
+async def test_who_writes_right_behind_the_answer_does_not_wait_for_a_title(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the model of TITLE_MODEL thinks; the list of threads shows a late title."""
+    thought = asyncio.Event()
+
+    async def slowly(*_: object) -> str:
+        await thought.wait()
+        return "Late"
+
+    monkeypatch.setattr("app.server.title_by_model", slowly)
+    monkeypatch.setattr("app.server.CLAIM_SECONDS", 0.4)
+    settings = settings_for(store_url, tmp_path, title_model="titles")
+    async with serving(settings, Words(3)) as served, served.caller() as caller:
+        kind, params = message("hello")
+        async with caller.events(kind, **params) as events:
+            thread_id = thread_of([await anext(events)])
+            await answered(events)
+            assert text_of(await caller.say("and?", thread_id)) == "w0 w1 w2"
+        thought.set()
+        await asyncio.gather(*served.app.state.server._naming)
+        answer = await caller.op("threads.get_by_id", thread_id=thread_id)
+    assert answer.json()["title"] == "Late"
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+async def test_a_retry_that_is_stopped_before_it_begins_changes_nothing(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    """While the app and the SDK collect what it replaces; the model is not told of the stop."""
+    model, read, asked = Words(2, 0), [], asyncio.Event()
+    async with serving(settings_for(store_url, tmp_path), model) as served:
+        async with served.caller() as caller:
+            thread_id = thread_of(await caller.say("go"))
+            place = {"thread_id": thread_id, "item_id": (await caller.items(thread_id))[0]["id"]}
+            load = served.app.state.store.load_thread_items
+
+            async def slowly(*window: Any, **named: Any) -> Any:
+                read.append(window)
+                if len(read) == pages:
+                    asked.set()
+                    await asyncio.sleep(5)
+                return await load(*window, **named)
+
+            monkeypatch.setattr(served.app.state.store, "load_thread_items", slowly)
+            retry = asyncio.create_task(caller.op("threads.retry_after_item", **place))
+            await asked.wait()
+            assert (await caller.post(f"/threads/{thread_id}/stop")).json() == {"stopped": True}
+            assert (await retry).json()["error"]["code"] == "stopped"
+            await caller.say("and?", thread_id)
+    assert [item["content"] for item in model.given[-1]] == ["go", "w0 w1", "and?"]
 
 
 async def test_a_thumb_is_stored_and_logged(

@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pytest
 from agents import (
+    Agent,
     GuardrailFunctionOutput,
     StopAtTools,
     ToolGuardrailFunctionOutput,
     ToolInputGuardrailData,
     function_tool,
+    input_guardrail,
     output_guardrail,
     tool_input_guardrail,
 )
 from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit import types as t
 from chatkit import widgets
-from chatkit.agents import ClientToolCall
+from chatkit.agents import AgentContext, ClientToolCall
 
+from app.context import RequestContext
 from app.events import mend
+from app.failures import RETRY
 
 from .model_server import Call, model_server
 from .serving import serving, settings_for, text_of, thread_of
@@ -31,18 +35,20 @@ from .values import NOON
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
 async def test_a_tool_that_raises_ends_with_a_sentence(
     store_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    error: type[BaseException],
 ) -> None:
     """The user reads that it failed and the request's id, never the cause; the log has it."""
 
     @function_tool
     async def broken(ctx: Chat) -> str:
         """Fail."""
-        raise RuntimeError("password=hunter2")
+        raise error("password=hunter2")
 
     tools(monkeypatch, broken)
     model = calls("broken", "Sorry.", "Yes?")
@@ -56,7 +62,7 @@ async def test_a_tool_that_raises_ends_with_a_sentence(
     assert "hunter2" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["async", "thread"])
+@pytest.mark.parametrize("kind", ["async", "thread", "another agent's"])
 async def test_a_tool_that_hangs_ends_with_a_sentence(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -73,8 +79,13 @@ async def test_a_tool_that_hangs_ends_with_a_sentence(
         """Hang."""
         time.sleep(0.4)
 
-    tools(monkeypatch, slow_async if kind == "async" else slow_thread)
-    async with talking(store_url, tmp_path, calls("slow", "Sorry."), tool_seconds=0.1) as caller:
+    tools(monkeypatch, slow_thread if kind == "thread" else slow_async)
+    names = ["transfer_to_other", "slow"] if kind == "another agent's" else ["slow"]
+    steps = [[function_call(name, {}, call_id=name, item_id=name)] for name in names]
+    model = ScriptedModel([*steps, [assistant_message("Sorry.")]])
+    other = Agent[AgentContext[RequestContext]]("Other", model=model, tools=[slow_async])
+    agent_with(monkeypatch, handoffs=[other])
+    async with talking(store_url, tmp_path, model, tool_seconds=0.1) as caller:
         events = await caller.say("go")
     notice = next(event for event in events if event["type"] == "notice")
     assert notice["message"].startswith("The tool slow took too long.")
@@ -219,6 +230,22 @@ async def test_a_guardrail_on_the_answer_takes_what_a_tool_said_along(
         await caller.say("and?", thread_of(events))
     assert model.last_call
     assert "SENT" not in str(model.last_call.input)
+
+
+async def test_a_guardrails_own_words_offer_no_button(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever they end with."""
+
+    @input_guardrail
+    async def closed(*_: object) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput("We are closed. " + RETRY, tripwire_triggered=True)
+
+    agent_with(monkeypatch, input_guardrails=[closed])
+    async with talking(store_url, tmp_path) as caller:
+        events = await caller.say("open?")
+    assert events[-1]["message"].startswith(f"We are closed. {RETRY} (request ")
+    assert not events[-1]["allow_retry"]
 
 
 async def test_a_tool_that_a_guardrail_forbids_is_told_of_in_a_sentence(
