@@ -524,15 +524,17 @@ def _connect(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         unless_done.callback(writes.close)
         _patiently(writes, "PRAGMA synchronous = FULL")
         writes.execute("PRAGMA foreign_keys = ON")
-        _patiently(writes, "BEGIN IMMEDIATE")
-        if (version := writes.execute("PRAGMA user_version").fetchone()[0]) > len(SCHEMA):
-            raise StoreError(
-                f"the file {path!r} of STORE_URL has schema {version}, this app knows {len(SCHEMA)}"
-            )
-        for statement in SCHEMA[version:]:
-            writes.execute(statement)
-        writes.execute(f"PRAGMA user_version = {len(SCHEMA)}")
-        _patiently(writes, "COMMIT")
+        while (found := _patiently(writes, "PRAGMA user_version").fetchone()[0]) < len(SCHEMA):
+            if writes.in_transaction:
+                writes.execute(SCHEMA[found])
+                writes.execute(f"PRAGMA user_version = {found + 1}")
+            else:  # only now, as another process may be writing for long; and look again
+                _patiently(writes, "BEGIN IMMEDIATE")
+        if found > len(SCHEMA):
+            known = f"schema {found}, this app knows {len(SCHEMA)}"
+            raise StoreError(f"the file {path!r} of STORE_URL has {known}")
+        if writes.in_transaction:
+            _patiently(writes, "COMMIT")
         _patiently(writes, "PRAGMA journal_mode = WAL")  # last: a newer app's file stays as it is
         reads = connect(timeout=BUSY_SECONDS)
         reads.execute("PRAGMA query_only = ON")
