@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -426,9 +425,7 @@ class _Pool:
         self._urls, self._options = urls, options  # one for each host; the last that took us first
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
-        # A heap of those that rest: is it dead, its number, since when it rests, which it is.
-        self._slots: list[tuple[bool, int, float, Connection | None]]
-        self._slots = [(True, number, 0.0, None) for number in range(size)]
+        self._idle: list[tuple[Connection, float]] = []  # since when; the one last used is on top
         self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
         self._closed = False
 
@@ -513,7 +510,7 @@ class _Pool:
             connection.terminate()  # which rolls back what failed
 
     async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on the first that is connected: it knows most statements.
+        """Return the rows of a statement, on the connection last used: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice (a title's second answer is False). A cancelled call loses its connection.
@@ -524,29 +521,28 @@ class _Pool:
         async with self._free:
             if time.monotonic() > end:  # a wait is bounded: each call ends by its own `end`
                 raise TimeoutError("no connection was free in time")
-            _, number, since, connection = heappop(self._slots)
+            connection, since = self._idle.pop() if self._idle else (None, 0.0)
             if connection and time.monotonic() - since > IDLE_SECONDS:
                 connection.terminate()  # a proxy in between may have dropped it
-            try:
-                while True:
-                    if fresh := connection is None or connection.is_closed():
-                        connection = await self._connect(timeout=end - time.monotonic())
-                    self._busy[connection] = end
-                    try:
-                        return await connection.fetch(_sql(self._schema, statement), *values)
-                    except LOST:
-                        connection.terminate()
-                        self._disconnect()  # where one is dead, all are
-                        if fresh or time.monotonic() > end:
-                            raise
-                    except BaseException:  # cancelled, too
-                        connection.terminate()
+            while True:
+                if fresh := connection is None or connection.is_closed():
+                    connection = await self._connect(timeout=end - time.monotonic())
+                self._busy[connection] = end
+                try:
+                    rows = await connection.fetch(_sql(self._schema, statement), *values)
+                except LOST:
+                    connection.terminate()
+                    self._disconnect()  # where one is dead, all are
+                    if fresh or time.monotonic() > end:
                         raise
-                    finally:
-                        del self._busy[connection]
-            finally:
-                dead = connection is None or connection.is_closed()
-                heappush(self._slots, (dead, number, time.monotonic(), connection))
+                except BaseException:  # cancelled, too
+                    connection.terminate()
+                    raise
+                else:
+                    self._idle.append((connection, time.monotonic()))
+                    return rows
+                finally:
+                    del self._busy[connection]
 
     async def _watch(self) -> None:
         """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long."""
@@ -557,9 +553,8 @@ class _Pool:
 
     def _disconnect(self) -> None:
         """End the connections that rest."""
-        for *_, connection in self._slots:
-            if connection:
-                connection.terminate()
+        while self._idle:
+            self._idle.pop()[0].terminate()
 
 
 def _owner(context: Context) -> str:

@@ -109,7 +109,7 @@ DEFECTS = [
         "a connection is given on before its answer is there",
         "self._busy[connection] = end",
         "self._busy[connection] = end\n"
-        "                    heappush(self._slots, (False, number, time.monotonic(), connection))",
+        "                self._idle.append((connection, time.monotonic()))",
         AT_ONCE + "the_answer_of_a_cancelled_call_reaches_nobody_else",
     ),
 ]
