@@ -289,8 +289,12 @@ class RedisStore(Store[Context]):
                     await each.aclose()
 
     async def ping(self) -> None:
-        """Raise the driver's error when the server is away; of a cluster, any node may answer."""
-        await self._ask("PING")
+        """Raise the driver's error when the server is away; of a cluster, any node may answer.
+
+        A write that changes nothing: an ex-primary refuses it, and who only reads looks anew, too.
+        """
+        cluster = isinstance(self._client, RedisCluster)
+        await self._ask(*["PING"] if cluster else ["DEL", f"{self._prefix}:"])
 
     # --- threads ---
 
