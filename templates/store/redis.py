@@ -167,8 +167,10 @@ local function attached(homes, home)
   return found
 end
 local function number(count) return string.format('%012d', call('INCR', count)) end
-local function listed(token)
-  return call('EXISTS', token) == 1 or ARGV[2] ~= '' and call('SET', token, ARGV[2])
+local function listed(token) -- again after an hour: a failover may have lost the entry
+  local held, hour = call('GET', token), call('TIME')[1] * 1000 - 3600000
+  return held and tonumber(held:sub(5, 16), 16) > hour
+    or ARGV[2] ~= '' and call('SET', token, ARGV[2])
 end
 local function delist(token, count, threads, files)
   if call('EXISTS', threads, files) > 0 then return '' end
@@ -494,7 +496,7 @@ class RedisStore(Store[Context]):
         return Page(data=data, has_more=bool(more), after=data[-1].id if more else None)
 
     async def _save(self, name: str, context: Context, thread_id: str, *args: str | bytes) -> Any:
-        """Run a save, and if it is the owner's first, list the owner and run it again.
+        """Run a save, and if the owner is not listed, or long ago, list it and run it again.
 
         Listed before the save and taken off after the last delete, each time under a new token: a
         crash or a race may leave an owner without data on the list, but never one with data off it.
