@@ -10,7 +10,7 @@ import secrets
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -105,7 +105,7 @@ def sort_time(moment: datetime) -> int:
 
 T = TypeVar("T")
 NUMBER_BITS = 40
-READ_ITEM = ITEM.validator.validate_json  # without the adapter's own call: it costs a tenth
+READ_ITEM: Callable[[bytes], ThreadItem] = ITEM.validator.validate_json  # a call less: a tenth
 
 
 class Shelf(Generic[T]):
@@ -116,16 +116,12 @@ class Shelf(Generic[T]):
         # has its hashes beside each other, not in the strings: a new id is as fast among many.
         self._places: dict[str | None, int] = {None: 0}
         self._order: list[int] = []  # all places, sorted
-        self._held: dict[int | None, T] = {}  # by place
+        self.held: dict[int | None, T] = {}  # by place
         self._count = 0
-
-    def __len__(self) -> int:
-        """Return how many values there are."""
-        return len(self._order)
 
     def get(self, key: str) -> T | None:
         """Return the value with this id, if there is one."""
-        return self._held.get(self._places.get(key))  # None has no value
+        return self.held.get(self._places.get(key))  # None has no value
 
     def put(self, key: str, value: T, rank: int = 0) -> None:
         """Put a value behind all others of its rank, or in the place of the one with its id."""
@@ -141,7 +137,7 @@ class Shelf(Generic[T]):
                 insort(self._order, place)
             else:
                 self._order.append(place)  # nearly always
-        self._held[place] = value
+        self.held[place] = value
 
     def pop(self, key: str) -> T | None:
         """Take the value with this id away and return it, if there is one."""
@@ -149,7 +145,7 @@ class Shelf(Generic[T]):
         if place is None:
             return None
         del self._order[bisect_left(self._order, place)]
-        return self._held.pop(place)
+        return self.held.pop(place)
 
     def page(self, after: str | None, limit: int, order: str) -> tuple[list[T], bool]:
         """Return `limit` values behind the one at `after`, and whether more follow."""
@@ -162,7 +158,7 @@ class Shelf(Generic[T]):
         else:
             start = 0 if after is None else bisect_right(self._order, cursor)
             found = self._order[start : start + limit + 1]
-        return [self._held[place] for place in found[:limit]], len(found) > limit
+        return [self.held[place] for place in found[:limit]], len(found) > limit
 
 
 @dataclass
@@ -181,8 +177,7 @@ class Conversation:
         return self.turn[0] if self.turn[1] > time.monotonic() else None
 
 
-EMPTY: Shelf[Conversation] = Shelf()
-"""Read in place of an owner's shelf that does not exist: reading alone must not create one."""
+EMPTY: Shelf[Conversation] = Shelf()  # an owner's who has none: reading must not create one
 
 
 class MemoryStore(Store[Context]):
@@ -251,7 +246,7 @@ class MemoryStore(Store[Context]):
                 del held[attachment_id]
             if not held:
                 self._attachments.pop(owner, None)
-            if not threads:
+            if not threads.held:
                 del self._threads[owner]
             while self._tombstones and next(iter(self._tombstones.values())) <= now:
                 self._tombstones.popitem(last=False)  # before a second one of this id is laid
@@ -304,8 +299,7 @@ class MemoryStore(Store[Context]):
         """Return an item, or raise NotFoundError."""
         conversation = self._shelf(context).get(thread_id)
         if conversation and (doc := conversation.items.get(item_id)):
-            item: ThreadItem = READ_ITEM(doc)
-            return item
+            return READ_ITEM(doc)
         raise NotFoundError(f"There is no item {item_id!a}")
 
     async def delete_thread_item(self, thread_id: str, item_id: str, context: Context) -> None:

@@ -464,11 +464,10 @@ class _Pool:
         for url in [*self._urls]:
             try:
                 connection: Connection = await asyncpg.connect(url, **options)
+                return connection  # noqa: TRY300
             except (OSError, asyncpg.PostgresError, *LOST) as error:
                 failure = error
-            else:
-                self._urls.sort(key=url.__ne__)  # the others come after it
-                return connection
+                self._urls.sort(key=url.__eq__)  # the others come before it
         raise failure
 
     async def _migrate(self, limit: asyncio.Timeout) -> None:
@@ -519,8 +518,6 @@ class _Pool:
             raise asyncpg.InterfaceError("the store is closed")
         end = time.monotonic() + ANSWER_SECONDS
         async with self._free:
-            if time.monotonic() > end:  # a wait is bounded: each call ends by its own `end`
-                raise TimeoutError("no connection was free in time")
             connection, since = self._idle.pop() if self._idle else (None, 0.0)
             if connection and time.monotonic() - since > IDLE_SECONDS:
                 connection.terminate()  # a proxy in between may have dropped it
@@ -530,14 +527,13 @@ class _Pool:
                 self._busy[connection] = end
                 try:
                     rows = await connection.fetch(_sql(self._schema, statement), *values)
-                except LOST:
+                except BaseException as error:  # cancelled, too
                     connection.terminate()
+                    if not isinstance(error, LOST):
+                        raise
                     self._disconnect()  # where one is dead, all are
                     if fresh or time.monotonic() > end:
                         raise
-                except BaseException:  # cancelled, too
-                    connection.terminate()
-                    raise
                 else:
                     self._idle.append((connection, time.monotonic()))
                     return rows

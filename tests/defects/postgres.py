@@ -83,7 +83,7 @@ DEFECTS = [
     ),
     Defect(
         "the password is shown",
-        "{parts.netloc.rpartition('@')[2]}",
+        "postgresql://{hosts}",
         "{parts.netloc}",
         ENGINE + "a_start_without_the_engine_ends_with_the_setting_and_no_password",
     ),
