@@ -186,13 +186,12 @@ async def _write(line: Any, store: ChatStore, files: Files) -> None:
             await store.undelete_thread(thread.id, context)
             await store.save_thread(thread, context)
         case {"owner": str(owner), "attachment": document}:
-            context = context_for(owner)
             attachment = ATTACHMENT.validate_python(document)
             for part in PARTS:
                 if f"bytes{part}" in line:
                     data = base64.b64decode(line[f"bytes{part}"], validate=True)
                     await files.blobs.put(key_of(owner, attachment.id, part), BytesIO(data))
-            await store.save_attachment(attachment, context)
+            await store.save_attachment(attachment, context_for(owner))
         case {"owner": str(owner), "item": document, "thread_id": str(thread_id)}:
             item = ITEM.validate_python(document)
             await store.add_thread_item(thread_id, item, context_for(owner))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from urllib.parse import urlsplit
 
@@ -52,6 +53,26 @@ async def test_a_close_that_is_cancelled_leaves_no_connection(
     async with Store.open(private_engine.url) as store:
         clients = "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend'"
         assert len(await store._pool.run(clients)) == 1  # who asks
+
+
+async def test_a_host_that_is_silent_leaves_time_for_the_next(
+    private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the start, and when it falls silent later; then the one that answers is asked first."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 2)
+    address = urlsplit(private_engine.url)
+    user, _, host = address.netloc.rpartition("@")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        gone = f"127.0.0.1:{silent.getsockname()[1]}"
+        for hosts in (f"{gone},{host}", f"{host},{gone}"):
+            url = address._replace(netloc=f"{user}@{hosts}").geturl()
+            async with Store.open(url) as store:
+                begun = time.monotonic()
+                await asyncio.gather(*(store.ping() for _ in range(5)))
+                assert time.monotonic() - begun < 0.9
+                store._pool._urls.reverse()
+                store._pool._disconnect()
+                await store.ping()
 
 
 @pytest.mark.parametrize(("seconds", "connections"), [(60, 1), (0, 3)])

@@ -114,6 +114,20 @@ async def test_an_owner_who_comes_back_during_the_listing_is_listed(
     assert [owner async for owner in store.owners()] == ["alice"]
 
 
+async def test_an_owner_whose_entry_a_failover_lost_is_listed_again(store: Store) -> None:
+    """By a save an hour later, once: the list is on another node and may have lost its last."""
+    await store.save_thread(thread(), ALICE)
+    token = f"{store._base('alice')}token"
+    await store._client.srem(*store._entry(ALICE, (await store._client.get(token)).decode()))
+    assert [owner async for owner in store.owners()] == []
+    for age, listed in ((3500, []), (3700, ["alice"])):
+        await store._client.set(token, f"thr_{int(time.time() - age) * 1000:012x}{'0' * 20}")
+        for _ in range(2):
+            await store.save_thread(thread(), ALICE)
+        assert [owner async for owner in store.owners()] == listed
+    assert len(await entries(store)) == 1
+
+
 async def test_an_entry_that_a_crash_left_names_nobody_and_ends_after_a_day(store: Store) -> None:
     await store._client.sadd(*store._entry(ALICE, new_id("thread")))
     assert [owner async for owner in store.owners()] == []

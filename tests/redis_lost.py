@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -67,10 +68,16 @@ async def test_a_client_without_a_connection_is_the_last_to_be_tried(
         assert store._idle[-1] in connected
 
 
+@pytest.mark.parametrize(
+    "notice", [lambda store: store.save_thread(thread(), ALICE), Store.ping], ids=["save", "ping"]
+)
 async def test_a_primary_that_became_a_replica_is_looked_for_again(
-    private_engine: PrivateEngine,
+    private_engine: PrivateEngine, notice: Callable[[Store], Awaitable[None]]
 ) -> None:
-    """After a failover its name may lead to the new primary: a new connection finds it."""
+    """After a failover its name may lead to the new primary: a new connection finds it.
+
+    A process that only reads hears of it from its next /readyz.
+    """
     async with Store.open(private_engine.url) as store:
 
         async def connections() -> list[int]:
@@ -79,7 +86,7 @@ async def test_a_primary_that_became_a_replica_is_looked_for_again(
         before = await connections()
         await store._client.execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(exceptions.ReadOnlyError):
-            await store.save_thread(thread(), ALICE)
+            await notice(store)
         assert min(await connections()) > max(before)  # no other reads what is old
         await store._client.execute_command("REPLICAOF", "NO", "ONE")
         await store.save_thread(thread(), ALICE)

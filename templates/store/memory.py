@@ -10,7 +10,7 @@ import secrets
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -105,25 +105,23 @@ def sort_time(moment: datetime) -> int:
 
 T = TypeVar("T")
 NUMBER_BITS = 40
+READ_ITEM: Callable[[bytes], ThreadItem] = ITEM.validator.validate_json  # a call less: a tenth
 
 
 class Shelf(Generic[T]):
     """Values by id and in order: a page costs one binary search and its own length."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}  # by id: the rank above 40 bits of a running number
+        # By id: the rank above 40 bits of a running number. With a key that is no string a dict
+        # has its hashes beside each other, not in the strings: a new id is as fast among many.
+        self._places: dict[str | None, int] = {None: 0}
         self._order: list[int] = []  # all places, sorted
-        self._held: dict[int, T] = {}  # by place
+        self.held: dict[int | None, T] = {}  # by place
         self._count = 0
-
-    def __len__(self) -> int:
-        """Return how many values there are."""
-        return len(self._places)
 
     def get(self, key: str) -> T | None:
         """Return the value with this id, if there is one."""
-        place = self._places.get(key)
-        return None if place is None else self._held[place]
+        return self.held.get(self._places.get(key))  # None has no value
 
     def put(self, key: str, value: T, rank: int = 0) -> None:
         """Put a value behind all others of its rank, or in the place of the one with its id."""
@@ -139,7 +137,7 @@ class Shelf(Generic[T]):
                 insort(self._order, place)
             else:
                 self._order.append(place)  # nearly always
-        self._held[place] = value
+        self.held[place] = value
 
     def pop(self, key: str) -> T | None:
         """Take the value with this id away and return it, if there is one."""
@@ -147,20 +145,20 @@ class Shelf(Generic[T]):
         if place is None:
             return None
         del self._order[bisect_left(self._order, place)]
-        return self._held.pop(place)
+        return self.held.pop(place)
 
     def page(self, after: str | None, limit: int, order: str) -> tuple[list[T], bool]:
         """Return `limit` values behind the one at `after`, and whether more follow."""
-        if limit <= 0 or (after is not None and after not in self._places):
+        cursor = self._places.get(after)
+        if limit <= 0 or cursor is None:
             return [], False
-        cursor = None if after is None else self._places[after]
         if order == "desc":
-            end = len(self._order) if cursor is None else bisect_left(self._order, cursor)
+            end = len(self._order) if after is None else bisect_left(self._order, cursor)
             found = self._order[max(0, end - limit - 1) : end][::-1]
         else:
-            start = 0 if cursor is None else bisect_right(self._order, cursor)
+            start = 0 if after is None else bisect_right(self._order, cursor)
             found = self._order[start : start + limit + 1]
-        return [self._held[place] for place in found[:limit]], len(found) > limit
+        return [self.held[place] for place in found[:limit]], len(found) > limit
 
 
 @dataclass
@@ -179,8 +177,7 @@ class Conversation:
         return self.turn[0] if self.turn[1] > time.monotonic() else None
 
 
-EMPTY: Shelf[Conversation] = Shelf()
-"""Read in place of an owner's shelf that does not exist: reading alone must not create one."""
+EMPTY: Shelf[Conversation] = Shelf()  # an owner's who has none: reading must not create one
 
 
 class MemoryStore(Store[Context]):
@@ -237,7 +234,7 @@ class MemoryStore(Store[Context]):
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
         found, more = self._shelf(context).page(after, limit, order)
-        data = [ThreadMetadata.model_validate_json(each.doc) for each in found]
+        data = THREADS.validate_json(b"[%b]" % b",".join(each.doc for each in found))
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def delete_thread(self, thread_id: str, context: Context) -> None:
@@ -249,12 +246,11 @@ class MemoryStore(Store[Context]):
                 del held[attachment_id]
             if not held:
                 self._attachments.pop(owner, None)
-            if not threads:
+            if not threads.held:
                 del self._threads[owner]
+            while self._tombstones and next(iter(self._tombstones.values())) <= now:
+                self._tombstones.popitem(last=False)  # before a second one of this id is laid
             self._tombstones[owner, thread_id] = now + TOMBSTONE_SECONDS
-            self._tombstones.move_to_end((owner, thread_id))
-            while next(iter(self._tombstones.values())) <= now:
-                self._tombstones.popitem(last=False)
 
     async def undelete_thread(self, thread_id: str, context: Context) -> None:
         """Let a deleted id be saved again, for an import."""
@@ -285,7 +281,7 @@ class MemoryStore(Store[Context]):
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
         conversation = self._shelf(context).get(thread_id) or Conversation()
         found, more = conversation.items.page(after, limit, order)
-        data = [ITEM.validate_json(doc) for doc in found]
+        data = ITEMS.validate_json(b"[%b]" % b",".join(found))  # at once: it is faster
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
@@ -303,7 +299,7 @@ class MemoryStore(Store[Context]):
         """Return an item, or raise NotFoundError."""
         conversation = self._shelf(context).get(thread_id)
         if conversation and (doc := conversation.items.get(item_id)):
-            return ITEM.validate_json(doc)
+            return READ_ITEM(doc)
         raise NotFoundError(f"There is no item {item_id!a}")
 
     async def delete_thread_item(self, thread_id: str, item_id: str, context: Context) -> None:

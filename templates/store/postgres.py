@@ -11,11 +11,10 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
-from heapq import heappop, heappush
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -148,7 +147,6 @@ THREAD = "FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL"
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-Connect: TypeAlias = Callable[..., Awaitable[Connection]]
 Window: TypeAlias = tuple[int, str | None, str]  # limit, after, order
 
 
@@ -423,13 +421,11 @@ class PostgresStore(Store[Context]):
 class _Pool:
     """A few connections; asyncpg's own pool would cost a task for each statement."""
 
-    def __init__(self, connect: Connect, schema: str, size: int) -> None:
-        self._connect = connect
+    def __init__(self, urls: list[str], options: dict[str, Any], schema: str, size: int) -> None:
+        self._urls, self._options = urls, options  # one for each host; the last that took us first
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
-        # A heap of those that rest: is it dead, its number, since when it rests, which it is.
-        self._slots: list[tuple[bool, int, float, Connection | None]]
-        self._slots = [(True, number, 0.0, None) for number in range(size)]
+        self._idle: list[tuple[Connection, float]] = []  # since when; the one last used is on top
         self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
         self._closed = False
 
@@ -437,11 +433,11 @@ class _Pool:
     @asynccontextmanager
     async def open(cls, url: str, size: int, statement_cache_size: int) -> AsyncIterator[Self]:
         """Try the database, and bring the schema up to date; at the end wait for what runs."""
-        dsn, schema, shown = _split(url)
+        urls, schema, shown = _split(url)
         # What is cut off here ends there, too; but PgBouncer refuses the setting.
         end = {"statement_timeout": f"{ANSWER_SECONDS}s"} if statement_cache_size else {}
         options = {"statement_cache_size": statement_cache_size, "server_settings": end}
-        pool = cls(partial(asyncpg.connect, dsn, **options), schema, size)
+        pool = cls(urls, options, schema, size)
         try:
             async with asyncio.timeout(ANSWER_SECONDS) as limit:
                 await pool._migrate(limit)
@@ -462,9 +458,21 @@ class _Pool:
                 watch.cancel()
                 pool._disconnect()
 
+    async def _connect(self, timeout: float = ANSWER_SECONDS) -> Connection:  # noqa: ASYNC109
+        """Connect to the first host that takes us; a silent one leaves time to ask the next."""
+        options = self._options | {"timeout": timeout / len(self._urls)}
+        for url in [*self._urls]:
+            try:
+                connection: Connection = await asyncpg.connect(url, **options)
+                return connection  # noqa: TRY300
+            except (OSError, asyncpg.PostgresError, *LOST) as error:
+                failure = error
+                self._urls.sort(key=url.__eq__)  # the others come before it
+        raise failure
+
     async def _migrate(self, limit: asyncio.Timeout) -> None:
         """Take the missing steps, all or none; replicas that start meanwhile wait for it."""
-        connection = await self._connect()
+        connection = await self._connect(ANSWER_SECONDS)
         try:
             if (server := connection.get_server_version()) < (13,):
                 raise StoreError(f"this is PostgreSQL {server.major}, the app needs 13 or newer")
@@ -501,7 +509,7 @@ class _Pool:
             connection.terminate()  # which rolls back what failed
 
     async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on the first that is connected: it knows most statements.
+        """Return the rows of a statement, on the connection last used: it knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice (a title's second answer is False). A cancelled call loses its connection.
@@ -510,31 +518,27 @@ class _Pool:
             raise asyncpg.InterfaceError("the store is closed")
         end = time.monotonic() + ANSWER_SECONDS
         async with self._free:
-            if time.monotonic() > end:  # a wait is bounded: each call ends by its own `end`
-                raise TimeoutError("no connection was free in time")
-            _, number, since, connection = heappop(self._slots)
+            connection, since = self._idle.pop() if self._idle else (None, 0.0)
             if connection and time.monotonic() - since > IDLE_SECONDS:
                 connection.terminate()  # a proxy in between may have dropped it
-            try:
-                while True:
-                    if fresh := connection is None or connection.is_closed():
-                        connection = await self._connect(timeout=end - time.monotonic())
-                    self._busy[connection] = end
-                    try:
-                        return await connection.fetch(_sql(self._schema, statement), *values)
-                    except LOST:
-                        connection.terminate()
-                        self._disconnect()  # where one is dead, all are
-                        if fresh or time.monotonic() > end:
-                            raise
-                    except BaseException:  # cancelled, too
-                        connection.terminate()
+            while True:
+                if fresh := connection is None or connection.is_closed():
+                    connection = await self._connect(timeout=end - time.monotonic())
+                self._busy[connection] = end
+                try:
+                    rows = await connection.fetch(_sql(self._schema, statement), *values)
+                except BaseException as error:  # cancelled, too
+                    connection.terminate()
+                    if not isinstance(error, LOST):
                         raise
-                    finally:
-                        del self._busy[connection]
-            finally:
-                dead = connection is None or connection.is_closed()
-                heappush(self._slots, (dead, number, time.monotonic(), connection))
+                    self._disconnect()  # where one is dead, all are
+                    if fresh or time.monotonic() > end:
+                        raise
+                else:
+                    self._idle.append((connection, time.monotonic()))
+                    return rows
+                finally:
+                    del self._busy[connection]
 
     async def _watch(self) -> None:
         """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long."""
@@ -545,9 +549,8 @@ class _Pool:
 
     def _disconnect(self) -> None:
         """End the connections that rest."""
-        for *_, connection in self._slots:
-            if connection:
-                connection.terminate()
+        while self._idle:
+            self._idle.pop()[0].terminate()
 
 
 def _owner(context: Context) -> str:
@@ -575,8 +578,8 @@ def _directed(statement: str, after: bool, desc: bool) -> str:
     return statement
 
 
-def _split(url: str) -> tuple[str, str, str]:
-    """Return the URL for the driver, the name of our schema, and the URL without its secrets."""
+def _split(url: str) -> tuple[list[str], str, str]:
+    """Return a URL for each host, the name of our schema, and the URL without its secrets."""
     with suppress(ValueError):  # its text may quote a part of the password
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -584,8 +587,10 @@ def _split(url: str) -> tuple[str, str, str]:
         if re.fullmatch("postgres(ql)?://([^/?#@]*@)?[^@]*", url):  # the password is in its place
             if not re.fullmatch("[a-z_][a-z0-9_]{0,62}", schema):
                 raise StoreError("STORE_URL: its schema has to be a lower-case name")
-            shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
-            return parts._replace(query=urlencode(query)).geturl(), schema, shown
+            user, at, hosts = parts.netloc.rpartition("@")
+            parts = parts._replace(query=urlencode(query))
+            urls = [parts._replace(netloc=user + at + host).geturl() for host in hosts.split(",")]
+            return urls, schema, f"postgresql://{hosts}{parts.path}"
     raise StoreError(f"STORE_URL cannot be read, expected {FORM}")
 
 

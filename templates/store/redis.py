@@ -167,8 +167,9 @@ local function attached(homes, home)
   return found
 end
 local function number(count) return string.format('%012d', call('INCR', count)) end
-local function listed(token)
-  return call('EXISTS', token) == 1 or ARGV[2] ~= '' and call('SET', token, ARGV[2])
+local function listed(token) -- again after an hour: a failover may have lost the entry
+  local new, held, old = ARGV[2], call('GET', token), call('TIME')[1] * 1000 - 3600000
+  return held and tonumber(held:sub(5, 16), 16) > old or new ~= '' and call('SET', token, new)
 end
 local function delist(token, count, threads, files)
   if call('EXISTS', threads, files) > 0 then return '' end
@@ -192,9 +193,7 @@ sequence:{T} items:{T} feedback:{T} lease:{T} gone:{T}
 if call('HDEL', threads, thread) == 0 then return '' end
 call('ZREM', order, call('HGET', places, thread))
 call('HDEL', places, thread)
-for _, file in ipairs(attached(homes, '=' .. thread)) do
-  for _, key in ipairs({ files, homes }) do call('HDEL', key, file) end
-end
+for _, f in pairs(attached(homes, '='..thread)) do call('HDEL', files, f) call('HDEL', homes, f) end
 call('UNLINK', sequence, items, feedback, lease)
 call('SET', gone, '', 'EX', ARGV[2])
 return delist(token, count, threads, files)
@@ -289,8 +288,10 @@ class RedisStore(Store[Context]):
                     await each.aclose()
 
     async def ping(self) -> None:
-        """Raise the driver's error when the server is away; of a cluster, any node may answer."""
-        await self._ask("PING")
+        """Raise the driver's error unless the server takes writes; any of a cluster may answer."""
+        # An ex-primary refuses to delete even nothing: who only reads looks for the new one, too.
+        cluster = isinstance(self._client, RedisCluster)
+        await self._ask(*["PING"] if cluster else ["DEL", f"{self._prefix}:"])
 
     # --- threads ---
 
@@ -341,8 +342,7 @@ class RedisStore(Store[Context]):
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
-        name = "load_thread_items"
-        return await self._page(ITEMS, name, context, thread_id, limit, order, after)
+        return await self._page(ITEMS, "load_thread_items", context, thread_id, limit, order, after)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
@@ -490,7 +490,7 @@ class RedisStore(Store[Context]):
         return Page(data=data, has_more=bool(more), after=data[-1].id if more else None)
 
     async def _save(self, name: str, context: Context, thread_id: str, *args: str | bytes) -> Any:
-        """Run a save, and if it is the owner's first, list the owner and run it again.
+        """Run a save, and if the owner is not listed, or long ago, list it and run it again.
 
         Listed before the save and taken off after the last delete, each time under a new token: a
         crash or a race may leave an owner without data on the list, but never one with data off it.

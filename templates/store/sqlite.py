@@ -153,11 +153,10 @@ class SQLiteStore(Store[Context]):
 
         Raises StoreError within 5 s: no such folder, not a database, a newer schema, locked.
         """
-        scheme, _, path = url.partition(":///")
-        if scheme != "sqlite" or path in ("", ":memory:"):
-            kind = url.partition(":")[0]  # the rest may hold a password
+        kind, path = url.partition(":")[0], url.removeprefix("sqlite:///")
+        if path in (url, "", ":memory:"):
             known = "write sqlite:///chat.db, or sqlite:////data/chat.db"
-            raise StoreError(f"STORE_URL begins with {kind!a}: {known}")
+            raise StoreError(f"STORE_URL begins with {kind!a}: {known}")  # a password may follow
         try:
             reads, writes = await asyncio.to_thread(_connect, path)
         except (sqlite3.Error, ValueError) as error:
@@ -166,10 +165,7 @@ class SQLiteStore(Store[Context]):
         try:
             yield cls(*workers)
         finally:
-            for worker in workers:
-                worker.end()
-            for worker in workers:
-                await asyncio.to_thread(worker.join)
+            await asyncio.gather(*(worker.close() for worker in workers))
 
     async def ping(self) -> None:
         """Raise sqlite3.Error when the file cannot be read."""
@@ -462,10 +458,11 @@ class _Worker(Thread):
             raise outcome
         return outcome
 
-    def end(self) -> None:
-        """Have the thread end when it has done all that it was asked."""
+    async def close(self) -> None:
+        """Take no more, and return when all is done that was asked."""
         self._ended = True
         self._asked.put(None)
+        await asyncio.to_thread(self.join)
 
     def run(self) -> None:
         """Do what waits, a group at once, and answer when it is committed; at the end close."""
@@ -524,15 +521,17 @@ def _connect(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         unless_done.callback(writes.close)
         _patiently(writes, "PRAGMA synchronous = FULL")
         writes.execute("PRAGMA foreign_keys = ON")
-        _patiently(writes, "BEGIN IMMEDIATE")
-        if (version := writes.execute("PRAGMA user_version").fetchone()[0]) > len(SCHEMA):
-            raise StoreError(
-                f"the file {path!r} of STORE_URL has schema {version}, this app knows {len(SCHEMA)}"
-            )
-        for statement in SCHEMA[version:]:
-            writes.execute(statement)
-        writes.execute(f"PRAGMA user_version = {len(SCHEMA)}")
-        _patiently(writes, "COMMIT")
+        while (found := _patiently(writes, "PRAGMA user_version").fetchone()[0]) < len(SCHEMA):
+            if writes.in_transaction:
+                writes.execute(SCHEMA[found])
+                writes.execute(f"PRAGMA user_version = {found + 1}")
+            else:  # only now, as another process may be writing for long; and look again
+                _patiently(writes, "BEGIN IMMEDIATE")
+        if found > len(SCHEMA):
+            known = f"schema {found}, this app knows {len(SCHEMA)}"
+            raise StoreError(f"the file {path!r} of STORE_URL has {known}")
+        if writes.in_transaction:
+            _patiently(writes, "COMMIT")
         _patiently(writes, "PRAGMA journal_mode = WAL")  # last: a newer app's file stays as it is
         reads = connect(timeout=BUSY_SECONDS)
         reads.execute("PRAGMA query_only = ON")

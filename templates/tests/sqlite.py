@@ -58,6 +58,19 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+async def test_a_newer_schema_is_refused_while_its_app_writes(store_url: str) -> None:
+    """At once, by its number, not as a file that is locked."""
+    async with Store.open(store_url):
+        pass
+    with contextlib.closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as newer:
+        newer.execute("PRAGMA user_version = 1000")
+        newer.execute("BEGIN IMMEDIATE")
+        async with asyncio.timeout(1):
+            with pytest.raises(StoreError, match="has schema 1000"):
+                async with Store.open(store_url):
+                    pass
+
+
 async def test_a_file_of_an_older_app_is_brought_up_to_date_and_keeps_its_data(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +91,7 @@ async def test_a_file_of_an_older_app_is_brought_up_to_date_and_keeps_its_data(
 async def test_a_file_that_another_process_keeps_is_refused_in_time(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start ends within BUSY_SECONDS; so does a write, and the next one works again."""
+    """A write ends within BUSY_SECONDS, and so does a start that has to write; others go on."""
     assert BUSY_SECONDS < 5
     monkeypatch.setattr("app.store.BUSY_SECONDS", 0.5)
     async with Store.open(store_url) as store:
@@ -88,10 +101,12 @@ async def test_a_file_that_another_process_keeps_is_refused_in_time(
             async with asyncio.timeout(2):
                 with pytest.raises(sqlite3.OperationalError, match="locked"):
                     await store.add_thread_item("t", message("a"), ALICE)
+                async with Store.open(store_url) as beside:
+                    assert (await beside.load_thread("t", ALICE)).id == "t"
+                monkeypatch.setattr("app.store.SCHEMA", [*SCHEMA, "CREATE TABLE more (a)"])
                 with pytest.raises(StoreError, match="locked"):
                     async with Store.open(store_url):
                         pass
-            assert (await store.load_thread("t", ALICE)).id == "t"
         await store.add_thread_item("t", message("b"), ALICE)
         assert await reading.items(store, ALICE) == ["b"]
 

@@ -83,7 +83,7 @@ DEFECTS = [
     ),
     Defect(
         "the password is shown",
-        "{parts.netloc.rpartition('@')[2]}",
+        "postgresql://{hosts}",
         "{parts.netloc}",
         ENGINE + "a_start_without_the_engine_ends_with_the_setting_and_no_password",
     ),
@@ -109,7 +109,7 @@ DEFECTS = [
         "a connection is given on before its answer is there",
         "self._busy[connection] = end",
         "self._busy[connection] = end\n"
-        "                    heappush(self._slots, (False, number, time.monotonic(), connection))",
+        "                self._idle.append((connection, time.monotonic()))",
         AT_ONCE + "the_answer_of_a_cancelled_call_reaches_nobody_else",
     ),
 ]

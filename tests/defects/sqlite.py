@@ -71,8 +71,8 @@ DEFECTS = [
     ),
     Defect(
         "a newer schema is used",
-        ".fetchone()[0]) > len(SCHEMA):",
-        ".fetchone()[0]) < 0:",
+        "if found > len(SCHEMA):",
+        "if found < 0:",
         ENGINE + "a_newer_schema_is_refused_and_left_alone",
     ),
     Defect(
