@@ -1,4 +1,4 @@
-"""Where the bytes of files lie: a local folder, memory, or S3, GCS and Azure through obstore.
+"""Where the bytes of files lie: a local folder, or S3, GCS, Azure and memory through obstore.
 
 A key is a path of plain names, so no name that a user chose ever reaches a file system. Each place
 has the same four methods: `put` stores an open file from its current position, all of it or
@@ -26,7 +26,8 @@ CHUNK = 256 * 1024
 FOLDER = "attachments"
 KEY = re.compile(FOLDER + r"/((?:(?:[0-9a-f]{2})+/)+)[0-9a-f]+(?:\.\w+)*")
 PARTS = ("", ".preview")  # the objects of a file: its own bytes and, for an image, a preview
-PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
+PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE", "memory": "MEMORY"}
+"""How the names of a provider's environment variables begin; memory, for a trial, needs none."""
 PATIENCE = {"CONNECT_TIMEOUT": "3s", "READ_TIMEOUT": "10s", "TIMEOUT": "1h"}
 """obstore's timeouts: to connect, between bytes, for a whole transfer (slow as a user's)."""
 
@@ -105,33 +106,6 @@ def _create(path: Path) -> IO[bytes]:
     return path.open("xb")
 
 
-class Memory:
-    """Bytes in this process, for tests and demonstrations."""
-
-    def __init__(self) -> None:
-        self._bytes: dict[str, tuple[float, bytes]] = {}
-
-    async def put(self, key: str, file: IO[bytes]) -> None:
-        """Keep a copy."""
-        self._bytes[key] = (time.time(), await to_thread.run_sync(file.read))
-
-    async def read(self, key: str) -> AsyncIterator[bytes]:
-        """Yield the bytes in one piece."""
-        if key not in self._bytes:
-            raise FileNotFoundError(key)
-        yield self._bytes[key][1]
-
-    async def delete(self, key: str) -> None:
-        """Forget the bytes."""
-        self._bytes.pop(key, None)
-
-    async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
-        """Yield the keys below a folder."""
-        for key, (written, _) in list(self._bytes.items()):
-            if written < before and key.startswith(f"{prefix}/"):
-                yield key
-
-
 class Cloud:
     """A bucket, with the credentials that its provider's environment variables name.
 
@@ -175,19 +149,17 @@ class Cloud:
                     yield found["path"]
 
 
-Blobs = Folder | Memory | Cloud
+Blobs = Folder | Cloud
 
 
 def open_blobs(url: str, folder: Path) -> Blobs:
     """Return the place that FILES_URL names, the folder when it names none, or raise FilesError."""
     if not url:
         return Folder(folder)
-    if url == "memory://":
-        return Memory()
     scheme, separator, path = url.partition("://")
     if separator and scheme == "file":
         return Folder(Path(path))
     if separator and scheme in PROVIDERS:
         return Cloud(url)
-    known = "write file:///folder, memory://, s3://…, gs://… or az://…"
+    known = "write file:///folder, s3://…, gs://…, az://… or memory://"
     raise FilesError(f"FILES_URL begins with {scheme!a}: {known}")

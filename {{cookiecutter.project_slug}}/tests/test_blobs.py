@@ -14,12 +14,10 @@ import pytest
 
 from app.blobs import (
     CHUNK,
-    PROVIDERS,
     Blobs,
     Cloud,
     FilesError,
     Folder,
-    Memory,
     key_of,
     open_blobs,
     owner_in,
@@ -31,17 +29,10 @@ from .sending import app_for, on_disk, picture, sent
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["folder", "memory", "cloud"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
-    """Each place for bytes; the cloud's is obstore's own memory."""
-    if request.param == "folder":
-        return Folder(tmp_path)
-    if request.param == "memory":
-        return Memory()
-    monkeypatch.setitem(PROVIDERS, "memory", "MEMORY")
-    cloud = Cloud("memory://")
-    assert isinstance(cloud._bucket, obstore.store.MemoryStore)
-    return cloud
+@pytest.fixture(params=["", "memory://"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    """Each place for bytes; for a bucket stands obstore's own memory."""
+    return open_blobs(request.param, tmp_path)
 
 
 async def test_bytes_come_back_from_every_place(blobs: Blobs, tmp_path: Path) -> None:
@@ -86,7 +77,9 @@ async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
 
 async def test_files_url_names_the_place(tmp_path: Path) -> None:
     """The folder in DATA_DIR when it is empty, another folder, or memory."""
-    assert isinstance(open_blobs("memory://", tmp_path), Memory)
+    memory = open_blobs("memory://", tmp_path)
+    assert isinstance(memory, Cloud)
+    assert isinstance(memory._bucket, obstore.store.MemoryStore)
     own, other = tmp_path / "own", tmp_path / "other"
     for url, folder in (("", own), (f"file://{other}", other)):
         await open_blobs(url, own).put(key_of("a", "b"), io.BytesIO(b"x"))
