@@ -26,8 +26,7 @@ CHUNK = 256 * 1024
 FOLDER = "attachments"
 KEY = re.compile(FOLDER + r"/((?:(?:[0-9a-f]{2})+/)+)[0-9a-f]+(?:\.\w+)*")
 PARTS = ("", ".preview")  # the objects of a file: its own bytes and, for an image, a preview
-PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE", "memory": "MEMORY"}
-"""How the names of a provider's environment variables begin; memory, for a trial, needs none."""
+PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE", "memory": "MEMORY"}  # by scheme
 PATIENCE = {"CONNECT_TIMEOUT": "3s", "READ_TIMEOUT": "10s", "TIMEOUT": "1h"}
 """obstore's timeouts: to connect, between bytes, for a whole transfer (slow as a user's)."""
 

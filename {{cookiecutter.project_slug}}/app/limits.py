@@ -26,12 +26,12 @@ class Limits:
 
     def hit(self, user: str, request: Request) -> None:
         """Count a request; ApiError 429 with Retry-After past the limit."""
-        who = [f"user {user}"]
-        # a cookie costs an anonymous caller nothing, so their address is counted too
+        names = [f"user {user}"]
+        # a cookie costs an anonymous caller nothing: the address counts, and first, as a refusal
+        # then adds no key for the user
         if self._by_address and user.startswith("anon-") and request.client:
-            # first: a refusal then adds no key for the user
-            who.insert(0, f"address {network_of(request.client.host)}")
-        for name in who:
+            names.insert(0, f"address {network_of(request.client.host)}")
+        for name in names:
             if not self._limiter.hit(self._requests, name):
                 self._refuse(self._requests, name, "Too many requests. Wait a moment.")
 

@@ -88,7 +88,7 @@ class Metrics:
         self.turns = Counter("chat_turns", "Answers.", ["outcome"], registry=own)
         self.first_event = Histogram("chat_first_event_seconds", "First event.", registry=own)
         active = Gauge("chat_active_streams", "Answers under way.", registry=own)
-        active.set_function(lambda: len(turns))
+        active.set_function(lambda: len(turns.running))
         turns.on_end = self._turn_ended
 
     def _turn_ended(self, turn: Turn) -> None:

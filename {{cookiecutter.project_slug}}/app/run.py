@@ -76,10 +76,9 @@ async def run(
 
 def _files_length(history: list[t.ThreadItem], settings: Settings) -> int:
     """Return about how much the newest files are to read; the size of a picture says little."""
-    messages = [item for item in history if isinstance(item, t.UserMessageItem)]
-    files = [file for message in reversed(messages) for file in message.attachments]
-    sizes = map(size_of, files[: settings.max_attachments])
-    return sum(min(size, settings.max_text_chars) for size in sizes)
+    messages = [item for item in reversed(history) if isinstance(item, t.UserMessageItem)]
+    sizes = [size_of(file) for message in messages for file in message.attachments]
+    return sum(min(size, settings.max_text_chars) for size in sizes[: settings.max_attachments])
 
 
 def _taken_back(chat: Chat, error: Exception) -> Iterator[t.ThreadStreamEvent]:

@@ -111,15 +111,11 @@ class Turns:
     def __init__(self, settings: Settings, store: ChatStore) -> None:
         """Begin to renew the leases, which are in the store."""
         self._settings, self._store = settings, store
-        self._running: set[Turn] = set()
+        self.running: set[Turn] = set()
         self.on_end: Callable[[Turn], None] = lambda _: None
         self.grace_over = False  # True once uvicorn has waited: `close` then does not
         self._closing = False
         self._renewer = asyncio.create_task(self._keep_leases())
-
-    def __len__(self) -> int:
-        """Return how many answers are under way."""
-        return len(self._running)
 
     def start(self, user: str, answer: Callable[[Turn], Frames]) -> Turn:
         """Set a turn of this user's going.
@@ -129,13 +125,13 @@ class Turns:
         """
         if self._closing:
             raise ApiError(503, "closing", "The service restarts. Try again in a moment.")
-        of_user = sum(turn.user == user for turn in self._running)
-        if of_user >= self._settings.turns_per_user or len(self) >= self._settings.turns_total:
+        of_user, limits = sum(turn.user == user for turn in self.running), self._settings
+        if of_user >= limits.turns_per_user or len(self.running) >= limits.turns_total:
             text = "Too many answers are under way. Wait for one to end."
             raise ApiError(429, "too_many_turns", text, {"Retry-After": "5"})
         turn = Turn(user, answer)
-        self._running.add(turn)
-        turn.task.add_done_callback(lambda _: self._running.remove(turn))
+        self.running.add(turn)
+        turn.task.add_done_callback(lambda _: self.running.remove(turn))
         turn.task.add_done_callback(lambda _: self.on_end(turn))
         return turn
 
@@ -144,7 +140,7 @@ class Turns:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             # whatever comes of one: the next turns have no other renewer
-            await asyncio.gather(*map(self._keep_lease, self._running), return_exceptions=True)
+            await asyncio.gather(*map(self._keep_lease, self.running), return_exceptions=True)
 
     async def _keep_lease(self, turn: Turn) -> None:
         """Stop a turn that lost its lease or was asked to stop."""
@@ -163,7 +159,7 @@ class Turns:
 
     def stop_thread(self, user: str, thread_id: str) -> bool:
         """Stop this user's answer in this thread; say whether one ran in this process."""
-        found = [t for t in self._running if (t.user, t.thread_id) == (user, thread_id)]
+        found = [t for t in self.running if (t.user, t.thread_id) == (user, thread_id)]
         for turn in found:
             turn.stop()
         return bool(found)
@@ -171,9 +167,9 @@ class Turns:
     async def close(self, grace: float) -> None:
         """Give the answers `grace` seconds to end, then stop them and wait for their clean-up."""
         self._closing = True
-        if tasks := [turn.task for turn in self._running]:
+        if tasks := [turn.task for turn in self.running]:
             await asyncio.wait(tasks, timeout=0 if self.grace_over else grace)
-        for turn in self._running:
+        for turn in self.running:
             turn.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._renewer.cancel()

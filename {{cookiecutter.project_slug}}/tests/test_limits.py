@@ -71,7 +71,7 @@ async def test_a_stopped_answer_counts_about_what_it_took(
         files = [(await sent(caller, file, "a.txt"))["id"]] if file else []
         async with begun(caller, text, attachments=files):
             pass
-        await until(lambda: not served.app.state.server.turns)
+        await until(lambda: not served.app.state.server.turns.running)
         kind, params = message("again")
         assert (await caller.op(kind, **params)).status_code == 429
 

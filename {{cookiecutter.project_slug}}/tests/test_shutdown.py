@@ -25,7 +25,7 @@ async def test_a_shutdown_waits_once_for_answers_that_would_finish(
     async with serving(settings, Words(5000)) as served:
         caller = served.caller()
         reader = asyncio.create_task(read_some(caller, None, words=5000))
-        await until(lambda: len(served.app.state.server.turns) == 1)
+        await until(lambda: len(served.app.state.server.turns.running) == 1)
         start = time.monotonic()
     assert time.monotonic() - start < 1.8
     await asyncio.gather(reader, return_exceptions=True)
@@ -76,7 +76,7 @@ async def test_the_app_ends_its_answers_before_it_closes_the_store(
         store = served.app.state.store
         tails = [asyncio.create_task(read_some(caller, None, words=400)) for caller in callers]
         turns = served.app.state.server.turns
-        await until(lambda: sum(turn.events > 9 for turn in turns._running) == 5)
+        await until(lambda: sum(turn.events > 9 for turn in turns.running) == 5)
         kept: list[bool] = []
         close = served.app.state.server.turns.close
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 async def stored_answer(served: Served, caller: Caller, thread_id: str) -> str:
     """Wait until no answer is under way, then return the newest one."""
-    await until(lambda: not served.app.state.server.turns)
+    await until(lambda: not served.app.state.server.turns.running)
     answers = [i for i in await caller.items(thread_id) if i["type"] == "assistant_message"]
     return str(answers[-1]["content"][0]["text"])
 
@@ -92,7 +92,7 @@ async def test_a_reader_that_never_reads_loses_nothing(store_url: str, tmp_path:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             writer.write((head + body).encode())
             turns = served.app.state.server.turns
-            await until(lambda: any(turn.events > 9 for turn in turns._running))
+            await until(lambda: any(turn.events > 9 for turn in turns.running))
             writer.close()
             assert (await stored_answer(served, caller, thread_id)).startswith("w0 w1 w2")
             assert len(await hidden_items(served, thread_id)) == 1
@@ -115,7 +115,7 @@ async def test_the_first_message_of_a_thread_outlives_an_early_stop(
             kind, params = message("important")
             async with caller.events(kind, **params) as events:
                 thread_id = thread_of([await anext(events)])
-            await until(lambda: not served.app.state.server.turns)
+            await until(lambda: not served.app.state.server.turns.running)
             assert (await caller.items(thread_id))[0]["type"] == "user_message"
 
 
@@ -160,7 +160,7 @@ async def test_a_stop_before_the_first_event_is_said(
             kind, params = message("again", thread_id)
             asking = asyncio.create_task(caller.op(kind, **params))
             await claimed.wait()
-            (turn,) = served.app.state.server.turns._running
+            (turn,) = served.app.state.server.turns.running
             turn.stop()
             answer = await asking
             assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stopped")
@@ -182,7 +182,7 @@ async def test_a_fault_after_the_first_event_is_told_and_logged(
             async with begun(caller, "hello") as (_, events):
                 monkeypatch.setattr(served.app.state.store, "add_thread_item", away)
                 last = [event async for event in events][-1]
-            await until(lambda: not served.app.state.server.turns)
+            await until(lambda: not served.app.state.server.turns.running)
     assert (last["type"], last["allow_retry"]) == ("error", True)
     assert "nobody listens" in caplog.text
 
