@@ -31,9 +31,7 @@ Queue = asyncio.Queue[t.ThreadStreamEvent | Exception | None]
 async def run(
     chat: Chat, agent: agents.Agent[Chat], settings: Settings, files: Files, limits: Limits
 ) -> Events:
-    """Answer the newest turn of the thread; the model stops when the caller does.
-
-    At the end its tokens count toward TOKENS_PER_DAY: the server's figure, or an estimate.
+    """Answer the newest turn of the thread and count its tokens; the model stops with the caller.
 
     Raises:
         CustomStreamError: one sentence for the user; the log has the cause.
@@ -67,7 +65,7 @@ async def run(
         removed = t.ThreadItemRemovedEvent(item_id=item.id)
         yield t.ThreadItemDoneEvent(item=item) if has_content(item) else removed
     said = [item for item in state.stored.values() if isinstance(item, t.AssistantMessageItem)]
-    if state.cut and said:
+    if state.cut and said and state.answered:
         said[-1].content.append(t.AssistantMessageContent(text=CUT))
         yield t.ThreadItemReplacedEvent(item=said[-1])
     if not state.answered:
@@ -75,9 +73,9 @@ async def run(
 
 
 def _files_length(history: list[t.ThreadItem], settings: Settings) -> int:
-    """Return about how much the newest files are to read; the size of a picture says little."""
-    messages = [item for item in reversed(history) if isinstance(item, t.UserMessageItem)]
-    sizes = [size_of(file) for message in messages for file in message.attachments]
+    """Return about how much the newest files are to read; a picture takes some 1,500 tokens."""
+    files = [file for item in reversed(history) for file in getattr(item, "attachments", [])]
+    sizes = [6000 if file.type == "image" else size_of(file) for file in files]
     return sum(min(size, settings.max_text_chars) for size in sizes[: settings.max_attachments])
 
 
@@ -179,9 +177,10 @@ class Tools(agents.RunHooks[Chat]):
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
-        """Bound a tool, whichever agent's it is: ours may hand off to others."""
-        bound(tool, self._seconds)
+    async def on_agent_start(self, context: Any, agent: Any) -> None:
+        """Bound an agent's tools; later, a call that waits for its approval would fail."""
+        for tool in agent.tools:
+            bound(tool, self._seconds)
 
     async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: object) -> None:
         """Store a call and its output where it happened in the thread."""

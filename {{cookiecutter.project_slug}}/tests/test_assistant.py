@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from agents import function_tool
-from agents.testing import ScriptedModel, assistant_message
+from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.types import CustomTask, Workflow
 
 from app import assistant
@@ -78,6 +78,27 @@ async def test_a_quote_reaches_the_model_also_in_later_turns(
         events = await caller.say("what is this?", quoted_text="the mitochondrion")
         await caller.say("sure?", thread_of(events))
     assert [str(call.input).count("the mitochondrion") for call in model.calls] == [1, 1]
+
+
+async def test_calls_of_which_one_is_looked_at_longer_run_at_once(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK takes no tool that changes meanwhile, as when its first call begins."""
+
+    async def looked_at(_: Any, arguments: dict[str, str], call_id: str) -> bool:
+        await asyncio.sleep(float(arguments["seconds"]))
+        return False
+
+    @function_tool(needs_approval=looked_at)
+    async def rest(seconds: str) -> str:
+        """Rest."""
+        return seconds
+
+    tools(monkeypatch, rest)
+    both = [function_call("rest", {"seconds": s}, call_id=s, item_id=s) for s in ("0", "0.05")]
+    model = ScriptedModel([both, [assistant_message("Done.")]])
+    async with talking(store_url, tmp_path, model) as caller:
+        assert text_of(await caller.say("rest")) == "Done."
 
 
 async def stopped_at(caller: Caller, kind: str, text: str = "") -> list[dict[str, Any]]:

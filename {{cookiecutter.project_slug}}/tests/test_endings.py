@@ -15,7 +15,7 @@ from app import assistant
 from app.events import TurnState
 from app.store import ChatStore as Store
 
-from .model_server import Fault, model_server
+from .model_server import Cut, Fault, model_server
 from .serving import Caller, Words, answered, message, serving, settings_for, text_of, thread_of
 from .talking import Chat, agent_with, calls, card, talking, tools
 from .values import ALICE, NOON, thread
@@ -102,9 +102,12 @@ async def test_a_vain_retry_changes_nothing_but_what_is_behind_its_message(store
     assert stored.data == [told("older"), told("asked"), told("stopped")]
 
 
-async def test_a_retry_that_fails_gives_the_answer_back(store_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", [Fault(400), Cut("")])
+async def test_a_retry_that_fails_gives_the_answer_back(
+    store_url: str, tmp_path: Path, fault: Fault | Cut
+) -> None:
     """The SDK removes it first; the page is shown it again, before the error."""
-    with model_server("good answer", Fault(400), "better answer") as server:
+    with model_server("good answer", fault, "better answer") as server:
         base = {"openai_api_key": "sk-local", "openai_base_url": server.url}
         async with serving(settings_for(store_url, tmp_path, **base)) as app:
             async with app.caller() as caller:
