@@ -181,7 +181,7 @@ DEFECTS = [
     ),
     Defect(
         "no limit of answers at once",
-        "if of_user >= self._settings.turns_per_user or",
+        "if of_user >= limits.turns_per_user or",
         "if",
         LIMITS + "so_many_answers_are_given_at_once",
         "app/streaming.py",
@@ -279,7 +279,7 @@ DEFECTS = [
     ),
     Defect(
         "a million values are built",
-        'if body.count(b",") > MAX_COMMAS:',
+        'if body.count(b",") > (most := max(MAX_COMMAS, settings.max_text_chars)):',
         "if body is None:",
         LIMITS + "a_request_of_a_million_values_is_refused_unread",
         "app/checks.py",

@@ -27,10 +27,10 @@ MAX_COMMAS = 50_000
 MAX_FAULTS = 1000
 
 
-def parse(body: bytes) -> ChatKitReq:
+def parse(body: bytes, settings: Settings) -> ChatKitReq:
     """Return the request; ApiError says what is wrong with it, without quoting it."""
-    if body.count(b",") > MAX_COMMAS:
-        raise ApiError(400, "invalid_request", f"A request has {MAX_COMMAS:,} commas at most.")
+    if body.count(b",") > (most := max(MAX_COMMAS, settings.max_text_chars)):
+        raise ApiError(400, "invalid_request", f"A request has {most:,} commas at most.")
     try:
         return REQUEST.validate_json(body)
     except ValidationError as error:

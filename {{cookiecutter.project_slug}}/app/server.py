@@ -20,7 +20,7 @@ from .attachments import Files
 from .checks import check, parse
 from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
-from .events import TURN_STATE, Events, TurnState
+from .events import TURN_STATE, Events, Hidden, TurnState
 from .failures import NO_ACTION, UNEXPECTED
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
@@ -55,7 +55,7 @@ class AppServer(ChatKitServer[RequestContext]):
             ApiError: a request that is refused, with its status.
             NotFoundError: something that this user does not have.
         """
-        request = parse(body)
+        request = parse(body, self._settings)
         limit = self._settings.max_body_bytes
         if len(body) > limit and not isinstance(request, t.InputTranscribeReq):
             raise ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
@@ -148,8 +148,7 @@ class AppServer(ChatKitServer[RequestContext]):
     async def handle_stream_cancelled(self, *_: Any, **__: Any) -> None:
         """Do nothing: `_store_stop` does it, also for a stop that comes before the SDK's part.
 
-        The SDK would drop widgets and workflows, and would overwrite a finished text with a partial
-        one if its write had just begun.
+        The SDK would drop widgets and workflows, and write a partial text over a finished one.
         """
 
     async def _claim(self, turn: Turn, thread_id: str, context: RequestContext) -> None:
@@ -185,7 +184,8 @@ class AppServer(ChatKitServer[RequestContext]):
         answer = run(chat, self._agent, self._settings, self._files, self._limits)
         known = thread.model_copy(deep=True)
         async for event in TURN_STATE.get().keep(answer, thread.id):
-            if title and message and self._settings.title_model and not naming:
+            refused = isinstance(getattr(event, "item", None), Hidden)  # perhaps: not to be named
+            if title and message and self._settings.title_model and not (naming or refused):
                 naming = asyncio.create_task(self._name(thread.id, title, message, context))
                 self._naming.add(naming)
                 naming.add_done_callback(self._naming.remove)

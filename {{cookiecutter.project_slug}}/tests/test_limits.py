@@ -10,8 +10,9 @@ import pytest
 
 from app.checks import parse
 from app.errors import ApiError
+from app.settings import Settings
 
-from .sending import sent
+from .sending import picture, sent
 from .serving import Words, begun, message, serving, settings_for, until
 
 pytestmark = pytest.mark.anyio
@@ -61,19 +62,30 @@ async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Pat
             assert int(answer.headers["retry-after"]) > 60
 
 
-@pytest.mark.parametrize(("text", "file"), [("x" * 200, b""), ("x", b"y" * 200)])
+@pytest.mark.parametrize(
+    ("given", "share", "status"),
+    [
+        (("x" * 200, b""), 50, 429),
+        (("x", b"y" * 200), 50, 429),
+        (("x", picture("JPEG") + bytes(40_000)), 1000, 429),
+        (("x", picture("JPEG") + bytes(40_000)), 2000, 200),
+    ],
+    ids=["a message", "a text", "a picture", "no more than a picture"],
+)
 async def test_a_stopped_answer_counts_about_what_it_took(
-    store_url: str, tmp_path: Path, text: str, file: bytes
+    store_url: str, tmp_path: Path, given: tuple[str, bytes], share: int, status: int
 ) -> None:
     """The model's server has not counted it yet; stopping shortly before the end is not free."""
-    settings = settings_for(store_url, tmp_path, tokens_per_day=50)
-    async with serving(settings, Words(500)) as served, served.caller() as caller:
+    settings, model = settings_for(store_url, tmp_path, tokens_per_day=share), Words(500)
+    text, file = given
+    async with serving(settings, model) as served, served.caller() as caller:
         files = [(await sent(caller, file, "a.txt"))["id"]] if file else []
         async with begun(caller, text, attachments=files):
             pass
         await until(lambda: not served.app.state.server.turns.running)
         kind, params = message("again")
-        assert (await caller.op(kind, **params)).status_code == 429
+        model.delay = 0
+        assert (await caller.op(kind, **params)).status_code == status
 
 
 async def test_a_dictation_counts_toward_the_tokens_of_a_day(
@@ -124,15 +136,16 @@ def test_a_request_of_a_million_values_is_refused_unread(kind: str, params: byte
     body = b'{"type":"%b","params":%b}' % (kind.encode(), params % b",".join([b"{}"] * 1_000_000))
     start = time.process_time()
     with pytest.raises(ApiError, match=r"50,000 commas at most"):
-        parse(body)
+        parse(body, Settings(_env_file=None))
     assert time.process_time() - start < 0.1
 
 
 def test_what_is_wrong_is_not_told_of_each_of_many_values() -> None:
-    """It would take longer than to find it; a text may have as many commas."""
+    """It would take longer than to find it; a text may have as many commas, and be of commas."""
+    settings = Settings(_env_file=None, max_text_chars=60_000)
     input_ = {"content": [0] * 40_000, "attachments": [], "inference_options": {}}
     body = {"type": "threads.create", "params": {"input": input_}}
     with pytest.raises(ApiError, match=r"'The request is not valid\.'"):
-        parse(json.dumps(body).encode())
-    kind, params = message("1," * 16_000)
-    assert parse(json.dumps({"type": kind, "params": params}).encode()).type == kind
+        parse(json.dumps(body).encode(), settings)
+    kind, params = message("," * 59_900)
+    assert parse(json.dumps({"type": kind, "params": params}).encode(), settings).type == kind

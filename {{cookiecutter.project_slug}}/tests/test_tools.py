@@ -235,15 +235,18 @@ async def test_a_guardrail_on_the_answer_takes_what_a_tool_said_along(
 async def test_a_guardrails_own_words_offer_no_button(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever they end with."""
+    """Whatever they end with; and the model of TITLE_MODEL is not given what was refused."""
+    named: list[object] = []
 
     @input_guardrail
     async def closed(*_: object) -> GuardrailFunctionOutput:
         return GuardrailFunctionOutput("We are closed. " + RETRY, tripwire_triggered=True)
 
     agent_with(monkeypatch, input_guardrails=[closed])
-    async with talking(store_url, tmp_path) as caller:
+    monkeypatch.setattr("app.server.title_by_model", lambda *parts: named.append(parts))
+    async with talking(store_url, tmp_path, title_model="titles") as caller:
         events = await caller.say("open?")
+    assert not named
     assert events[-1]["message"].startswith(f"We are closed. {RETRY} (request ")
     assert not events[-1]["allow_retry"]
 
