@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -13,6 +12,7 @@ import pytest
 from chatkit.store import NotFoundError
 from chatkit.types import ThreadMetadata
 
+import dev
 from app import store as module
 from app.store import ChatStore as Store
 from app.store import StoreError
@@ -76,13 +76,11 @@ async def test_a_host_that_is_silent_leaves_time_for_the_next(
                 await store.ping()
 
 
-async def test_of_several_hosts_a_replica_is_passed_over(
-    private_engine: PrivateEngine, tmp_path: Path
-) -> None:
+async def test_of_several_hosts_a_replica_is_passed_over(private_engine: PrivateEngine) -> None:
     """Else it would keep us after a short stop of the primary: reads of what is old, no write."""
     address = urlsplit(private_engine.url)
-    tmp_path.chmod(0o711)
-    with PrivateEngine(tmp_path / "data", "default_transaction_read_only=on") as replica:
+    read_only = "default_transaction_read_only=on"
+    with dev.throwaway() as data, PrivateEngine(data, read_only) as replica:
         connection = await asyncpg.connect(replica.url)
         await connection.execute("SET default_transaction_read_only = off")
         await connection.execute(f"ALTER USER postgres PASSWORD '{address.password}'")

@@ -181,7 +181,7 @@ DEFECTS = [
     ),
     Defect(
         "no limit of answers at once",
-        "if of_user >= self._settings.turns_per_user or",
+        "if of_user >= limits.turns_per_user or",
         "if",
         LIMITS + "so_many_answers_are_given_at_once",
         "app/streaming.py",
