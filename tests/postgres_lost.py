@@ -12,6 +12,7 @@ import pytest
 from chatkit.store import NotFoundError
 from chatkit.types import ThreadMetadata
 
+import dev
 from app import store as module
 from app.store import ChatStore as Store
 from app.store import StoreError
@@ -73,6 +74,34 @@ async def test_a_host_that_is_silent_leaves_time_for_the_next(
                 store._pool._urls.reverse()
                 store._pool._disconnect()
                 await store.ping()
+
+
+async def test_of_several_hosts_a_replica_is_passed_over(private_engine: PrivateEngine) -> None:
+    """Else it would keep us after a short stop of the primary: reads of what is old, no write."""
+    address = urlsplit(private_engine.url)
+    read_only = "default_transaction_read_only=on"
+    with dev.throwaway() as data, PrivateEngine(data, read_only) as replica:
+        connection = await asyncpg.connect(replica.url)
+        await connection.execute("SET default_transaction_read_only = off")
+        await connection.execute(f"ALTER USER postgres PASSWORD '{address.password}'")
+        await connection.close()
+        hosts = f"{address.netloc},{urlsplit(replica.url).netloc.rpartition('@')[2]}"
+        async with Store.open(address._replace(netloc=hosts).geturl()) as store:
+            store._pool._urls.reverse()
+            await store.save_thread(thread(), ALICE)
+
+
+async def test_after_a_burst_the_same_connection_goes_on(store_url: str) -> None:
+    """Another one would have to prepare each statement anew."""
+    async with Store.open(store_url) as store:
+
+        async def asked() -> object:
+            return (await store._pool.run("SELECT pg_backend_pid() AS pid"))[0]["pid"]
+
+        first = await asked()
+        for _ in range(5):
+            await asyncio.gather(*(store._pool.run("SELECT pg_sleep(0.01)") for _ in range(32)))
+            assert await asked() == first
 
 
 @pytest.mark.parametrize(("seconds", "connections"), [(60, 1), (0, 3)])

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -425,7 +426,7 @@ class _Pool:
         self._urls, self._options = urls, options  # one for each host; the last that took us first
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
-        self._idle: list[tuple[Connection, float]] = []  # since when; the one last used is on top
+        self._idle: list[tuple[float, float, Connection]] = []  # a heap: since when it is, it rests
         self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
         self._closed = False
 
@@ -509,7 +510,7 @@ class _Pool:
             connection.terminate()  # which rolls back what failed
 
     async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on the connection last used: it knows most statements.
+        """Return the rows of a statement, on the oldest connection, which knows most statements.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice (a title's second answer is False). A cancelled call loses its connection.
@@ -518,12 +519,12 @@ class _Pool:
             raise asyncpg.InterfaceError("the store is closed")
         end = time.monotonic() + ANSWER_SECONDS
         async with self._free:
-            connection, since = self._idle.pop() if self._idle else (None, 0.0)
+            made, since, connection = heappop(self._idle) if self._idle else (0.0, 0.0, None)
             if connection and time.monotonic() - since > IDLE_SECONDS:
                 connection.terminate()  # a proxy in between may have dropped it
             while True:
                 if fresh := connection is None or connection.is_closed():
-                    connection = await self._connect(timeout=end - time.monotonic())
+                    made, connection = time.monotonic(), await self._connect(end - time.monotonic())
                 self._busy[connection] = end
                 try:
                     rows = await connection.fetch(_sql(self._schema, statement), *values)
@@ -535,7 +536,7 @@ class _Pool:
                     if fresh or time.monotonic() > end:
                         raise
                 else:
-                    self._idle.append((connection, time.monotonic()))
+                    heappush(self._idle, (made, time.monotonic(), connection))
                     return rows
                 finally:
                     del self._busy[connection]
@@ -550,7 +551,7 @@ class _Pool:
     def _disconnect(self) -> None:
         """End the connections that rest."""
         while self._idle:
-            self._idle.pop()[0].terminate()
+            self._idle.pop()[2].terminate()
 
 
 def _owner(context: Context) -> str:
@@ -588,6 +589,8 @@ def _split(url: str) -> tuple[list[str], str, str]:
             if not re.fullmatch("[a-z_][a-z0-9_]{0,62}", schema):
                 raise StoreError("STORE_URL: its schema has to be a lower-case name")
             user, at, hosts = parts.netloc.rpartition("@")
+            if "," in hosts:  # else a replica that took us once would keep us
+                query.setdefault("target_session_attrs", "read-write")
             parts = parts._replace(query=urlencode(query))
             urls = [parts._replace(netloc=user + at + host).geturl() for host in hosts.split(",")]
             return urls, schema, f"postgresql://{hosts}{parts.path}"

@@ -10,7 +10,7 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -458,11 +458,11 @@ class _Worker(Thread):
             raise outcome
         return outcome
 
-    async def close(self) -> None:
-        """Take no more, and return when all is done that was asked."""
+    def close(self) -> Awaitable[None]:
+        """Take no more, cancelled or not; to be awaited until all is done that was asked."""
         self._ended = True
         self._asked.put(None)
-        await asyncio.to_thread(self.join)
+        return asyncio.to_thread(self.join)
 
     def run(self) -> None:
         """Do what waits, a group at once, and answer when it is committed; at the end close."""
@@ -533,6 +533,11 @@ def _connect(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         if writes.in_transaction:
             _patiently(writes, "COMMIT")
         _patiently(writes, "PRAGMA journal_mode = WAL")  # last: a newer app's file stays as it is
+        try:  # does nothing, but is refused where nothing may be written
+            writes.execute("PRAGMA incremental_vacuum")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # of which another one writes
+                raise
         reads = connect(timeout=BUSY_SECONDS)
         reads.execute("PRAGMA query_only = ON")
         unless_done.pop_all()

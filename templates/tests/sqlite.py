@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+import anyio
 import pytest
 from chatkit.store import NotFoundError
 
@@ -154,6 +155,30 @@ async def test_a_read_only_file_is_an_error_that_ends_nothing(store: Store) -> N
     store._writer._db.execute("PRAGMA query_only = OFF")
     await store.add_thread_item("t", message("a"), ALICE)
     assert await reading.items(store, ALICE) == ["a"]
+
+
+async def test_a_file_that_nobody_may_write_is_refused_at_the_start(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the first chat."""
+    async with Store.open(store_url):
+        pass
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda path, **how: connect(f"file:{path}?mode=ro", uri=True, **how)
+    )
+    with pytest.raises(StoreError, match=r"STORE_URL.*readonly"):
+        async with Store.open(store_url):
+            pass
+
+
+async def test_a_close_that_is_cancelled_again_and_again_ends_its_threads(store_url: str) -> None:
+    with anyio.move_on_after(0.05):
+        async with Store.open(store_url) as store:
+            await anyio.sleep_forever()
+    for worker in (store._reader, store._writer):
+        worker.join(5)
+        assert not worker.is_alive()
 
 
 async def test_one_that_fails_does_not_fail_those_who_share_its_commit(store: Store) -> None:

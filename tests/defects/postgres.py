@@ -109,7 +109,7 @@ DEFECTS = [
         "a connection is given on before its answer is there",
         "self._busy[connection] = end",
         "self._busy[connection] = end\n"
-        "                self._idle.append((connection, time.monotonic()))",
+        "                heappush(self._idle, (made, time.monotonic(), connection))",
         AT_ONCE + "the_answer_of_a_cancelled_call_reaches_nobody_else",
     ),
 ]
