@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -426,7 +427,8 @@ class _Pool:
         self._urls, self._options = urls, options  # one for each host; the last that took us first
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
-        self._idle: list[tuple[float, float, Connection]] = []  # a heap: since when it is, it rests
+        self._numbers = count()
+        self._idle: list[tuple[int, float, Connection]] = []  # a heap: number, since when it rests
         self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
         self._closed = False
 
@@ -519,12 +521,13 @@ class _Pool:
             raise asyncpg.InterfaceError("the store is closed")
         end = time.monotonic() + ANSWER_SECONDS
         async with self._free:
-            made, since, connection = heappop(self._idle) if self._idle else (0.0, 0.0, None)
+            number, since, connection = heappop(self._idle) if self._idle else (0, 0.0, None)
             if connection and time.monotonic() - since > IDLE_SECONDS:
                 connection.terminate()  # a proxy in between may have dropped it
             while True:
                 if fresh := connection is None or connection.is_closed():
-                    made, connection = time.monotonic(), await self._connect(end - time.monotonic())
+                    connection = await self._connect(end - time.monotonic())
+                    number = next(self._numbers)
                 self._busy[connection] = end
                 try:
                     rows = await connection.fetch(_sql(self._schema, statement), *values)
@@ -536,7 +539,7 @@ class _Pool:
                     if fresh or time.monotonic() > end:
                         raise
                 else:
-                    heappush(self._idle, (made, time.monotonic(), connection))
+                    heappush(self._idle, (number, time.monotonic(), connection))
                     return rows
                 finally:
                     del self._busy[connection]
