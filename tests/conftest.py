@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from baked import BakedProject
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the apps shall hear Ctrl+C
 
+sys.dont_write_bytecode = True  # a bake would copy what is written in the template's app folder
 CI = bool(os.environ.get("CI"))
 TIMES: dict[str, dict[str, float]] = {}
 DEFECTS: list[tuple[str, str, str, float]] = []

@@ -109,7 +109,7 @@ DEFECTS = [
         "a connection is given on before its answer is there",
         "self._busy[connection] = end",
         "self._busy[connection] = end\n"
-        "                heappush(self._idle, (made, time.monotonic(), connection))",
+        "                heappush(self._idle, (number, time.monotonic(), connection))",
         AT_ONCE + "the_answer_of_a_cancelled_call_reaches_nobody_else",
     ),
 ]

@@ -59,6 +59,7 @@ class OfflineModel(Model):
             text = self.answer(items, said)
             for word in re.findall(r"\s*\S+", text):
                 yield {"type": "response.output_text.delta", "delta": word, **place}
+            yield {"type": "response.output_text.done", "text": text, **place}
             item = {**item, "content": [{**part, "text": text}]}
         yield {"type": "response.output_item.done", "item": item}
         response = {"id": f"resp_{uuid.uuid4().hex}", "created_at": 0, "model": "offline"}
