@@ -150,7 +150,7 @@ async def test_an_upgrade_elsewhere_is_waited_for_but_not_for_good(
 ) -> None:
     monkeypatch.setattr(module, "MIGRATION_SECONDS", 1)
     async with Store.open(store_url) as store:
-        connection = await store._pool._connect()
+        connection = await store._pool._connect(5)
         async with connection.transaction():
             lock = "SELECT pg_advisory_xact_lock(hashtext($1))"
             await connection.execute(lock, store._pool._schema)

@@ -461,16 +461,17 @@ class _Pool:
                 watch.cancel()
                 pool._disconnect()
 
-    async def _connect(self, timeout: float = ANSWER_SECONDS) -> Connection:  # noqa: ASYNC109
+    async def _connect(self, seconds: float) -> Connection:
         """Connect to the first host that takes us; a silent one leaves time to ask the next."""
-        options = self._options | {"timeout": timeout / len(self._urls)}
+        options = self._options | {"timeout": seconds / len(self._urls)}
         for url in [*self._urls]:
             try:
                 connection: Connection = await asyncpg.connect(url, **options)
-                return connection  # noqa: TRY300
             except (OSError, asyncpg.PostgresError, *LOST) as error:
                 failure = error
                 self._urls.sort(key=url.__eq__)  # the others come before it
+            else:
+                return connection
         raise failure
 
     async def _migrate(self, limit: asyncio.Timeout) -> None:
