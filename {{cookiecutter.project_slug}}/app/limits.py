@@ -27,8 +27,7 @@ class Limits:
     def hit(self, user: str, request: Request) -> None:
         """Count a request; ApiError 429 with Retry-After past the limit."""
         names = [f"user {user}"]
-        # a cookie costs an anonymous caller nothing: the address counts, and first, as a refusal
-        # then adds no key for the user
+        # a cookie costs nothing: the address counts, too, and first: a refusal adds no user's key
         if self._by_address and user.startswith("anon-") and request.client:
             names.insert(0, f"address {network_of(request.client.host)}")
         for name in names:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from agents import Model, ModelResponse, Usage
+from agents import Model, ModelResponse, ModelSettings, Tool, Usage
 from agents.items import TResponseStreamEvent
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -30,12 +30,17 @@ class OfflineModel(Model):
         return ModelResponse(events[-1].response.output, Usage(), None)  # type: ignore[union-attr]
 
     async def stream_response(
-        self, *args: Any, **kwargs: Any
+        self,
+        system_instructions: str | None,
+        input: Any,  # noqa: A002 - the interface's name
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        *args: Any,
+        **kwargs: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
         """Stream one message, or one call of a tool, in the events of the Responses API."""
-        _, given, settings, tools, *_ = args  # the instructions are of no use to it
-        items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-        for event in self._events(items, {tool.name for tool in tools}, settings.tool_choice):
+        items = [{"role": "user", "content": input}] if isinstance(input, str) else input
+        for event in self._events(items, {tool.name for tool in tools}, model_settings.tool_choice):
             if event["type"].endswith(".delta"):
                 await asyncio.sleep(self.delay)
             yield _EVENT.validate_python({"sequence_number": 0, "output_index": 0, **event})

@@ -32,7 +32,6 @@ from .streaming import Frames, Turn, Turns
 log = logging.getLogger("app.server")
 CLAIM_SECONDS = 2.0
 """How long a message waits for an answer that is stopping: people press Stop, then type."""
-TITLE_SECONDS = 30
 
 
 class AppServer(ChatKitServer[RequestContext]):
@@ -175,20 +174,22 @@ class AppServer(ChatKitServer[RequestContext]):
         self, thread: t.ThreadMetadata, message: t.UserMessageItem | None, context: RequestContext
     ) -> Events:
         """Stream the assistant's answer; name the thread after its first message."""
-        title, naming = None, None
+        title, naming, nameless = None, None, None
         if message and not thread.title:
             title = title_of(message)
             if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
                 yield self._renamed(thread, title)
+            nameless = message if self._settings.title_model else None
         chat = Chat(thread=thread, store=self._store, request_context=context)
         answer = run(chat, self._agent, self._settings, self._files, self._limits)
         known = thread.model_copy(deep=True)
         async for event in TURN_STATE.get().keep(answer, thread.id):
-            refused = isinstance(getattr(event, "item", None), Hidden)  # perhaps: not to be named
-            if title and message and self._settings.title_model and not (naming or refused):
-                naming = asyncio.create_task(self._name(thread.id, title, message, context))
+            # beside the answer; a hidden item may say that a guardrail has refused the message
+            if nameless and not isinstance(getattr(event, "item", None), Hidden):
+                naming = asyncio.create_task(self._name(thread.id, title, nameless, context))
                 self._naming.add(naming)
                 naming.add_done_callback(self._naming.remove)
+                nameless = None
             if thread != known:  # a tool changed it, and the SDK saves it: not over a newer title
                 if thread.title == known.title:
                     thread.title = (await self._store.load_thread(thread.id, context)).title
@@ -201,11 +202,11 @@ class AppServer(ChatKitServer[RequestContext]):
                 yield self._renamed(thread, new)
 
     async def _name(
-        self, thread_id: str, old: str, message: t.UserMessageItem, context: RequestContext
+        self, thread_id: str, old: str | None, message: t.UserMessageItem, context: RequestContext
     ) -> str | None:
         """Set a better title, beside the answer, and return it; the list shows one that is late."""
         try:
-            async with asyncio.timeout(TITLE_SECONDS):
+            async with asyncio.timeout(30):
                 new = await title_by_model(self._agent.model, message, self._settings)
             if new and await self._store.set_title_if_unchanged(thread_id, old, new, context):
                 return new

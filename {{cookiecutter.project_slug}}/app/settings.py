@@ -100,9 +100,7 @@ class Settings(BaseSettings):
     max_attachments: int = Field(10, ge=0, description="files in one message; 0: no uploads")
     max_file_bytes: int = Field(20 << 20, ge=1, description="one uploaded file")
     max_user_file_bytes: int = Field(500 << 20, ge=1, description="a user's files; 5,000 at most")
-    files_url: str = Field(
-        "", description="file:///folder, s3://, gs://, az://bucket or memory://; empty: in DATA_DIR"
-    )
+    files_url: str = Field("", description="s3://, gs://, az://, file://, memory://, else DATA_DIR")
     file_types: Names = Field(
         ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"],
         description="what may be uploaded, told by its bytes: MIME types",

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import function_tool
+from agents import ModelSettings, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.types import CustomTask, Workflow
 
 from app import assistant
+from app.model import make_model, traced
+from app.offline import OfflineModel
 
-from .serving import Caller, message, text_of, thread_of
+from .model_server import KEY
+from .serving import Caller, message, settings_for, text_of, thread_of
 from .talking import Chat, calls, card, talking, tools
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +29,27 @@ async def test_the_offline_model_proves_what_it_was_given(store_url: str, tmp_pa
     assert "OPENAI_API_KEY" in text_of(first)
     assert "given 3 messages; the first was “My name is Ada”" in text_of(second)
     assert sum("delta" in event.get("update", {}) for event in first) > 20  # word by word
+
+
+async def test_the_offline_model_may_be_asked_by_name() -> None:
+    """As any model of the SDK, by who wraps it."""
+    asked: dict[str, Any] = {"system_instructions": None, "input": "Hello", "tools": []}
+    answer = await OfflineModel(0).get_response(**asked, model_settings=ModelSettings())
+    assert "the first was “Hello”" in str(answer.output)
+
+
+@pytest.mark.parametrize("api", ["responses", "chat_completions"])
+@pytest.mark.parametrize("known", [{"openai_api_key": KEY}, {"openai_base_url": "http://[::1]/v1"}])
+def test_a_key_or_an_address_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, known: dict[str, str]
+) -> None:
+    """A key alone is OpenAI's; a server of one's own may want none."""
+    monkeypatch.setattr("agents.set_tracing_export_api_key", lambda _: None)
+    model = make_model(settings_for("", tmp_path, model_api=api, **known))
+    assert not isinstance(model, OfflineModel)
+    assert traced(settings_for("", tmp_path, **known)) == ("openai_api_key" in known)
+    own = known | {"openai_api_key": KEY, "openai_base_url": "http://[::1]/v1"}
+    assert not traced(settings_for("", tmp_path, **own))
 
 
 @pytest.mark.parametrize("kind", ["threads.custom_action", "threads.sync_custom_action"])

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from agents import function_tool
 
-from app.model import make_model, traced
-from app.offline import OfflineModel
 from app.run import CUT
 
 from .model_server import KEY, Call, Cut, Fault, ModelServer, Pause, model_server
@@ -100,20 +98,6 @@ async def test_a_chosen_model_answers_and_another_is_refused(
                     assert answer.status_code == 400
     assert [request["model"] for request in server.given] == ["gpt-other"]
     assert "look" in json.dumps(server.given[0]["tool_choice"])
-
-
-@pytest.mark.parametrize("api", APIS)
-@pytest.mark.parametrize("known", [{"openai_api_key": KEY}, {"openai_base_url": "http://[::1]/v1"}])
-def test_a_key_or_an_address_is_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, known: dict[str, str]
-) -> None:
-    """A key alone is OpenAI's; a server of one's own may want none."""
-    monkeypatch.setattr("agents.set_tracing_export_api_key", lambda _: None)
-    model = make_model(settings_for("", tmp_path, model_api=api, **known))
-    assert not isinstance(model, OfflineModel)
-    assert traced(settings_for("", tmp_path, **known)) == ("openai_api_key" in known)
-    own = known | {"openai_api_key": KEY, "openai_base_url": "http://[::1]/v1"}
-    assert not traced(settings_for("", tmp_path, **own))
 
 
 @pytest.mark.parametrize(
