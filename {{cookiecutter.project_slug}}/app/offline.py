@@ -3,18 +3,15 @@
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
-from agents import Model, ModelResponse, ModelSettings, Tool, Usage
-from agents.items import TResponseStreamEvent
-from openai.types.responses import ResponseStreamEvent
-from pydantic import TypeAdapter
+from agents import Model, ModelResponse
+from agents.items import TResponseOutputItem, TResponseStreamEvent
+from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_message, function_call
 
-DEMO = {"time": ("current_time", '{"zone": "UTC"}')}
+DEMO = {"time": ("current_time", {"zone": "UTC"})}
 """A word in the user's message, and the call that it makes when the agent has that tool."""
-
-_EVENT: TypeAdapter[TResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 
 
 class OfflineModel(Model):
@@ -26,51 +23,35 @@ class OfflineModel(Model):
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """Return the whole answer at once."""
-        events = [event async for event in self.stream_response(*args, **kwargs)]
-        return ModelResponse(events[-1].response.output, Usage(), None)  # type: ignore[union-attr]
+        model = ScriptedModel([ModelStep.respond(self._respond)])
+        return await model.get_response(*args, **kwargs)
 
     async def stream_response(
-        self,
-        system_instructions: str | None,
-        input: Any,  # noqa: A002 - the interface's name
-        model_settings: ModelSettings,
-        tools: list[Tool],
-        *args: Any,
-        **kwargs: Any,
+        self, *args: Any, **kwargs: Any
     ) -> AsyncIterator[TResponseStreamEvent]:
-        """Stream one message, or one call of a tool, in the events of the Responses API."""
-        items = [{"role": "user", "content": input}] if isinstance(input, str) else input
-        for event in self._events(items, {tool.name for tool in tools}, model_settings.tool_choice):
-            if event["type"].endswith(".delta"):
+        """Stream the answer in the events of the Responses API, its text word by word."""
+        model = ScriptedModel([ModelStep.respond(self._respond)])
+        async for event in model.stream_response(*args, **kwargs):
+            if event.type != "response.output_text.delta":
+                yield event
+                continue
+            for word in re.findall(r"\s*\S+", event.delta):
                 await asyncio.sleep(self.delay)
-            yield _EVENT.validate_python({"sequence_number": 0, "output_index": 0, **event})
+                yield event.model_copy(update={"delta": word})
 
-    def _events(self, items: list[Any], tools: set[str], choice: object) -> Iterator[Any]:
-        """Yield what a model's server sends: an item begins, grows and ends, then the response."""
+    def _respond(self, asked: ModelCall) -> list[TResponseOutputItem]:
+        """Return a call of a tool, or a message."""
+        items, new_id = asked.input, uuid.uuid4().hex
+        if isinstance(items, str):
+            items = [{"role": "user", "content": items}]
         said = [_text(item) for item in items if item.get("role") == "user"] or [""]
         words = re.findall(r"\w+", said[-1].lower())
-        calls = [call for word, call in DEMO.items() if word in words or choice == call[0]]
-        item: dict[str, Any] = {"id": f"msg_{uuid.uuid4().hex}", "status": "completed"}
-        if items[-1].get("type") != "function_call_output" and calls and calls[0][0] in tools:
-            item |= {"type": "function_call", "call_id": item["id"]}
-            item |= {"name": calls[0][0], "arguments": calls[0][1]}
-            yield {"type": "response.output_item.added", "item": item}
-        else:
-            part = {"type": "output_text", "text": "", "annotations": []}
-            item |= {"type": "message", "role": "assistant", "content": []}
-            place = {"item_id": item["id"], "content_index": 0, "logprobs": []}
-            yield {"type": "response.output_item.added", "item": item}
-            yield {"type": "response.content_part.added", "part": part, **place}
-            text = self.answer(items, said)
-            for word in re.findall(r"\s*\S+", text):
-                yield {"type": "response.output_text.delta", "delta": word, **place}
-            yield {"type": "response.output_text.done", "text": text, **place}
-            item = {**item, "content": [{**part, "text": text}]}
-        yield {"type": "response.output_item.done", "item": item}
-        response = {"id": f"resp_{uuid.uuid4().hex}", "created_at": 0, "model": "offline"}
-        response |= {"object": "response", "parallel_tool_calls": False, "tool_choice": "auto"}
-        response |= {"tools": [], "output": [item]}
-        yield {"type": "response.completed", "response": response}
+        for word, (name, arguments) in DEMO.items():
+            wanted = word in words or asked.model_settings.tool_choice == name
+            known = name in {tool.name for tool in asked.tools}
+            if wanted and known and items[-1].get("type") != "function_call_output":
+                return [function_call(name, arguments, call_id=f"call_{new_id}")]
+        return [assistant_message(self.answer(items, said), item_id=f"msg_{new_id}")]
 
     def answer(self, items: list[Any], said: list[str]) -> str:
         """Prove what was given: how many messages, the first and the last of them."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import ModelSettings, function_tool
+from agents import ModelSettings, ModelTracing, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.types import CustomTask, Workflow
 
@@ -34,7 +34,9 @@ async def test_the_offline_model_proves_what_it_was_given(store_url: str, tmp_pa
 async def test_the_offline_model_may_be_asked_by_name() -> None:
     """As any model of the SDK, by who wraps it."""
     asked: dict[str, Any] = {"system_instructions": None, "input": "Hello", "tools": []}
-    answer = await OfflineModel(0).get_response(**asked, model_settings=ModelSettings())
+    asked |= {"model_settings": ModelSettings(), "output_schema": None, "handoffs": []}
+    asked |= {"previous_response_id": None, "conversation_id": None, "prompt": None}
+    answer = await OfflineModel(0).get_response(**asked, tracing=ModelTracing.DISABLED)
     assert "the first was “Hello”" in str(answer.output)
 
 
