@@ -54,6 +54,7 @@ class Bench:
         self.store = app["store"].ChatStore()
         self.stream = app["streaming"].EventStream
         settings = app["settings"].Settings(_env_file=None, data_dir=folder / ".data")
+        self.settings = settings
         files = app["attachments"].Files(settings, self.store)
         limits = app["limits"].Limits(settings)
         self.silence = asyncio.Event()
@@ -96,7 +97,7 @@ class Bench:
         _, answer = await server.handle(body, self.context)
         if isinstance(answer, bytes):
             return Response(answer, media_type="application/json")
-        return self.stream(answer, server.turns, 15)
+        return self.stream(answer, self.settings)
 
     async def thread_of(self, count: int) -> str:
         """Store a thread of so many items, the last a question; return its id."""

@@ -62,8 +62,8 @@ DEFECTS = [
     ),
     Defect(
         "no lease is renewed",
-        "if turn.thread_id and not await self._store.renew_turn(*lease):",
-        "if False:",
+        "(self._store.renew_turn(*lease) for lease in leases)",
+        "(asyncio.sleep(0, True) for lease in leases)",
         ANSWER + "an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere",
         "app/streaming.py",
     ),
@@ -146,7 +146,7 @@ DEFECTS = [
     ),
     Defect(
         "a closed connection stops nothing",
-        'if self._settings.on_disconnect == "cancel":',
+        "if not self._finishes:",
         "if False:",
         ANSWER + "a_stopped_answer_keeps_everything_that_was_received",
         "app/streaming.py",

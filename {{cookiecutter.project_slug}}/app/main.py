@@ -87,7 +87,7 @@ async def chatkit(request: Request, context: Caller) -> Response:
     if isinstance(answer, bytes):
         return Response(answer, media_type="application/json")
     request.state.turn = answer
-    return EventStream(answer, state.server.turns, state.settings.heartbeat_seconds)
+    return EventStream(answer, state.settings)
 
 
 @router.post("/threads/{thread_id}/stop")

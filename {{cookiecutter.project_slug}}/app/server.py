@@ -73,7 +73,7 @@ class AppServer(ChatKitServer[RequestContext]):
 
     async def close(self) -> None:
         """Let the answers end, or stop them."""
-        await self.turns.close(self._settings.shutdown_seconds)
+        await self.turns.close()
         for naming in self._naming:
             naming.cancel()
 

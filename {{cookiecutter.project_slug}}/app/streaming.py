@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
+from chatkit.store import NotFoundError
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -41,7 +42,6 @@ class Turn:
         self._ready: list[bytes] = []  # unbounded: it never holds more than one answer
         self._error: Exception | None = None
         self._news = asyncio.Event()
-        self._unread = False  # the reader is gone; the answer may go on
         self.finishing = False  # only the lease is left to release: too late for a stop
         self.task = asyncio.create_task(self.drive(answer(self)))
         self.task.add_done_callback(lambda _: self._news.set())
@@ -53,9 +53,8 @@ class Turn:
                 if self.first_event_seconds is None:
                     self.first_event_seconds = time.monotonic() - self._started
                 self.events += 1
-                if not self._unread:
-                    self._ready.append(event)
-                    self._news.set()
+                self._ready.append(event)
+                self._news.set()
             self.outcome = "done"
         except asyncio.CancelledError:
             self.outcome = "stopped"
@@ -70,18 +69,13 @@ class Turn:
             self.outcome = "stopped"
             self.task.cancel()
 
-    def leave(self) -> None:
-        """Throw away what is ready and what will be: nobody reads it any more."""
-        self._unread = True
-        self._ready.clear()
-        self._news.set()
-
     async def first(self) -> None:
         """Wait for the first event, so that an error before it gets a status of its own.
 
         Raises:
             Exception: what the answer raised before its first event.
-            ApiError: 409 when it was stopped before its first event, 404 when it has none.
+            ApiError: 409 when it was stopped before its first event.
+            NotFoundError: it ended without one, as the thread was deleted meanwhile.
         """
         await self._news.wait()
         if self._error is not None:
@@ -89,11 +83,11 @@ class Turn:
         if not self._ready and self.outcome == "stopped":
             raise ApiError(409, "stopped", "The answer was stopped before it began.")
         if not self._ready:
-            raise ApiError(404, "not_found", "There is no such thread, message or file.")
+            raise NotFoundError
 
     async def chunks(self, heartbeat: float) -> Frames:
         """Yield what is ready, in one piece; a comment after `heartbeat` seconds of silence."""
-        while self._ready or not (self._unread or self.task.done()):
+        while self._ready or not self.task.done():
             try:
                 async with asyncio.timeout(heartbeat):
                     await self._news.wait()
@@ -113,18 +107,14 @@ class Turns:
         self._settings, self._store = settings, store
         self.running: set[Turn] = set()
         self.on_end: Callable[[Turn], None] = lambda _: None
-        self.grace_over = False  # True once uvicorn has waited: `close` then does not
-        self._closing = False
         self._renewer = asyncio.create_task(self._keep_leases())
 
     def start(self, user: str, answer: Callable[[Turn], Frames]) -> Turn:
         """Set a turn of this user's going.
 
         Raises:
-            ApiError: 429 past a limit, 503 when the app is shutting down.
+            ApiError: 429 past a limit.
         """
-        if self._closing:
-            raise ApiError(503, "closing", "The service restarts. Try again in a moment.")
         of_user, limits = sum(turn.user == user for turn in self.running), self._settings
         if of_user >= limits.turns_per_user or len(self.running) >= limits.turns_total:
             text = "Too many answers are under way. Wait for one to end."
@@ -136,26 +126,23 @@ class Turns:
         return turn
 
     async def _keep_leases(self) -> None:
-        """Renew all leases at once: on a slow store, one after the other would be too late."""
+        """Renew all leases at once, one after the other would be too late on a slow store.
+
+        A turn that lost its lease, or was asked to stop, is stopped.
+        """
         while True:
             await asyncio.sleep(RENEW_SECONDS)
+            turns = [turn for turn in self.running if turn.thread_id]
+            leases = [(turn.thread_id, turn.id, context_for(turn.user)) for turn in turns]
+            renewals = (self._store.renew_turn(*lease) for lease in leases)
             # whatever comes of one: the next turns have no other renewer
-            await asyncio.gather(*map(self._keep_lease, self.running), return_exceptions=True)
-
-    async def _keep_lease(self, turn: Turn) -> None:
-        """Stop a turn that lost its lease or was asked to stop."""
-        lease = turn.thread_id, turn.id, context_for(turn.user)
-        try:
-            if turn.thread_id and not await self._store.renew_turn(*lease):
-                turn.stop()
-        except Exception:
-            log.exception("lease not renewed", extra={"thread_id": turn.thread_id})
-
-    def disconnected(self, turn: Turn) -> None:
-        """Apply ON_DISCONNECT to an answer that nobody reads any more."""
-        turn.leave()
-        if self._settings.on_disconnect == "cancel":
-            turn.stop()
+            answers = await asyncio.gather(*renewals, return_exceptions=True)
+            for turn, kept in zip(turns, answers, strict=True):
+                if isinstance(kept, BaseException):
+                    facts = {"thread_id": turn.thread_id}
+                    log.error("lease not renewed", exc_info=kept, extra=facts)
+                elif not kept:
+                    turn.stop()
 
     def stop_thread(self, user: str, thread_id: str) -> bool:
         """Stop this user's answer in this thread; say whether one ran in this process."""
@@ -164,11 +151,12 @@ class Turns:
             turn.stop()
         return bool(found)
 
-    async def close(self, grace: float) -> None:
-        """Give the answers `grace` seconds to end, then stop them and wait for their clean-up."""
-        self._closing = True
-        if tasks := [turn.task for turn in self.running]:
-            await asyncio.wait(tasks, timeout=0 if self.grace_over else grace)
+    async def close(self) -> None:
+        """Stop the answers and wait for their clean-up.
+
+        Those that a connection carries, also one whose reader is gone, had uvicorn's time to end.
+        """
+        tasks = [turn.task for turn in self.running]
         for turn in self.running:
             turn.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -181,23 +169,23 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, turn: Turn, turns: Turns, heartbeat: float) -> None:
+    def __init__(self, turn: Turn, settings: Settings) -> None:
         """Answer with the events of `turn`; X-Accel-Buffering keeps nginx from holding them."""
-        self._turn, self._turns = turn, turns
+        self._turn, self._finishes = turn, settings.on_disconnect == "finish"
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(turn.chunks(heartbeat), headers=headers)
+        super().__init__(turn.chunks(settings.heartbeat_seconds), headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the turn ends or the reader is gone, noticed even while `send` is waiting."""
+        """Send until the turn ends, though nobody may be there: so uvicorn waits for its end.
+
+        That the reader is gone is noticed even while `send` is waiting.
+        """
         gone = asyncio.create_task(self.listen_for_disconnect(receive))
-        gone.add_done_callback(lambda _: self._turns.disconnected(self._turn))
+        if not self._finishes:
+            gone.add_done_callback(lambda _: self._turn.stop())
         try:
             await self.stream_response(send)
-        except OSError:
-            log.debug("reader gone", extra={"thread_id": self._turn.thread_id})
         except asyncio.CancelledError:  # uvicorn's grace is over: end as a stop does
-            self._turns.grace_over = True
-            self._turn.leave()
             self._turn.stop()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:

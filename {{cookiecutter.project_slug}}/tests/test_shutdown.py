@@ -32,6 +32,20 @@ async def test_a_shutdown_waits_once_for_answers_that_would_finish(
     await caller.aclose()
 
 
+async def test_an_answer_that_nobody_reads_any_more_has_its_time_to_end(
+    store_url: str, tmp_path: Path
+) -> None:
+    """With ON_DISCONNECT=finish the server waits for it as for the others."""
+    settings = settings_for(store_url, tmp_path, shutdown_seconds=9, on_disconnect="finish")
+    outcomes: list[str] = []
+    async with serving(settings, Words(60)) as served, served.caller() as caller:
+        await read_some(caller, None, words=2)
+        (turn,) = served.app.state.server.turns.running
+        turn.task.add_done_callback(lambda _: outcomes.append(turn.outcome))
+        assert not outcomes
+    assert outcomes == ["done"]
+
+
 @pytest.mark.parametrize("step", ["claim_turn", "add_thread_item"])
 async def test_a_first_message_that_is_stopped_before_it_is_told_of_leaves_no_thread(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -49,7 +63,7 @@ async def test_a_first_message_that_is_stopped_before_it_is_told_of_leaves_no_th
         kind, params = message("hello")
         saying = asyncio.create_task(caller.op(kind, **params))
         await adding.wait()
-        await state.server.turns.close(0)
+        await state.server.turns.close()
         assert (await saying).status_code == 409
         assert [owner async for owner in state.store.owners()] == []
 
@@ -80,8 +94,8 @@ async def test_the_app_ends_its_answers_before_it_closes_the_store(
         kept: list[bool] = []
         close = served.app.state.server.turns.close
 
-        async def close_and_look(grace: float) -> None:
-            await close(grace)
+        async def close_and_look() -> None:
+            await close()
             async for owner in store.owners():
                 page = await store.load_threads(10, None, "asc", context_for(owner))
                 items = await store.load_thread_items(
@@ -95,19 +109,6 @@ async def test_the_app_ends_its_answers_before_it_closes_the_store(
     await asyncio.gather(*tails, return_exceptions=True)
     for caller in callers:
         await caller.aclose()
-
-
-async def test_no_answer_begins_once_the_app_ends(store_url: str, tmp_path: Path) -> None:
-    """Nobody would wait for it."""
-
-    async def answer() -> AsyncGenerator[bytes, None]:
-        yield b""
-
-    async with serving(settings_for(store_url, tmp_path, shutdown_seconds=0)) as served:
-        turns = served.app.state.server.turns
-        await turns.close(0)
-        with pytest.raises(ApiError, match="restarts"):
-            turns.start("ada", lambda _: answer())
 
 
 async def test_leases_are_renewed_whatever_came_of_one(
