@@ -1,5 +1,6 @@
 """What went wrong in an answer: one sentence for the user, the cause for the log."""
 
+import asyncio
 import logging
 import re
 from functools import partial
@@ -80,25 +81,25 @@ async def tool_failed(args: agents.ToolErrorFormatterArgs[Chat]) -> str | None:
     return await _tell(args.run_context.context, args.tool_name, "failed", args.error)
 
 
-async def tool_hangs(context: Any, error: Exception) -> str:
-    """Tell the model and the user that a tool took longer than TOOL_SECONDS."""
-    return await _tell(context.context, context.tool_name, "took too long", error)
-
-
 def bound(tool: Any, seconds: float) -> None:
-    """Give a tool so much time, unless it has a limit; its `sys.exit()` ends no server."""
+    """Give a tool so much time, unless it has a limit; its `sys.exit()` ends no server.
+
+    The tools of an agent that is used as a tool are bounded, too.
+    """
     run = getattr(tool, "on_invoke_tool", None)
-    if isinstance(tool, agents.FunctionTool) and getattr(run, "func", None) is not _alone:
-        tool.on_invoke_tool = partial(_alone, run)
-        if tool.timeout_seconds is None:
-            tool.timeout_seconds, tool.timeout_error_function = seconds, tool_hangs
+    if isinstance(tool, agents.FunctionTool) and getattr(run, "func", None) is not _bounded:
+        tool.on_invoke_tool = partial(_bounded, run, None if tool.timeout_seconds else seconds)
+        for inner in getattr(getattr(tool, "_agent_instance", None), "tools", ()):
+            bound(inner, seconds)
 
 
-async def _alone(run: Any, context: Any, arguments: str) -> Any:
+async def _bounded(run: Any, seconds: float | None, context: Any, arguments: str) -> Any:
     try:
-        return await run(context, arguments)
-    except (SystemExit, KeyboardInterrupt) as error:
-        return await _tell(context.context, context.tool_name, "failed", error)
+        async with asyncio.timeout(seconds):
+            return await run(context, arguments)
+    except (TimeoutError, SystemExit) as error:
+        what = "took too long" if isinstance(error, TimeoutError) else "failed"
+        return await _tell(context.context, context.tool_name, what, error)
 
 
 async def _tell(chat: Chat, tool: str, what: str, error: BaseException) -> str:

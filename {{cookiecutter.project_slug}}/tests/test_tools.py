@@ -122,6 +122,34 @@ async def test_a_wrong_argument_goes_back_to_the_model(
     (record,) = [record for record in caplog.records if record.name == "app.failures"]
     assert (record.levelname, record.message) == ("WARNING", "tool cancel refused")
 
+@pytest.mark.parametrize("fault", ["hangs", "exits"])
+async def test_the_tools_of_an_agent_that_is_a_tool_are_bounded(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """The inner agent is told, and answers; the user reads which tool it was."""
+
+    @function_tool
+    async def broken(ctx: Chat) -> None:
+        """Do not come back."""
+        if fault == "exits":
+            raise SystemExit
+        await asyncio.Event().wait()
+
+    steps = [[function_call(name, {"input": "go"}, call_id=name)] for name in ("ask", "broken")]
+    model = ScriptedModel([*steps, [assistant_message("I cannot.")], [assistant_message("Sorry.")]])
+    inner = Agent[AgentContext[RequestContext]]("Inner", model=model, tools=[broken])
+    asked = inner.as_tool("ask", "Ask.")
+    asked.timeout_seconds = 9
+    tools(monkeypatch, asked)
+    async with talking(store_url, tmp_path, model, tool_seconds=0.1) as caller:
+        events = await caller.say("go")
+    (notice,) = [event["message"] for event in events if event["type"] == "notice"]
+    assert notice.startswith("The tool broken ")
+    assert text_of(events) == "Sorry."
+    assert model.last_call
+    assert model.last_call.input[-1]["output"] == "I cannot."
+
+
 
 async def test_a_tool_that_does_not_exist_is_the_models_mistake(
     store_url: str, tmp_path: Path
