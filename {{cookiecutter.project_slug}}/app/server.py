@@ -20,7 +20,7 @@ from .attachments import Files
 from .checks import check, parse
 from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
-from .events import TURN_STATE, Events, Hidden, TurnState
+from .events import TURN_STATE, Events, TurnState
 from .failures import NO_ACTION, UNEXPECTED
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
@@ -174,40 +174,33 @@ class AppServer(ChatKitServer[RequestContext]):
         self, thread: t.ThreadMetadata, message: t.UserMessageItem | None, context: RequestContext
     ) -> Events:
         """Stream the assistant's answer; name the thread after its first message."""
-        title, naming, nameless = None, None, None
-        if message and not thread.title:
-            title = title_of(message)
-            if await self._store.set_title_if_unchanged(thread.id, thread.title, title, context):
-                yield self._renamed(thread, title)
-            nameless = message if self._settings.title_model else None
+        title, old = title_of(message) if message and not thread.title else "", thread.title
+        if title and await self._store.set_title_if_unchanged(thread.id, old, title, context):
+            yield self._renamed(thread, title)
         chat = Chat(thread=thread, store=self._store, request_context=context)
         answer = run(chat, self._agent, self._settings, self._files, self._limits)
         known = thread.model_copy(deep=True)
         async for event in TURN_STATE.get().keep(answer, thread.id):
-            # beside the answer; a hidden item may say that a guardrail has refused the message
-            if nameless and not isinstance(getattr(event, "item", None), Hidden):
-                naming = asyncio.create_task(self._name(thread.id, title, nameless, context))
-                self._naming.add(naming)
-                naming.add_done_callback(self._naming.remove)
-                nameless = None
             if thread != known:  # a tool changed it, and the SDK saves it: not over a newer title
                 if thread.title == known.title:
                     thread.title = (await self._store.load_thread(thread.id, context)).title
                 known = thread.model_copy(deep=True)
             yield event
         TURN_STATE.get().whole = True
-        if naming:
-            await asyncio.wait({naming}, timeout=CLAIM_SECONDS / 2)
+        if title and message and self._settings.title_model:
+            naming = asyncio.create_task(self._name(thread.id, title, message, context))
+            self._naming.add(naming)
+            naming.add_done_callback(self._naming.remove)
+            await asyncio.wait({naming}, timeout=CLAIM_SECONDS / 2)  # the list shows a late one
             if naming.done() and (new := naming.result()):
                 yield self._renamed(thread, new)
 
     async def _name(
         self, thread_id: str, old: str | None, message: t.UserMessageItem, context: RequestContext
     ) -> str | None:
-        """Set a better title, beside the answer, and return it; the list shows one that is late."""
+        """Set a better title and return it; a renamed thread keeps its own."""
         try:
-            async with asyncio.timeout(30):
-                new = await title_by_model(self._agent.model, message, self._settings)
+            new = await title_by_model(self._agent.model, message, self._settings)
             if new and await self._store.set_title_if_unchanged(thread_id, old, new, context):
                 return new
         except Exception:  # the user has the answer: a title is not worth an error
