@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from agents.models.interface import Model
@@ -78,12 +78,9 @@ def create_app(
 @router.post("/chatkit")
 async def chatkit(request: Request, context: Caller) -> Response:
     """Answer one operation of the ChatKit protocol: JSON, or events for those that stream."""
-    state, size = request.app.state, request.headers.get("content-length")
-    # a dictation takes several times its size in memory until it is transcribed
-    large = size is None or int(size) > state.settings.max_body_bytes
-    async with state.files.arriving(context) if large else nullcontext():
-        body = await read_json_body(request, state.settings)
-        request.state.op, answer = await state.server.handle(body, context)
+    state = request.app.state
+    body = await read_json_body(request, state.settings)
+    request.state.op, answer = await state.server.handle(body, context)
     if isinstance(answer, bytes):
         return Response(answer, media_type="application/json")
     request.state.turn = answer

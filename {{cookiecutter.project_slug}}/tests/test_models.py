@@ -245,36 +245,6 @@ async def test_a_recording_that_is_refused_says_why(
     assert text in answer.json()["error"]["message"]
 
 
-async def test_of_one_users_recordings_four_are_written_down_at_a_time(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each takes several times its size in memory until the model's server answers."""
-    begun, over = asyncio.Semaphore(0), asyncio.Event()
-    under_way: list[int] = []
-
-    async def slowly(*_: object) -> str:
-        under_way.append(1)
-        begun.release()
-        await over.wait()
-        return "words"
-
-    monkeypatch.setattr("app.server.transcribe", slowly)
-    settings = settings_for(store_url, tmp_path, transcribe_model="ears")
-    audio = {"audio_base64": "AAAA" * 300_000, "mime_type": "audio/webm"}
-    async with serving(settings) as served, served.caller() as one, served.caller() as two:
-        await one.op("threads.list")  # the cookie
-        calls = [asyncio.create_task(one.op("input.transcribe", **audio)) for _ in range(7)]
-        for _ in range(4):
-            await begun.acquire()
-        another = asyncio.create_task(two.op("input.transcribe", **audio))
-        await begun.acquire()
-        await asyncio.sleep(0.1)
-        assert len(under_way) == 5
-        over.set()
-        answers = await asyncio.gather(*calls, another)
-    assert {answer.json()["text"] for answer in answers} == {"words"}
-
-
 async def test_dictation_and_titles_go_through_the_same_server(
     store_url: str, tmp_path: Path
 ) -> None:
