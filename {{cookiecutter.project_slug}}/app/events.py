@@ -26,14 +26,12 @@ class TurnState:
     """What the page shows and the store does not have yet; what began first stands first."""
     stored: dict[str, t.ThreadItem] = field(default_factory=dict)
     """What this turn has brought, and has not taken back."""
-    replaced: list[t.ThreadItem] = field(default_factory=list)
-    """What a retry removed, oldest first: it is put back if nothing comes in its place."""
-    retried: str = ""
-    """The message that a retry answers anew, once `replaced` is complete."""
+    replaced: list[t.ThreadItem] | None = None
+    """What a retry removes, oldest first: it is put back if nothing comes in its place."""
     cut: bool = False
-    """Whether the model's server ended its newest message early."""
+    """Whether the model's server ended its newest answer early."""
     whole: bool = False
-    """Whether all of the answer is stored: a later stop has nothing to add."""
+    """Whether the whole answer was said, or the one before a retry stands: a stop cuts nothing."""
 
     @property
     def answered(self) -> bool:
@@ -68,18 +66,14 @@ class TurnState:
                 self.unsaved.pop(event.item.id)
 
     async def rest(self, thread_id: str) -> Events:
-        """Store what an answer that broke off has left, or what stood there before a vain retry.
+        """Store what an answer has left open, or what stood there before a vain retry.
 
         Yields the events by which the page shows the same.
         """
         items = [*self.unsaved.values()]
         gone = [item for item in items if not has_content(item)]
-        if self.retried and not self.answered:  # tools and the SDK store items by themselves, too
-            page = await self.store.load_thread_items(thread_id, None, 1000, "desc", self.context)
-            behind = takewhile(lambda each: each.id != self.retried, page.data)
-            known = {each.id for each in self.replaced}  # a stop may come before all are removed
-            gone = [*items, *(each for each in behind if each.id not in known)]
-            items, self.whole = self.replaced, True
+        if self.replaced is not None and not self.answered:
+            gone, items, self.whole = [*self.stored.values(), *items], self.replaced, True
         for item in gone:
             await self.store.delete_thread_item(thread_id, item.id, self.context)
             yield t.ThreadItemRemovedEvent(item_id=item.id)
@@ -87,24 +81,20 @@ class TurnState:
             await self.store.add_thread_item(thread_id, item, self.context)
             if not isinstance(item, Hidden):
                 yield t.ThreadItemDoneEvent(item=item)
+        self.unsaved, self.replaced = {}, None
 
 
 TURN_STATE: ContextVar[TurnState] = ContextVar("turn_state")
 """Each turn runs in a task of its own, and so has a state of its own."""
 
 
-def change(item: t.ThreadItem, update: object) -> None:  # noqa: C901 - one case a kind
+def change(item: t.ThreadItem, update: object) -> None:
     """Apply an update to an item, as the page does."""
     match item, update:
         case t.AssistantMessageItem(), t.AssistantMessageContentPartTextDelta():
             _part(item, update.content_index).text += update.delta
         case t.AssistantMessageItem(), t.AssistantMessageContentPartAnnotationAdded():
             _part(item, update.content_index).annotations.append(update.annotation)
-        case t.AssistantMessageItem(), t.AssistantMessageContentPartAdded():
-            _part(item, update.content_index)
-            item.content[update.content_index] = update.content.model_copy(deep=True)
-        case t.AssistantMessageItem(), t.AssistantMessageContentPartDone():
-            _part(item, update.content_index).text = update.content.text  # it brings no annotations
         case t.WorkflowItem(), t.WorkflowTaskAdded() | t.WorkflowTaskUpdated():
             item.workflow.tasks[update.task_index : update.task_index + 1] = [update.task]
         case t.WidgetItem(), t.WidgetRootUpdated():
@@ -141,8 +131,7 @@ def has_content(item: t.ThreadItem) -> bool:
             return item.image is not None
         case t.WorkflowItem():
             return bool(item.workflow.tasks)
-        case _:
-            return True
+    return True
 
 
 async def storable(events: Events, new_id: Callable[[StoreItemType], str]) -> Events:

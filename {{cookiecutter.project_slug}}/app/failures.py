@@ -50,7 +50,7 @@ UNEXPECTED: dict[type[Exception], str] = {
     openai.BadRequestError: f"The model's server refused the request. {OPERATOR}",
     openai.APIConnectionError: f"The model's server cannot be reached. {RETRY}",
     openai.APIError: f"The model's server has trouble. {RETRY}",
-    agents.ModelBehaviorError: f"The model broke its answer off. {RETRY}",
+    agents.ModelBehaviorError: f"The model broke its answer off: ask for the rest. {RETRY}",
     Exception: f"Something went wrong on our side. {RETRY}",
 }
 """The same for faults. The first match counts, so base classes stand below their subclasses."""

@@ -51,12 +51,13 @@ def _watch(completions: Any) -> None:
     create = completions.create
 
     async def watched(stream: Any) -> AsyncIterator[Any]:
+        reason = None
         async with stream:
             async for chunk in stream:
-                for choice in chunk.choices:
-                    if (reason := choice.finish_reason) and (state := TURN_STATE.get(None)):
-                        state.cut = reason in ("length", "content_filter")
+                reason = next((each.finish_reason for each in chunk.choices), None) or reason
                 yield chunk
+        if state := TURN_STATE.get(None):
+            state.cut = reason in (None, "length", "content_filter")
 
     async def asked(**request: Any) -> Any:
         answer = await create(**request)

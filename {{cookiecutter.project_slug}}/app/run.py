@@ -14,17 +14,15 @@ from chatkit.errors import BaseStreamError
 from chatkit.store import NotFoundError
 
 from .assistant import Chat
-from .attachments import Files, size_of
+from .attachments import Files
 from .context import owner_of, request_id_of
-from .events import TURN_STATE, Events, Hidden, has_content, storable
+from .events import TURN_STATE, Events, Hidden, storable
 from .failures import GUARDRAILS, NoAnswerError, TurnTimeoutError, bound, explain, tool_failed
 from .history import REFUSED, Converter, length_of, load_history, tool_memory
 from .limits import Limits
 from .model import named, traced
 from .settings import Settings
 
-CUT = "(The model's server cut the answer off here. Ask it to go on.)"
-"""Said in the message itself: a reload shows it, and the model reads it in the next turn."""
 Queue = asyncio.Queue[t.ThreadStreamEvent | Exception | None]
 
 
@@ -42,41 +40,23 @@ async def run(
         history = await load_history(chat, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
         result = _start(agent, await converter.convert(history), chat, _choices(history), settings)
-        complete = False
         try:
             events = _events(chat, result, settings.turn_seconds)
             async for event in storable(events, chat.generate_id):
                 yield event
-            complete = True
         finally:
-            tokens = result.context_wrapper.usage.total_tokens
-            if not complete:  # a stopped call has no count: about 4 characters a token
-                read = sum(map(length_of, [*history, *state.unsaved.values()]))
-                tokens += (read + _files_length(history, settings)) // 4
-            limits.spend_tokens(owner_of(context), tokens)
+            said = [*history, *state.stored.values(), *state.unsaved.values()]
+            tokens = result.context_wrapper.usage.total_tokens  # of a stopped call there are none
+            limits.spend_tokens(owner_of(context), tokens or sum(map(length_of, said)) // 4)
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
         for event in _taken_back(chat, error):
             yield event
-        if not (state.cut and isinstance(error, agents.ModelBehaviorError)):
-            raise explain(error, request_id_of(context), chat.thread.id) from error
-    for item in [*state.unsaved.values()]:  # what the model or a tool left open
-        removed = t.ThreadItemRemovedEvent(item_id=item.id)
-        yield t.ThreadItemDoneEvent(item=item) if has_content(item) else removed
-    said = [item for item in state.stored.values() if isinstance(item, t.AssistantMessageItem)]
-    if state.cut and said and state.answered:
-        said[-1].content.append(t.AssistantMessageContent(text=CUT))
-        yield t.ThreadItemReplacedEvent(item=said[-1])
-    if not state.answered:
-        raise explain(NoAnswerError(), request_id_of(context), chat.thread.id)
-
-
-def _files_length(history: list[t.ThreadItem], settings: Settings) -> int:
-    """Return about how much the newest files are to read; a picture takes some 1,500 tokens."""
-    files = [file for item in reversed(history) for file in getattr(item, "attachments", [])]
-    sizes = [6000 if file.type == "image" else size_of(file) for file in files]
-    return sum(min(size, settings.max_text_chars) for size in sizes[: settings.max_attachments])
+        raise explain(error, request_id_of(context), chat.thread.id) from error
+    if state.cut or not state.answered:
+        end = agents.ModelBehaviorError("cut off") if state.cut else NoAnswerError()
+        raise explain(end, request_id_of(context), chat.thread.id)
 
 
 def _taken_back(chat: Chat, error: Exception) -> Iterator[t.ThreadStreamEvent]:
@@ -152,8 +132,6 @@ async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> 
         nonlocal end
         try:
             async for event in result.stream_events():
-                if getattr(getattr(event, "data", None), "type", "") == "response.incomplete":
-                    TURN_STATE.get().cut = True  # the SDK raises next
                 yield event
         except Exception as error:  # noqa: BLE001 - `_events` raises it
             end, chat.client_tool_call = error, None
@@ -164,8 +142,8 @@ async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> 
             # a copy: tools go on changing the workflow that they added
             added = isinstance(event, t.ThreadItemAddedEvent)
             queue.put_nowait(event.model_copy(deep=True) if added else event)
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above
-        end = error if isinstance(error, Exception) else RuntimeError("a call was cancelled")
+    except Exception as error:  # noqa: BLE001 - as above
+        end = error
     finally:
         queue.put_nowait(end)
         await chat.stream(t.ProgressUpdateEvent(text=""))  # ends a task that the SDK may leave

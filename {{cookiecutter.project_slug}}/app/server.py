@@ -104,6 +104,8 @@ class AppServer(ChatKitServer[RequestContext]):
                 await self._files.delete_thread(thread_id, context)
             elif isinstance(error, asyncio.CancelledError):
                 await self._store_stop(turn, context)
+            elif turn.events and isinstance(error, NotFoundError):
+                return  # deleted meanwhile: there is nobody to tell
             elif turn.events:  # else the status of the response says it
                 yield self._frame(t.ErrorEvent(code=ErrorCode.STREAM_ERROR), context)
             raise
@@ -113,35 +115,35 @@ class AppServer(ChatKitServer[RequestContext]):
                 await self._store.release_turn(thread_id, turn.id, context)
 
     async def _events(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Events:
-        """Yield the SDK's events, and before an error what has to be stored for all that."""
+        """Yield the SDK's events, and at the end or before an error what has to be stored yet."""
         state = TURN_STATE.get()
         if isinstance(request, t.ThreadsRetryAfterItemReq):
+            behind: list[t.ThreadItem] = []
             state.whole = True  # until the SDK begins to remove what is there
             async for item in self._paginate_thread_items_reverse(turn.thread_id, context):
                 if item.id == request.params.item_id:
-                    state.retried, state.whole = item.id, False
+                    state.replaced, state.whole = behind, False
                     break
-                state.replaced.insert(0, item)
+                behind.insert(0, item)
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
-                try:
-                    await self._store.load_thread(turn.thread_id, context)
-                except NotFoundError:
-                    return  # deleted meanwhile: there is nobody to tell
+                await self._store.load_thread(turn.thread_id, context)  # if it is there still
                 async for end in state.rest(turn.thread_id):
                     yield end
             yield event
+        async for end in state.rest(turn.thread_id):
+            yield end
 
     async def _store_stop(self, turn: Turn, context: RequestContext) -> None:
-        """Store what was said before a stop, and that it was stopped."""
+        """Store what was said before a stop, and that it was stopped if it was cut short."""
         state = TURN_STATE.get()
-        if not turn.thread_id or state.whole:
+        if not turn.thread_id:
             return
         thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
         with suppress(NotFoundError):  # the thread was deleted meanwhile
             async for _ in state.rest(thread.id):
                 pass
-            if not state.whole:  # nothing was cut short if the answer before a retry stands
+            if not state.whole:
                 await super().handle_stream_cancelled(thread, [], context)
 
     async def handle_stream_cancelled(self, *_: Any, **__: Any) -> None:
@@ -196,7 +198,7 @@ class AppServer(ChatKitServer[RequestContext]):
                 yield self._renamed(thread, new)
 
     async def _name(
-        self, thread_id: str, old: str | None, message: t.UserMessageItem, context: RequestContext
+        self, thread_id: str, old: str, message: t.UserMessageItem, context: RequestContext
     ) -> str | None:
         """Set a better title and return it; a renamed thread keeps its own."""
         try:

@@ -42,7 +42,7 @@ class Cut:
     """A step of the script: the first words of an answer, and how it then ends early."""
 
     text: str
-    how: str = "incomplete"
+    how: Any = "incomplete"
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def chat_events(step: Step, call_id: str) -> Iterator[dict[str, Any]]:
         yield chunk({"role": "assistant", "content": ""})
         for word in words(step):
             yield chunk({"content": word})
-        yield chunk({}, "length" if isinstance(step, Cut) else "stop")
+        yield chunk({}, step.how if isinstance(step, Cut) else "stop")
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
     yield {**chunk({}), "choices": [], "usage": usage}
 

@@ -83,21 +83,22 @@ async def test_what_began_first_is_stored_first(store: Store) -> None:
 
 
 async def test_a_vain_retry_changes_nothing_but_what_is_behind_its_message(store: Store) -> None:
-    """Whoever stored that; what was put back for the model alone is not shown."""
+    """What was put back for the model alone is not shown."""
 
     def told(name: str) -> t.SDKHiddenContextItem:
         return t.SDKHiddenContextItem(id=name, thread_id="t", created_at=NOON, content=name)
 
     async def events() -> AsyncIterator[t.ThreadStreamEvent]:
         yield t.ThreadItemReplacedEvent(item=told("older"))
+        yield t.ThreadItemDoneEvent(item=told("by a tool"))
 
     await store.save_thread(thread(), ALICE)
-    for name in ("older", "asked", "by a tool itself"):
+    for name in ("older", "asked", "by a tool"):
         await store.add_thread_item("t", told(name), ALICE)
-    state = TurnState(store, ALICE, replaced=[told("stopped")], retried="asked")
+    state = TurnState(store, ALICE, replaced=[told("stopped")])
     assert [event async for event in state.keep(events(), "t")]
     (removed,) = [event async for event in state.rest("t")]
-    assert removed == t.ThreadItemRemovedEvent(item_id="by a tool itself")
+    assert removed == t.ThreadItemRemovedEvent(item_id="by a tool")
     stored = await store.load_thread_items("t", None, 9, "asc", ALICE)
     assert stored.data == [told("older"), told("asked"), told("stopped")]
 

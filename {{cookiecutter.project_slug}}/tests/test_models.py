@@ -1,6 +1,5 @@
 """Any model: both APIs through the real openai client, against a server on loopback."""
 
-import asyncio
 import json
 import logging
 from pathlib import Path
@@ -8,8 +7,6 @@ from typing import Any
 
 import pytest
 from agents import function_tool
-
-from app.run import CUT
 
 from .model_server import KEY, Call, Cut, Fault, ModelServer, Pause, model_server
 from .sending import PDF, picture, sent
@@ -177,19 +174,22 @@ async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Pa
     assert {"role": "assistant", "content": "first words"} in given(server)
 
 
-@pytest.mark.parametrize("api", APIS)
-async def test_a_cut_answer_says_so_for_good(store_url: str, tmp_path: Path, api: str) -> None:
-    """In the message itself: a reload shows it, and the next turn's model reads it."""
-    with model_server(Call("imagined"), Cut("first words")) as server:
+@pytest.mark.parametrize(
+    ("api", "how"),
+    [(APIS[0], "incomplete"), (APIS[1], "length"), (APIS[1], "content_filter"), (APIS[1], None)],
+)
+async def test_a_cut_answer_is_kept_and_said_to_be_cut(
+    store_url: str, tmp_path: Path, api: str, how: str | None
+) -> None:
+    """By a limit, a filter or a lost connection: what came is there, and the next turn goes on."""
+    with model_server(Call("imagined"), Cut("first words", how)) as server:
         async with serving(settings(store_url, tmp_path, server, model_api=api)) as app:
             async with app.caller() as caller:
                 events = await caller.say("go")
                 await caller.say("go on", thread_of(events))
-                _, cut, _, whole = await caller.items(thread_of(events))
-    assert events[-1]["item"] == cut
-    assert [part["text"] for part in cut["content"]] == ["first words", CUT]
-    assert len(whole["content"]) == 1
-    assert given(server)[-2]["content"] == f"first words\n{CUT}"
+                _, cut, *_ = await caller.items(thread_of(events))
+    assert "broke its answer off: ask for the rest" in error_of(events)
+    assert cut["content"][0]["text"] == given(server)[-2]["content"] == "first words"
 
 
 @pytest.mark.parametrize("api", APIS)

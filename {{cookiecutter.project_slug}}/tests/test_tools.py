@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +121,7 @@ async def test_a_wrong_argument_goes_back_to_the_model(
     (record,) = [record for record in caplog.records if record.name == "app.failures"]
     assert (record.levelname, record.message) == ("WARNING", "tool cancel refused")
 
+
 @pytest.mark.parametrize("fault", ["hangs", "exits"])
 async def test_the_tools_of_an_agent_that_is_a_tool_are_bounded(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
@@ -148,7 +148,6 @@ async def test_the_tools_of_an_agent_that_is_a_tool_are_bounded(
     assert text_of(events) == "Sorry."
     assert model.last_call
     assert model.last_call.input[-1]["output"] == "I cannot."
-
 
 
 async def test_a_tool_that_does_not_exist_is_the_models_mistake(
@@ -307,18 +306,3 @@ def test_texts_are_mended_in_copies() -> None:
     mended: t.WidgetItem = mend(t.ThreadItemDoneEvent(item=item)).item
     assert "hm \ufffd" in mended.widget.model_dump_json()
     assert title.value == "hm \ud83d"
-
-
-async def test_an_answer_within_which_a_call_is_cancelled_ends(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By another than the user: nobody waits for it until TURN_SECONDS have passed."""
-
-    async def cancelled(*_: object) -> AsyncIterator[t.ThreadStreamEvent]:
-        raise asyncio.CancelledError
-        yield
-
-    monkeypatch.setattr("app.run.stream_agent_response", cancelled)
-    async with talking(store_url, tmp_path) as caller, asyncio.timeout(5):
-        events = await caller.say("go")
-    assert "on our side" in events[-1]["message"]
