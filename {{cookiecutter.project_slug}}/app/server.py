@@ -107,6 +107,7 @@ class AppServer(ChatKitServer[RequestContext]):
             elif turn.events and isinstance(error, NotFoundError):
                 return  # deleted meanwhile: there is nobody to tell
             elif turn.events:  # else the status of the response says it
+                log.exception("answer cut short", extra={"thread_id": thread_id})
                 yield self._frame(t.ErrorEvent(code=ErrorCode.STREAM_ERROR), context)
             raise
         finally:

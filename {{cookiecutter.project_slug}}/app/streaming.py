@@ -37,10 +37,8 @@ class Turn:
         self.thread_id = ""  # known from the start, or once the thread is created
         self.events = 0
         self.first_event_seconds: float | None = None
-        self.outcome: Literal["running", "done", "stopped", "failed"] = "running"
         self._started = time.monotonic()
         self._ready: list[bytes] = []  # unbounded: it never holds more than one answer
-        self._error: Exception | None = None
         self._news = asyncio.Event()
         self.finishing = False  # only the lease is left to release: too late for a stop
         self.task = asyncio.create_task(self.drive(answer(self)))
@@ -48,25 +46,25 @@ class Turn:
 
     async def drive(self, answer: Frames) -> None:
         """Run the whole answer; nothing but `answer` is awaited, so a cancel lands inside it."""
-        try:
-            async for event in answer:
-                if self.first_event_seconds is None:
-                    self.first_event_seconds = time.monotonic() - self._started
-                self.events += 1
-                self._ready.append(event)
-                self._news.set()
-            self.outcome = "done"
-        except asyncio.CancelledError:
-            self.outcome = "stopped"
-        except Exception as error:
-            self.outcome, self._error = "failed", error  # `first` raises it
-            if self.events:  # but not once the response has begun
-                log.exception("answer cut short", extra={"thread_id": self.thread_id})
+        async for event in answer:
+            if self.first_event_seconds is None:
+                self.first_event_seconds = time.monotonic() - self._started
+            self.events += 1
+            self._ready.append(event)
+            self._news.set()
+
+    @property
+    def outcome(self) -> Literal["running", "done", "stopped", "failed"]:
+        """Say how the answer has ended, or is about to."""
+        if self.task.cancelling() or self.task.cancelled():
+            return "stopped"
+        if not self.task.done():
+            return "running"
+        return "failed" if self.task.exception() else "done"
 
     def stop(self) -> None:
         """Cancel the answer, once: a second cancel would cut its clean-up short."""
         if not (self.finishing or self.task.cancelling() or self.task.done()):
-            self.outcome = "stopped"
             self.task.cancel()
 
     async def first(self) -> None:
@@ -78,12 +76,11 @@ class Turn:
             NotFoundError: it ended without one, as the thread was deleted meanwhile.
         """
         await self._news.wait()
-        if self._error is not None:
-            raise self._error
-        if not self._ready and self.outcome == "stopped":
+        if self._ready:
+            return
+        if self.outcome == "stopped":
             raise ApiError(409, "stopped", "The answer was stopped before it began.")
-        if not self._ready:
-            raise NotFoundError
+        raise self.task.exception() or NotFoundError
 
     async def chunks(self, heartbeat: float) -> Frames:
         """Yield what is ready, in one piece; a comment after `heartbeat` seconds of silence."""
@@ -156,10 +153,9 @@ class Turns:
 
         Those that a connection carries, also one whose reader is gone, had uvicorn's time to end.
         """
-        tasks = [turn.task for turn in self.running]
         for turn in self.running:
             turn.stop()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(turn.task for turn in self.running), return_exceptions=True)
         self._renewer.cancel()
         await asyncio.wait({self._renewer})
 

@@ -205,7 +205,7 @@ async def test_a_second_stop_does_not_cut_the_clean_up_of_the_first() -> None:
     for _ in range(3):
         turn.stop()
         await asyncio.sleep(0)
-    await turn.task
+    await asyncio.wait({turn.task})
     assert stored
 
 
