@@ -13,11 +13,6 @@ from .store import ChatStore
 
 REQUEST: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
 """Made once: the SDK makes one for each request, which costs 4 ms."""
-WANTED: dict[type, type] = {
-    t.ThreadsRetryAfterItemReq: t.UserMessageItem,
-    t.ThreadsAddStructuredInputReq: t.StructuredInputItem,
-}
-"""The kind of item that `item_id` must name; in all other requests it is a widget."""
 MAX_PAGE = 100
 MAX_TITLE_CHARS = 200
 MAX_FEEDBACK_ITEMS = 100
@@ -61,10 +56,6 @@ async def check(
             known = ACTIONS if isinstance(request, t.ThreadsCustomActionReq) else SYNC_ACTIONS
             if (kind := request.params.action.type) not in known:
                 raise ApiError(400, "unknown_action", f"This app has no action {kind[:80]!r}.")
-        if item_id := getattr(request.params, "item_id", None):
-            item = await store.load_item(thread.id, item_id, context)
-            if not isinstance(item, WANTED.get(type(request), t.WidgetItem)):
-                raise ApiError(400, "item", "That message is of another kind.")
         if isinstance(thread.status, t.LockedStatus | t.ClosedStatus):
             text = thread.status.reason or f"This conversation is {thread.status.type}."
             raise ApiError(409, f"thread_{thread.status.type}", text)

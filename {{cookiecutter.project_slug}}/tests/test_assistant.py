@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 from agents import ModelSettings, ModelTracing, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
+from chatkit import types as t
+from chatkit import widgets
 from chatkit.types import CustomTask, Workflow
 
 from app import assistant
+from app.events import mend
 from app.model import make_model, traced
 from app.offline import OfflineModel
 
 from .model_server import KEY
 from .serving import Caller, message, settings_for, text_of, thread_of
 from .talking import Chat, calls, card, talking, tools
+from .values import NOON
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +65,29 @@ async def test_an_unknown_action_is_refused(store_url: str, tmp_path: Path, kind
         thread = thread_of(await caller.say("time"))
         answer = await caller.op(kind, thread_id=thread, action={"type": "card.explode"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_action")
+
+
+async def test_an_operation_needs_an_item_of_its_kind(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry goes after a question, an answer to a question into one, a click into a widget."""
+    for actions in (assistant.ACTIONS, assistant.SYNC_ACTIONS):
+        monkeypatch.setitem(actions, "press", None)
+    action = {"action": {"type": "press"}}
+    async with talking(store_url, tmp_path) as caller:
+        thread = thread_of(await caller.say("hello"))
+        before = await caller.items(thread)
+        place = {"thread_id": thread, "item_id": before[1]["id"]}
+        for kind, more in (
+            ("threads.retry_after_item", {}),
+            ("threads.add_structured_input", {"input": {"answers": {}}}),
+            ("threads.sync_custom_action", action),
+        ):
+            answer = await caller.op(kind, **place, **more)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid"), kind
+        async with caller.events("threads.custom_action", **place, **action) as events:
+            assert [event["type"] async for event in events] == ["error"]
+        assert await caller.items(thread) == before
 
 
 async def test_the_users_language_reaches_the_instructions(
@@ -186,3 +213,14 @@ async def test_a_workflow_is_kept_with_the_steps_it_had_when_the_user_stopped(
         items = await stopped_at(caller, "workflow.task.added", "three")
     assert [item["type"] for item in items] == ["user_message", "workflow"]
     assert [task["title"] for task in items[1]["workflow"]["tasks"]] == ["one", "two", "three"]
+
+
+def test_texts_are_mended_in_copies() -> None:
+    """Tools and the SDK go on with theirs; and the SDK's widgets let nobody set their type."""
+    title = widgets.Title(value="hm \ud83d")
+    item = t.WidgetItem(
+        id="w", thread_id="t", created_at=NOON, widget=widgets.Card(children=[title])
+    )
+    mended: t.WidgetItem = mend(t.ThreadItemDoneEvent(item=item)).item
+    assert "hm \ufffd" in mended.widget.model_dump_json()
+    assert title.value == "hm \ud83d"

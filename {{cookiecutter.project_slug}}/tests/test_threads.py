@@ -12,7 +12,6 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.types import ClosedStatus, LockedStatus
 from pydantic import TypeAdapter
 
-from app import assistant
 from app.context import context_for
 from app.store import ChatStore
 
@@ -257,25 +256,6 @@ async def test_a_turn_of_a_long_thread_asks_the_store_as_often_as_one_of_a_short
                 asked.append(dict(counts))
     assert asked[0] == asked[1]
     assert asked[0]["add_thread_item"]
-
-
-async def test_an_operation_needs_an_item_of_its_kind(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A retry goes after a question, an answer to a question into one, a click into a widget."""
-    monkeypatch.setitem(assistant.ACTIONS, "press", None)
-    action = {"action": {"type": "press"}}
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("hello"))
-            place = {"thread_id": thread_id, "item_id": (await caller.items(thread_id))[1]["id"]}
-            for kind, more in (
-                ("threads.retry_after_item", {}),
-                ("threads.add_structured_input", {"input": {"answers": {}}}),
-                ("threads.custom_action", action),
-            ):
-                answer = await caller.op(kind, **place, **more)
-                assert (answer.status_code, answer.json()["error"]["code"]) == (400, "item"), kind
 
 
 @pytest.mark.parametrize("status", [LockedStatus, ClosedStatus])

@@ -19,17 +19,14 @@ from agents import (
 )
 from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit import types as t
-from chatkit import widgets
 from chatkit.agents import AgentContext, ClientToolCall
 
 from app.context import RequestContext
-from app.events import mend
 from app.failures import RETRY
 
 from .model_server import Call, model_server
 from .serving import serving, settings_for, text_of, thread_of
 from .talking import Chat, agent_with, calls, talking, tools
-from .values import NOON
 
 pytestmark = pytest.mark.anyio
 
@@ -295,14 +292,3 @@ async def test_a_tool_that_a_guardrail_forbids_is_told_of_in_a_sentence(
         events = await caller.say("send it")
     assert events[-1]["message"].startswith("That cannot be done here.")
     assert "Traceback" not in caplog.text
-
-
-def test_texts_are_mended_in_copies() -> None:
-    """Tools and the SDK go on with theirs; and the SDK's widgets let nobody set their type."""
-    title = widgets.Title(value="hm \ud83d")
-    item = t.WidgetItem(
-        id="w", thread_id="t", created_at=NOON, widget=widgets.Card(children=[title])
-    )
-    mended: t.WidgetItem = mend(t.ThreadItemDoneEvent(item=item)).item
-    assert "hm \ufffd" in mended.widget.model_dump_json()
-    assert title.value == "hm \ud83d"
