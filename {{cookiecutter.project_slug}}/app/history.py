@@ -1,23 +1,20 @@
 """What the model is given of a conversation: its newest whole turns, in a form any model takes."""
 
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agents import ToolOutputFileContent, ToolOutputImage, ToolOutputText, TResponseInputItem
 from chatkit import types as t
 from chatkit.agents import ThreadItemConverter
-from openai.types.responses import ResponseInputContentParam
+from openai.types.responses import ResponseInputContentParam as Part
 
 from .assistant import Chat
 from .context import RequestContext
 from .filetypes import PDF
 from .settings import Settings
 
-log = logging.getLogger("app.history")
 Input = TResponseInputItem | list[TResponseInputItem] | None
-Part = ResponseInputContentParam
 ContentPart = Callable[[t.Attachment, RequestContext], Awaitable[Part]]
 PDF_BYTES = 32 << 20
 """All PDFs together: each turn sends them whole, which takes about four times that in memory."""
@@ -42,15 +39,12 @@ async def load_history(chat: Chat, settings: Settings) -> list[t.ThreadItem]:
         for item in page.data:
             size += length_of(item)
             if whole and (size > settings.history_chars or len(newest) >= most):
-                more = True
                 break
             newest.append(item)
             if isinstance(item, t.UserMessageItem):
                 whole = len(newest)  # up to here, these are whole turns
-    if more:
-        del newest[whole:]
     given: list[t.ThreadItem] = []
-    for item in reversed(newest):
+    for item in reversed(newest[: whole or None]):
         if isinstance(item, t.HiddenContextItem) and item.content == REFUSED:
             while given and not isinstance(given.pop(), t.UserMessageItem):
                 pass  # drop the refused message and all that came after it
@@ -62,32 +56,24 @@ async def load_history(chat: Chat, settings: Settings) -> list[t.ThreadItem]:
 def length_of(item: t.ThreadItem) -> int:
     """Return about how many characters the model reads of an item."""
     match item:
-        case t.UserMessageItem():
-            return sum(len(part.text) for part in item.content) + len(item.quoted_text or "")
-        case t.AssistantMessageItem():
-            return sum(len(part.text) for part in item.content)
+        case t.UserMessageItem() | t.AssistantMessageItem():
+            quote = getattr(item, "quoted_text", None) or ""
+            return len(quote) + sum(len(part.text) for part in item.content)
         case t.GeneratedImageItem():
             return 0  # the model is told of it in one sentence
-        case _:
-            return len(item.model_dump_json())
+    return len(item.model_dump_json())
 
 
 def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
     """Return what a hidden item keeps of a server tool's call."""
-    text = _cut(_said(output))
+    text = _cut("\n".join(map(_said, output if isinstance(output, list) else [output])))
     return {"type": "tool_call", "name": name, "arguments": arguments, "output": text}
 
 
 def _said(output: object) -> str:
-    match output:
-        case ToolOutputText():
-            return output.text
-        case ToolOutputImage() | ToolOutputFileContent():
-            return "(a file, shown to you at that time)"
-        case [ToolOutputText() | ToolOutputImage() | ToolOutputFileContent(), *_]:
-            return "\n".join(map(_said, output))
-        case _:
-            return str(output)
+    if isinstance(output, ToolOutputImage | ToolOutputFileContent):
+        return "(a file, shown to you at that time)"
+    return output.text if isinstance(output, ToolOutputText) else str(output)
 
 
 def _cut(text: str) -> str:
@@ -159,16 +145,11 @@ class Converter(ThreadItemConverter):
         return _text(f"@{tag.text} is {tag.group or 'an entity'} {tag.id}: {data}")
 
     async def attachment_to_message_content(self, attachment: t.Attachment) -> Part:
-        """Send a file's content; one that is old, gone or unreadable is described."""
-        file = f"file {attachment.name!r}, {attachment.mime_type}"
+        """Send a file's content; one that is old is described."""
         if attachment.id not in self._sent:
-            return _text(f"({file})")
+            return _text(f"(file {attachment.name!r}, {attachment.mime_type})")
         self._sent.remove(attachment.id)  # once is enough, also where two messages have it
-        try:
-            return await self._content_part(attachment, self._context)
-        except Exception:
-            log.exception("file %s cannot be given to the model", attachment.id)
-            return _text(f"({file}, which cannot be read)")
+        return await self._content_part(attachment, self._context)
 
 
 def _parts(item: Any) -> list[Any]:
