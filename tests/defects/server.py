@@ -167,7 +167,7 @@ DEFECTS = [
     ),
     Defect(
         "answers outlive the store",
-        "await asyncio.gather(*tasks, return_exceptions=True)",
+        "await asyncio.gather(*(turn.task for turn in self.running), return_exceptions=True)",
         "pass",
         SHUTDOWN + "the_app_ends_its_answers_before_it_closes_the_store",
         "app/streaming.py",

@@ -7,11 +7,10 @@ from typing import Any
 
 import agents
 from chatkit.types import AudioInput, UserMessageItem
-from openai import APIError, AsyncOpenAI, AsyncStream, BadRequestError
+from openai import AsyncOpenAI, AsyncStream, BadRequestError
 
 from .errors import ApiError
 from .events import TURN_STATE
-from .failures import explain
 from .offline import OfflineModel
 from .settings import Settings
 
@@ -85,9 +84,8 @@ def text_of(message: UserMessageItem) -> str:
 
 
 def title_of(message: UserMessageItem) -> str:
-    """Return a thread's first title: the message, cut at a word."""
-    name = next((file.name for file in message.attachments), "")
-    text = text_of(message) or name or "Conversation"
+    """Return a thread's first title: the message or its file's name, cut at a word."""
+    text = text_of(message) or next((file.name for file in message.attachments), "")
     if len(text) <= TITLE_CHARS:
         return text
     head = text[: TITLE_CHARS - 1]
@@ -106,11 +104,11 @@ async def title_by_model(model: Any, message: UserMessageItem, settings: Setting
     return " ".join(str(result.final_output).strip("\"'“”. \n").split())[:TITLE_CHARS]
 
 
-async def transcribe(audio: AudioInput, settings: Settings, request_id: str) -> str:
+async def transcribe(audio: AudioInput, settings: Settings) -> str:
     """Return what was said, through the model's server.
 
     Raises:
-        ApiError: 501 without such a server, 400 for what it cannot understand, else 503.
+        ApiError: 501 without such a server, 400 for what it cannot understand.
     """
     client, model = make_client(settings), settings.transcribe_model
     if client is None or not model:
@@ -121,6 +119,4 @@ async def transcribe(audio: AudioInput, settings: Settings, request_id: str) -> 
             answer = await client.audio.transcriptions.create(file=file, model=model)
         except BadRequestError as error:
             raise ApiError(400, "audio", "This recording cannot be understood.") from error
-        except APIError as error:
-            raise ApiError(503, "model", explain(error, request_id, "").message) from error
     return answer.text

@@ -1,7 +1,7 @@
 """One turn of the assistant: from the thread's history to the events that the page sees."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ from chatkit.store import NotFoundError
 
 from .assistant import Chat
 from .attachments import Files
-from .context import owner_of, request_id_of
+from .context import owner_of
 from .events import TURN_STATE, Events, Hidden, storable
 from .failures import GUARDRAILS, NoAnswerError, TurnTimeoutError, bound, explain, tool_failed
 from .history import REFUSED, Converter, length_of, load_history, tool_memory
@@ -51,21 +51,16 @@ async def run(
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:
-        for event in _taken_back(chat, error):
-            yield event
-        raise explain(error, request_id_of(context), chat.thread.id) from error
-    if state.cut or not state.answered:
-        end = agents.ModelBehaviorError("cut off") if state.cut else NoAnswerError()
-        raise explain(end, request_id_of(context), chat.thread.id)
-
-
-def _taken_back(chat: Chat, error: Exception) -> Iterator[t.ThreadStreamEvent]:
-    """Yield what takes back all that was said in a turn that a guardrail has stopped."""
-    state = TURN_STATE.get()
-    for item_id in [*state.stored, *state.unsaved] if isinstance(error, GUARDRAILS) else ():
-        yield t.ThreadItemRemovedEvent(item_id=item_id)
-    if isinstance(error, agents.InputGuardrailTripwireTriggered):
-        yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
+        if isinstance(error, GUARDRAILS):
+            for item_id in [*state.stored, *state.unsaved]:  # all that was said is taken back
+                yield t.ThreadItemRemovedEvent(item_id=item_id)
+        if isinstance(error, agents.InputGuardrailTripwireTriggered):
+            yield t.ThreadItemDoneEvent(item=_hidden(chat, REFUSED))
+        raise explain(error, chat) from error
+    if state.cut:
+        raise explain(agents.ModelBehaviorError("cut off"), chat)
+    if not state.answered:
+        raise explain(NoAnswerError(), chat)
 
 
 def _choices(history: list[t.ThreadItem]) -> t.InferenceOptions:

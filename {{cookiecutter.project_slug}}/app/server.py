@@ -102,8 +102,8 @@ class AppServer(ChatKitServer[RequestContext]):
         except (asyncio.CancelledError, Exception) as error:
             if created:  # nothing of it was stored, and the caller is told that nothing began
                 await self._files.delete_thread(thread_id, context)
-            elif isinstance(error, asyncio.CancelledError):
-                await self._store_stop(turn, context)
+            elif isinstance(error, asyncio.CancelledError) and turn.thread_id:
+                await self._store_stop(thread_id, context)
             elif turn.events and isinstance(error, NotFoundError):
                 return  # deleted meanwhile: there is nobody to tell
             elif turn.events:  # else the status of the response says it
@@ -135,16 +135,14 @@ class AppServer(ChatKitServer[RequestContext]):
         async for end in state.rest(turn.thread_id):
             yield end
 
-    async def _store_stop(self, turn: Turn, context: RequestContext) -> None:
+    async def _store_stop(self, thread_id: str, context: RequestContext) -> None:
         """Store what was said before a stop, and that it was stopped if it was cut short."""
         state = TURN_STATE.get()
-        if not turn.thread_id:
-            return
-        thread = t.ThreadMetadata(id=turn.thread_id, created_at=datetime.now(UTC))
         with suppress(NotFoundError):  # the thread was deleted meanwhile
-            async for _ in state.rest(thread.id):
+            async for _ in state.rest(thread_id):
                 pass
             if not state.whole:
+                thread = t.ThreadMetadata(id=thread_id, created_at=datetime.now(UTC))
                 await super().handle_stream_cancelled(thread, [], context)
 
     async def handle_stream_cancelled(self, *_: Any, **__: Any) -> None:
@@ -262,6 +260,6 @@ class AppServer(ChatKitServer[RequestContext]):
     ) -> t.TranscriptionResult:
         """Turn speech into text through the configured API; a kilobyte counts as a token."""
         self._limits.check_tokens(owner_of(context))
-        text = await transcribe(audio_input, self._settings, request_id_of(context))
+        text = await transcribe(audio_input, self._settings)
         self._limits.spend_tokens(owner_of(context), len(audio_input.data) // 1000)
         return t.TranscriptionResult(text=text)

@@ -42,7 +42,7 @@ class Cut:
     """A step of the script: the first words of an answer, and how it then ends early."""
 
     text: str
-    how: Any = "incomplete"
+    how: Any = "incomplete"  # by chat completions: the finish_reason, which may be missing
 
 
 @dataclass(frozen=True)
