@@ -125,7 +125,7 @@ async def idle_bytes(bench: Bench, threads: list[str]) -> float:
     tasks = []
     for thread_id in threads:
         _, turn = await bench.quiet.handle(message(thread_id), bench.context)
-        stream = bench.stream(turn, bench.quiet.turns, 3600)
+        stream = bench.stream(turn, bench.settings)
         tasks.append(asyncio.create_task(consume(stream)))
     await asyncio.sleep(0.5)
     gc.collect()
