@@ -5,10 +5,9 @@ import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from typing import Annotated
 
 from agents.models.interface import Model
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
@@ -16,8 +15,7 @@ from starlette.responses import JSONResponse
 from . import NAME, page, uploads
 from .assistant import make_agent
 from .attachments import Files
-from .auth import Authenticator, context_of
-from .context import RequestContext
+from .auth import Authenticator, Caller
 from .errors import ApiError, add_error_handlers
 from .limits import Limits
 from .logs import Metrics, RequestLog
@@ -29,7 +27,6 @@ from .streaming import EventStream
 
 log = logging.getLogger("app.main")
 router = APIRouter()
-Caller = Annotated[RequestContext, Depends(context_of)]
 
 
 def create_app(
