@@ -80,18 +80,16 @@ async def tool_failed(args: agents.ToolErrorFormatterArgs[Chat]) -> str | None:
     return await _tell(args.run_context.context, args.tool_name, "failed", args.error)
 
 
-async def tool_hangs(context: Any, error: Exception) -> str:
+async def hangs(context: Any, error: Exception) -> str:
     """Tell the model and the user that a tool took longer than TOOL_SECONDS."""
     return await _tell(context.context, context.tool_name, "took too long", error)
 
 
-def bound(tool: Any, seconds: float) -> None:
-    """Give a tool so much time, unless it has a limit; its `sys.exit()` ends no server."""
+def wrap(tool: Any) -> None:
+    """See to it that a tool's `sys.exit()` ends no server."""
     run = getattr(tool, "on_invoke_tool", None)
     if isinstance(tool, agents.FunctionTool) and getattr(run, "func", None) is not _alone:
         tool.on_invoke_tool = partial(_alone, run)
-        if tool.timeout_seconds is None:
-            tool.timeout_seconds, tool.timeout_error_function = seconds, tool_hangs
 
 
 async def _alone(run: Any, context: Any, arguments: str) -> Any:

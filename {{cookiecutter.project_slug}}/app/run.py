@@ -17,7 +17,7 @@ from .assistant import Chat
 from .attachments import Files, size_of
 from .context import owner_of, request_id_of
 from .events import TURN_STATE, Events, Hidden, has_content, storable
-from .failures import GUARDRAILS, NoAnswerError, TurnTimeoutError, bound, explain, tool_failed
+from .failures import GUARDRAILS, NoAnswerError, TurnTimeoutError, explain, hangs, tool_failed, wrap
 from .history import REFUSED, Converter, length_of, load_history, tool_memory
 from .limits import Limits
 from .model import named, traced
@@ -103,7 +103,10 @@ def _start(
     chosen: t.InferenceOptions,
     settings: Settings,
 ) -> agents.RunResultStreaming:
-    """Start the model with what the user chose."""
+    """Start the model with what the user chose; other agents may not have the chosen tool."""
+    if chosen.tool_choice:
+        choice = agents.ModelSettings(tool_choice=chosen.tool_choice.id)
+        agent = agent.clone(model_settings=agent.model_settings.resolve(choice))
     return agents.Runner.run_streamed(
         agent,
         given,
@@ -112,10 +115,7 @@ def _start(
         hooks=Tools(settings.tool_seconds),
         run_config=agents.RunConfig(
             model=named(agent.model, chosen.model) if chosen.model else None,
-            model_settings=agents.ModelSettings(
-                tool_choice=chosen.tool_choice.id if chosen.tool_choice else None,
-                include_usage=True if settings.tokens_per_day else None,
-            ),
+            model_settings=agents.ModelSettings(include_usage=settings.tokens_per_day > 0 or None),
             group_id=chat.thread.id,
             tracing_disabled=not traced(settings),
             trace_include_sensitive_data=settings.trace_content,
@@ -178,9 +178,18 @@ class Tools(agents.RunHooks[Chat]):
         self._seconds = seconds
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
-        """Bound an agent's tools; later, a call that waits for its approval would fail."""
+        """Wrap an agent's tools; later, a call that waits for its approval would fail."""
         for tool in agent.tools:
-            bound(tool, self._seconds)
+            wrap(tool)
+
+    async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+        """Bound a tool, now: those of MCP servers are made anew for each step."""
+        if isinstance(tool, agents.FunctionTool):
+            if tool.timeout_seconds is None:
+                tool.timeout_seconds, tool.timeout_error_function = self._seconds, hangs
+            failed = agents.tool.resolve_function_tool_failure_error_function(tool)
+            if failed is agents.default_tool_error_function:  # named by the SDK: let ours be asked
+                agents.tool.set_function_tool_failure_error_function(tool)
 
     async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: object) -> None:
         """Store a call and its output where it happened in the thread."""
