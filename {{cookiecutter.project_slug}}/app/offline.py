@@ -47,7 +47,8 @@ class OfflineModel(Model):
 
     def _events(self, items: list[Any], tools: set[str], choice: object) -> Iterator[Any]:
         """Yield what a model's server sends: an item begins, grows and ends, then the response."""
-        said = [_text(item) for item in items if item.get("role") == "user"] or [""]
+        messages = [item["content"] for item in items if item.get("role") == "user"] or [""]
+        said = [m if isinstance(m, str) else m[0].get("text", "") for m in messages]
         words = re.findall(r"\w+", said[-1].lower())
         calls = [call for word, call in DEMO.items() if word in words or choice == call[0]]
         item: dict[str, Any] = {"id": f"msg_{uuid.uuid4().hex}", "status": "completed"}
@@ -82,9 +83,3 @@ class OfflineModel(Model):
             f"for a real one. I was given {given} message{'s' if given > 1 else ''}; the first was "
             f"“{said[0][:200]}”, the last “{said[-1][-200:]}”."
         )
-
-
-def _text(item: dict[str, Any]) -> str:
-    """Return the words of a message."""
-    content = item["content"]
-    return content if isinstance(content, str) else content[0].get("text", "")
