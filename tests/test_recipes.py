@@ -78,6 +78,7 @@ class Kitchen:
         project.check(python, "-m", "mypy", *code, MYPY_CACHE_DIR=cache)
         with model_server(*script) as model:
             known = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": model.url}
+            known["PATH"] = str(self._folder)  # for a recipe that starts a program
             with project.serve(python, "-m", "app", **known) as user:
                 yield user, model
 
@@ -222,6 +223,28 @@ def read(user: Session, place: str) -> bytes:
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+
+
+SHOP = """#!/bin/sh
+exec "{python}" -c '
+from mcp.server.mcpserver import MCPServer
+
+shop = MCPServer("shop")
+shop.add_tool(lambda article: f"{{article}}: 7", name="in_stock", description="Count.")
+shop.run()'
+"""
+
+
+def test_tools_of_an_mcp_server(kitchen: Kitchen, fresh: BakedProject, tmp_path: Path) -> None:
+    """A process of its own answers the model."""
+    program = tmp_path / "shop-mcp"
+    program.write_text(SHOP.format(python=fresh.path / ".venv" / "bin" / "python"))
+    program.chmod(0o755)
+    script = (Call("in_stock", '{"article": "chair"}'), "Seven.")
+    with kitchen.cook("Tools of an MCP server", *script) as (user, model):
+        _, events = ask(user, "how many chairs?")
+        assert events[-1]["item"]["content"][0]["text"] == "Seven."
+        assert "chair: 7" in given(model)
 
 
 def test_generated_images(kitchen: Kitchen) -> None:

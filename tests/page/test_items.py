@@ -43,6 +43,8 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
     answer = {"type": "assistant_message", "id": "a", "content": [part], **about}
     other = answer | {"id": "b", "content": [part | {"text": "Another answer"}]}
     whole = part | {"text": "Half & whole", "annotations": [source]}
+    card = {"type": "Card", "children": [], "status": {"text": "Sent"}}
+    widget = {"type": "widget", "id": "c", "widget": card, **about}
     flow = {"type": "custom", "tasks": [], "summary": {"title": "Thinking"}, "expanded": True}
     delta = {"type": "assistant_message.content_part.text_delta", "content_index": 0}
     stream = [
@@ -52,6 +54,7 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
         {"type": "progress_update", "text": "Looking"},
         {"type": "thread.item.added", "item": {"type": "workflow", "id": "w", "workflow": flow}},
         update("w", type="workflow.task.added", task_index=0, task={"title": "First step"}),
+        {"type": "thread.item.done", "item": widget},
         {"type": "thread.item.added", "item": answer},
         update("a", **delta, delta="Half "),
         update("a", **delta, delta="& whole"),
@@ -99,6 +102,7 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
     expect(ada.page.get_by_text("Thinking")).to_be_visible()
     ada.page.get_by_text("Thinking").click()
     expect(ada.page.get_by_text("First step")).to_be_visible()
+    expect(ada.page.get_by_text("Sent")).to_be_visible()
     expect(ada.page.get_by_text("Half & whole")).to_be_visible()
     expect(ada.page.get_by_text("Source: A book")).to_be_visible()
     assert asked[-1]["params"]["result"] == {"time_zone": "Europe/Lisbon"}

@@ -54,4 +54,9 @@ def make_agent(settings: Settings, model: Model) -> Agent[Chat]:
     def instructions(ctx: RunContextWrapper[Chat], agent: Agent[Chat]) -> str:
         return INSTRUCTIONS.replace("{locale}", locale_of(ctx.context.request_context))
 
-    return Agent("Assistant", instructions=instructions, model=model, tools=TOOLS)
+    return Agent(
+        "Assistant",
+        instructions=instructions,
+        model=model,
+        tools=TOOLS,
+    )

@@ -10,13 +10,13 @@ import secrets
 import time
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import anyio
 import httpx2
 import jwt
-from fastapi import Request
+from fastapi import Depends, Request
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from .context import RequestContext
@@ -151,6 +151,9 @@ async def context_of(request: Request) -> RequestContext:
     request.state.user = user
     request.app.state.limits.hit(user, request)
     return RequestContext(user_id=user, locale=locale(request), request_id=request.state.request_id)
+
+
+Caller = Annotated[RequestContext, Depends(context_of)]
 
 
 def locale(request: Request) -> str:

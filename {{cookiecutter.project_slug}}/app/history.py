@@ -4,9 +4,10 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agents import ToolOutputFileContent, ToolOutputImage, ToolOutputText, TResponseInputItem
+from agents import ItemHelpers, TResponseInputItem
 from chatkit import types as t
 from chatkit.agents import ThreadItemConverter
+from openai.types.responses import ResponseFunctionToolCall
 from openai.types.responses import ResponseInputContentParam as Part
 
 from .assistant import Chat
@@ -65,15 +66,12 @@ def length_of(item: t.ThreadItem) -> int:
 
 
 def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
-    """Return what a hidden item keeps of a server tool's call."""
-    text = _cut("\n".join(map(_said, output if isinstance(output, list) else [output])))
-    return {"type": "tool_call", "name": name, "arguments": arguments, "output": text}
-
-
-def _said(output: object) -> str:
-    if isinstance(output, ToolOutputImage | ToolOutputFileContent):
-        return "(a file, shown to you at that time)"
-    return output.text if isinstance(output, ToolOutputText) else str(output)
+    """Return what a hidden item keeps of a server tool's call: of its output the texts."""
+    call = ResponseFunctionToolCall(call_id="", name=name, arguments="", type="function_call")
+    given: Any = ItemHelpers.tool_call_output_item(call, output)["output"]
+    parts = [{"text": given}] if isinstance(given, str) else given
+    text = "\n".join(part.get("text", "(a file, shown to you at that time)") for part in parts)
+    return {"type": "tool_call", "name": name, "arguments": arguments, "output": _cut(text)}
 
 
 def _cut(text: str) -> str:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from . import NAME, page, uploads
 from .assistant import make_agent
 from .attachments import Files
-from .auth import Authenticator
+from .auth import Authenticator, Caller
 from .errors import ApiError, add_error_handlers
 from .limits import Limits
 from .logs import Metrics, RequestLog
@@ -73,7 +73,7 @@ def create_app(
 
 
 @router.post("/chatkit")
-async def chatkit(request: Request, context: uploads.Caller) -> Response:
+async def chatkit(request: Request, context: Caller) -> Response:
     """Answer one operation of the ChatKit protocol: JSON, or events for those that stream."""
     state = request.app.state
     body = await read_json_body(request, state.settings)
@@ -85,7 +85,7 @@ async def chatkit(request: Request, context: uploads.Caller) -> Response:
 
 
 @router.post("/threads/{thread_id}/stop")
-async def stop(thread_id: str, request: Request, context: uploads.Caller) -> dict[str, bool]:
+async def stop(thread_id: str, request: Request, context: Caller) -> dict[str, bool]:
     """Stop the answer in a thread: with ON_DISCONNECT=finish, closing the connection does not."""
     return {"stopped": await request.app.state.server.stop(thread_id, context)}
 

@@ -44,7 +44,8 @@ class OfflineModel(Model):
         items, new_id = asked.input, uuid.uuid4().hex
         if isinstance(items, str):
             items = [{"role": "user", "content": items}]
-        said = [_text(item) for item in items if item.get("role") == "user"] or [""]
+        messages = [item["content"] for item in items if item.get("role") == "user"] or [""]
+        said = [m if isinstance(m, str) else m[0].get("text", "") for m in messages]
         words = re.findall(r"\w+", said[-1].lower())
         for word, (name, arguments) in DEMO.items():
             wanted = word in words or asked.model_settings.tool_choice == name
@@ -63,9 +64,3 @@ class OfflineModel(Model):
             f"for a real one. I was given {given} message{'s' if given > 1 else ''}; the first was "
             f"“{said[0][:200]}”, the last “{said[-1][-200:]}”."
         )
-
-
-def _text(item: dict[str, Any]) -> str:
-    """Return the words of a message."""
-    content = item["content"]
-    return content if isinstance(content, str) else content[0].get("text", "")

@@ -78,7 +78,10 @@ def _start(
     chosen: t.InferenceOptions,
     settings: Settings,
 ) -> agents.RunResultStreaming:
-    """Start the model with what the user chose."""
+    """Start the model with what the user chose; other agents may not have the chosen tool."""
+    if chosen.tool_choice:
+        choice = agents.ModelSettings(tool_choice=chosen.tool_choice.id)
+        agent = agent.clone(model_settings=agent.model_settings.resolve(choice))
     return agents.Runner.run_streamed(
         agent,
         given,
@@ -87,10 +90,7 @@ def _start(
         hooks=Tools(settings.tool_seconds),
         run_config=agents.RunConfig(
             model=named(agent.model, chosen.model) if chosen.model else None,
-            model_settings=agents.ModelSettings(
-                tool_choice=chosen.tool_choice.id if chosen.tool_choice else None,
-                include_usage=True if settings.tokens_per_day else None,
-            ),
+            model_settings=agents.ModelSettings(include_usage=settings.tokens_per_day > 0 or None),
             group_id=chat.thread.id,
             tracing_disabled=not traced(settings),
             trace_include_sensitive_data=settings.trace_content,
@@ -154,6 +154,14 @@ class Tools(agents.RunHooks[Chat]):
         """Bound an agent's tools; later, a call that waits for its approval would fail."""
         for tool in agent.tools:
             bound(tool, self._seconds)
+
+    async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+        """Bound the tools of MCP servers, which are made anew for each step."""
+        bound(tool, self._seconds)
+        if isinstance(tool, agents.FunctionTool):
+            failed = agents.tool.resolve_function_tool_failure_error_function(tool)
+            if failed is agents.default_tool_error_function:  # named by the SDK: let ours be asked
+                agents.tool.set_function_tool_failure_error_function(tool)
 
     async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: object) -> None:
         """Store a call and its output where it happened in the thread."""

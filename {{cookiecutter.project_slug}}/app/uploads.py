@@ -3,19 +3,19 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from tempfile import SpooledTemporaryFile
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from anyio import to_thread
 from chatkit.store import NotFoundError
 from chatkit.types import Attachment
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import StreamingResponse
 
 from .attachments import Files, size_of, too_large
-from .auth import context_of
+from .auth import Caller
 from .blobs import key_of
 from .context import RequestContext, owner_of
 from .errors import ApiError
@@ -25,7 +25,6 @@ SILENT_SECONDS = 60  # how long a body may pause
 SLOWEST_BYTES = 10_000  # a second, for a large body: whoever drips holds what came so far
 
 router = APIRouter(prefix="/files")
-Caller = Annotated[RequestContext, Depends(context_of)]
 
 
 async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGenerator[bytes, None]:

@@ -147,7 +147,6 @@ def test_of_a_tools_output_the_texts_are_remembered() -> None:
     output = [ToolOutputText(text="hi"), image]
     remembered = tool_memory("look", "{}", output)["output"]
     assert remembered == "hi\n(a file, shown to you at that time)"
-    assert tool_memory("look", "{}", ["a", 1])["output"] == "a\n1"
 
 
 TAG = t.UserMessageTagContent(id="o1", text="Order 1", data={"total": 3}, group="order")

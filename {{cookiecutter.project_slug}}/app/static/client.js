@@ -351,7 +351,7 @@ function actions({ id, thread_id }) {
 
 /** A widget's text and buttons; its looks are ChatKit's business. */
 function widget(part, item) {
-  const words = part.value ?? part.label ?? part.alt;
+  const words = part.value ?? part.label ?? part.alt ?? part.status?.text;
   const said = words ? [h("span", { className: part.type, dir: "auto" }, words)] : [];
   const inner = inside(part).flatMap((child) => widget(child, item));
   if (part.onClickAction) return [button([...said, ...inner], () => run(part.onClickAction, item))];
