@@ -139,8 +139,8 @@ DEFECTS = [
     ),
     Defect(
         "an issuer that fails locks everybody out",
-        "if refresh or not self._known or time",
-        "if True or time",
+        "lifespan=KEYS_SECONDS",
+        "lifespan=1",
         TOKEN + "an_issuer_that_fails_locks_nobody_out_who_has_a_key_of_its",
         "app/auth.py",
     ),
