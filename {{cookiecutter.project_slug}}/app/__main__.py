@@ -58,8 +58,7 @@ def main(arguments: list[str]) -> int:
         os.environ["STORE_URL"] = "memory://"
         # jinja: endif
         settings = Settings()  # workers read the environment, too
-    from .blobs import FilesError  # noqa: PLC0415 - the SDK takes seconds to import
-    from .store import StoreError  # noqa: PLC0415
+    from .store import StoreError  # noqa: PLC0415 - the SDK takes seconds to import
 
     try:
         # jinja: if cookiecutter.storage_type != "memory"
@@ -69,7 +68,7 @@ def main(arguments: list[str]) -> int:
             return data.main(arguments, settings)
         # jinja: endif
         return serve(settings)
-    except (StoreError, FilesError) as error:
+    except StoreError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
         return 0
