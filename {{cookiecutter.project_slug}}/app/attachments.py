@@ -25,7 +25,6 @@ from chatkit import types as t
 from chatkit.store import AttachmentStore, NotFoundError
 from openai.types.responses import ResponseInputContentParam as ContentParam
 from pydantic import AnyUrl
-from starlette.datastructures import UploadFile
 
 from .blobs import FOLDER, PARTS, key_of, open_blobs, owner_in
 from .context import RequestContext, context_for, owner_of
@@ -110,13 +109,14 @@ class Files(AttachmentStore[RequestContext]):
         await self._store.save_attachment(attachment, context)
         return attachment
 
-    async def receive_directly(self, file: UploadFile, context: RequestContext) -> t.Attachment:
+    async def receive_directly(
+        self, file: IO[bytes], name: str, kind: str, context: RequestContext
+    ) -> t.Attachment:
         """Take a file that was not announced; a refused one leaves nothing."""
-        name, kind = file.filename or "", file.content_type or ""
-        params = t.AttachmentCreateParams(name=name, size=file.size or 0, mime_type=kind)
+        params = t.AttachmentCreateParams(name=name, size=file.seek(0, SEEK_END), mime_type=kind)
         announced = await self.create_attachment(params, context)
         try:
-            return await self.receive(file.file, announced, context)
+            return await self.receive(file, announced, context)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self.delete_attachment(announced.id, context)

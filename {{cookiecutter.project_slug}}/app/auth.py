@@ -26,7 +26,6 @@ from .settings import Settings
 log = logging.getLogger("app.auth")
 COOKIE_SECONDS = 365 * 86_400
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
-LEEWAY_SECONDS = 30
 FETCH_SECONDS = 5.0
 RETRY_SECONDS = 10.0
 """After the issuer failed, it is left alone for this long."""
@@ -101,7 +100,7 @@ class Authenticator:
             algorithms=ALGORITHMS,
             audience=self._settings.oidc_audience,
             issuer=self._settings.oidc_issuer,
-            leeway=LEEWAY_SECONDS,
+            leeway=30,
             options={"require": ["exp", "iss", "aud", "sub"]},
         )
         if not claims["sub"]:  # all such tokens would be one user

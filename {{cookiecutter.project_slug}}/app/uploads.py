@@ -66,7 +66,9 @@ async def upload(request: Request, context: Caller) -> Response:
         try:
             if not isinstance(file := form.get("file"), UploadFile):
                 raise ApiError(400, "file_missing", "The field `file` is missing.")
-            return as_json(files, await files.receive_directly(file, context), context)
+            name, kind = file.filename or "", file.content_type or ""
+            attachment = await files.receive_directly(file.file, name, kind, context)
+            return as_json(files, attachment, context)
         finally:
             await form.close()
 
@@ -116,9 +118,8 @@ async def download(
         async for chunk in chunks:
             yield chunk
 
-    name = quote(attachment.name, safe="")
     headers = {
-        "Content-Disposition": f"{how}; filename*=UTF-8''{name}",  # RFC 6266
+        "Content-Disposition": f"{how}; filename*=UTF-8''{quote(attachment.name, safe='')}",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cross-Origin-Resource-Policy": "cross-origin" if part else "same-origin",
         "Cache-Control": f"private, max-age={request.app.state.settings.file_link_seconds}",
