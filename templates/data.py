@@ -10,17 +10,14 @@ import asyncio
 import base64
 import json
 import os
-import re
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from anyio import wrap_file
 from chatkit.store import NotFoundError
 from chatkit.types import Attachment, Page, ThreadMetadata
 from tqdm import tqdm
@@ -35,42 +32,22 @@ T = TypeVar("T")
 Line = dict[str, Any]
 PAGE = 100
 COUNTED = {"thread": "threads", "attachment": "files", "item": "items"}
-UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
 
 
 class DataError(RuntimeError):
     """One sentence that says why the command cannot go on."""
 
 
-def main(arguments: list[str], settings: Settings) -> int:
+def main(options: argparse.Namespace, settings: Settings) -> int:
     """Run a command; return 0, 1 with nothing to export or forget, 2 for a caller's fault."""
-    parser = argparse.ArgumentParser(prog="python -m app", description="Look after users' data.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    export = commands.add_parser("export", help="write a user's data to the standard output")
-    who = export.add_mutually_exclusive_group(required=True)
-    who.add_argument("user", nargs="?")
-    who.add_argument("--all", action="store_true", help="every user's")
-    load = commands.add_parser("import", help="read an export back")
-    load.add_argument("file", nargs="?", help="the export; without it, the standard input")
-    commands.add_parser("forget", help="delete all that a user has").add_argument("user")
-    purge = commands.add_parser("purge", help="delete threads in which nobody wrote for long")
-    purge.add_argument("--older-than", type=_seconds, required=True, metavar="90d")
-    commands.add_parser("sweep", help="remove uploads never sent and bytes without a record")
     try:
-        return asyncio.run(_run(parser.parse_args(arguments), settings))
+        return asyncio.run(_run(options, settings))
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (DataError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d{1,6})([hdw])", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r}: write a number and h, d or w, such as 90d")
-    return float(found[1]) * UNITS[found[2]]
 
 
 async def _run(options: argparse.Namespace, settings: Settings) -> int:
@@ -82,11 +59,9 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
                 owners = [each async for each in store.owners()] if options.all else [options.user]
                 await _export(owners, store, files, counts)
             case "import":
-                path = options.file and Path(options.file)
-                if not path and sys.stdin.isatty():
-                    raise DataError("import: name the export's file, or pipe it in")
-                with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
-                    size = os.fstat(file.fileno()).st_size or None  # a pipe has none yet
+                name = 0 if options.file == "-" else options.file
+                with open(name, "rb") as file:  # noqa: ASYNC230, PTH123 - nothing else runs here
+                    size = os.fstat(file.fileno()).st_size  # a pipe has none yet
                     await import_lines(file, store, files, counts, size)
             case "forget":
                 await forget(options.user, store, files, counts)
@@ -101,10 +76,10 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _export(owners: list[str], store: ChatStore, files: Files, counts: Counter[str]) -> None:
-    """Write the lines; bars count them and the users, unless the lines go to the terminal."""
+    """Write the lines; a bar counts them, unless they go to the terminal."""
     hidden = sys.stdout.isatty() or None  # None: hidden where stderr is no terminal
-    for owner in tqdm(owners, "export", unit=" users", disable=hidden):
-        with tqdm(unit=" lines", leave=False, disable=hidden) as bar:
+    with tqdm(desc="export", unit=" lines", disable=hidden) as bar:
+        for owner in owners:
             async for line in export_lines(owner, store, files):
                 sys.stdout.write(json.dumps(line) + "\n")
                 counts.update(COUNTED[key] for key in line.keys() & COUNTED)
@@ -157,17 +132,15 @@ async def _file_line(attachment: Attachment, files: Files, context: RequestConte
 
 
 async def import_lines(
-    file: IO[bytes], store: ChatStore, files: Files, counts: Counter[str], size: int | None = None
+    file: IO[bytes], store: ChatStore, files: Files, counts: Counter[str], size: int = 0
 ) -> None:
     """Write an export of `size` bytes; once more does no harm, so it can be run again.
 
     Raises:
         DataError: names the line that cannot be read or stored.
     """
-    number = 0
     with tqdm(desc="import", total=size, unit="B", unit_scale=True, disable=None) as bar:
-        async for text in wrap_file(file):  # read in a thread: a pipe may pause
-            number += 1
+        for number, text in enumerate(file, 1):
             try:
                 line = json.loads(text)
                 await _write(line, store, files)
@@ -226,13 +199,9 @@ async def purge(age: float, store: ChatStore, files: Files, counts: Counter[str]
     owners = [owner async for owner in store.owners()]
     for owner in tqdm(owners, "purge", unit=" users", disable=None):
         context = context_for(owner)
-        old = [
-            thread
-            async for thread in _walk(store.load_threads, context)
-            if thread.created_at.timestamp() < before
-        ]
-        for thread in old:
-            newest = await store.load_thread_items(thread.id, None, 1, "desc", context)
-            if all(item.created_at.timestamp() < before for item in newest.data):
-                gone = await files.delete_thread(thread.id, context)
-                counts += Counter(threads=1, files=len(gone), bytes=sum(map(size_of, gone)))
+        for thread in [each async for each in _walk(store.load_threads, context)]:
+            if thread.created_at.timestamp() < before:
+                newest = await store.load_thread_items(thread.id, None, 1, "desc", context)
+                if all(item.created_at.timestamp() < before for item in newest.data):
+                    gone = await files.delete_thread(thread.id, context)
+                    counts += Counter(threads=1, files=len(gone), bytes=sum(map(size_of, gone)))

@@ -1,6 +1,5 @@
 """A user's data: out, in again, away; on the engine of this app."""
 
-import asyncio
 import io
 import json
 import time
@@ -86,25 +85,6 @@ async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> 
         await import_lines(saved([good.encode(), wrong.encode()]), store, files, Counter())
     assert "\n" not in str(raised.value)
     assert len(await exported(store, files, "a")) == 1
-
-
-@pytest.mark.anyio
-async def test_an_import_from_a_pipe_that_pauses_holds_up_nobody(
-    store: Store, files: Files
-) -> None:
-    """The event loop goes on, for whatever the store does meanwhile."""
-
-    class Pipe(io.BytesIO):
-        def readline(self, size: int | None = None, /) -> bytes:
-            time.sleep(0.2)
-            return super().readline(size)
-
-    work = asyncio.create_task(import_lines(Pipe(), store, files, Counter()))
-    steps = 0
-    while not work.done():
-        await asyncio.sleep(0.01)
-        steps += 1
-    assert steps > 5
 
 
 @pytest.mark.anyio

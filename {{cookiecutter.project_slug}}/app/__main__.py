@@ -1,48 +1,51 @@
 """`python -m app` serves; `python -m app export USER` and its like look after data."""
 
+import signal
+import sys
+
+if __name__ == "__main__":  # before the other imports, which take seconds
+    for ended in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ended, lambda *_: sys.exit())  # so that `finally` and `atexit` run
+
 import argparse
 import asyncio
 import gc
 import os
-import signal
 import socket
-import sys
-from difflib import get_close_matches
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import DotEnvSettingsSource
 from uvicorn.supervisors import Multiprocess
 
+from .blobs import open_blobs
 from .logs import set_up_logging, set_up_tracing
 from .settings import Settings
-
-DATA_COMMANDS = ("export", "forget", "import", "purge", "sweep")
+from .store import StoreError, open_store
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status: 2 for what the caller can mend."""
-    parser = argparse.ArgumentParser("python -m app", description="Without a command it serves.")
-    parser.add_argument("command", nargs="?", choices=DATA_COMMANDS, help="look after users' data")
-    parser.parse_args(arguments[:1])
     # jinja: if cookiecutter.storage_type == "memory"
-    if arguments:
-        text = "a running app keeps its conversations to itself: delete on the page, or restart it"
-        return _complain(f"{arguments[0]}: {text}")
+    text = "It serves. No command reaches conversations in memory: delete them on the page."
+    argparse.ArgumentParser("python -m app", description=text).parse_args(arguments)
+    # jinja: else
+    options = parse(arguments)
     # jinja: endif
     # jinja: if cookiecutter.storage_type == "sqlite"
     os.umask(0o077)  # what is said is not for the machine's other users
     # jinja: endif
     settings = _settings()
     set_up_logging(settings.log_level)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that `finally` and `atexit` run
-    if not settings.store_url:
-        try:
+    try:
+        settings.signing_key()  # made before workers could each make one
+        if not settings.store_url:
             settings.data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            sys.exit(_complain(f"DATA_DIR={settings.data_dir}: {error.strerror}"))
+    except OSError as error:
+        return _complain(f"DATA_DIR={settings.data_dir}: {error}")
+    if not settings.store_url:
         # jinja: if cookiecutter.storage_type in ["redis", "postgres"]
         import dev  # noqa: PLC0415 - it is no part of a production image
 
@@ -50,7 +53,7 @@ def main(arguments: list[str]) -> int:
         try:
             engine.start()
         except RuntimeError as error:  # one line: no wheel, or the folder is in use
-            sys.exit(_complain(str(error)))
+            return _complain(str(error))
         os.environ["STORE_URL"] = engine.url
         # jinja: elif cookiecutter.storage_type == "sqlite"
         os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
@@ -58,27 +61,47 @@ def main(arguments: list[str]) -> int:
         os.environ["STORE_URL"] = "memory://"
         # jinja: endif
         settings = Settings()  # workers read the environment, too
-    from .blobs import FilesError  # noqa: PLC0415 - the SDK takes seconds to import
-    from .store import StoreError  # noqa: PLC0415
-
     try:
         # jinja: if cookiecutter.storage_type != "memory"
-        if arguments:
-            from . import data  # noqa: PLC0415
+        if options.command:
+            from . import data  # noqa: PLC0415 - the SDK takes seconds to import
 
-            return data.main(arguments, settings)
+            return data.main(options, settings)
         # jinja: endif
         return serve(settings)
-    except (StoreError, FilesError) as error:
+    except StoreError as error:
         return _complain(str(error))
-    except KeyboardInterrupt:
-        return 0
 
 
+# jinja: if cookiecutter.storage_type != "memory"
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the command and what it is for; what is wrong with them ends the program."""
+    parser = argparse.ArgumentParser("python -m app", description="Without a command it serves.")
+    commands = parser.add_subparsers(dest="command")
+    export = commands.add_parser("export", help="write a user's data to the standard output")
+    who = export.add_mutually_exclusive_group(required=True)
+    who.add_argument("user", nargs="?")
+    who.add_argument("--all", action="store_true", help="every user's")
+    load = commands.add_parser("import", help="read an export back")
+    load.add_argument("file", help="the export; -: the standard input")
+    commands.add_parser("forget", help="delete all that a user has").add_argument("user")
+    purge = commands.add_parser("purge", help="delete threads in which nobody wrote for long")
+    purge.add_argument("--older-than", type=days, required=True, metavar="90d")
+    commands.add_parser("sweep", help="remove uploads never sent and bytes without a record")
+    return parser.parse_args(arguments)
+
+
+def days(text: str) -> float:
+    """Return the seconds of a number of days, such as `90d`."""
+    if not text.removesuffix("d").isdecimal():
+        raise ValueError
+    return float(text.removesuffix("d")) * 86_400
+
+
+# jinja: endif
 def _settings() -> Settings:
     """Read the settings; what is wrong with them ends the program, a line each."""
     try:
-        _warn_of_misspelt()
         return Settings()
     except ValidationError as error:
         sys.exit(_complain(*(_fault(fault) for fault in error.errors(include_url=False))))
@@ -88,28 +111,22 @@ def _settings() -> Settings:
 
 def serve(settings: Settings) -> int:
     """Listen until a signal comes; a store that cannot be used ends it before that."""
-    from .attachments import Files  # noqa: PLC0415
-    from .store import open_store  # noqa: PLC0415
 
     async def open_once() -> None:
         """Refuse a wrong URL in one line, and upgrade the schema, before workers start."""
-        async with open_store(settings) as store:
-            Files(settings, store)
+        async with open_store(settings):
+            open_blobs(settings.files_url, settings.data_dir / "files")
 
     asyncio.run(open_once())
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off (40 ms an answer) only where the protocol is named
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    if os.name == "posix":
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    v6: Any = {"family": socket.AF_INET6, "dualstack_ipv6": True} if ":" in host else {}
     try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(2048)  # connections wait here until the app is ready
+        # connections wait here until the app is ready
+        listener = socket.create_server((settings.host, settings.port), backlog=2048, **v6)
     except OSError as error:
-        listener.close()
-        where = f"{host}:{settings.port} ({error.strerror})"
-        return _complain(f"cannot listen on {where}: set another HOST or PORT")
+        return _complain(f"{error.strerror}: set another HOST or PORT")
+    # asyncio turns Nagle's algorithm off (40 ms an answer) only where a socket names its protocol
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listener.getsockname()[1]
     os.environ["PORT"] = str(port)  # for workers, too: a file's address holds the port
     print(f"http://{host}:{port}", flush=True)
@@ -140,14 +157,6 @@ def app() -> FastAPI:
     gc.collect()
     gc.freeze()  # the SDK's 200,000 objects: each full collection would stop every answer for 0.1 s
     return chat
-
-
-def _warn_of_misspelt() -> None:
-    """Name what in `.env` looks like a setting and is none; the rest is for other programs."""
-    known = {*Settings.model_fields, "database_url", "redis_url"}
-    for name in sorted({*DotEnvSettingsSource(Settings).env_vars} - known):
-        for meant in get_close_matches(name, known, 1, 0.75):
-            _complain(f".env: {name.upper()} is no setting; {meant.upper()} is one")
 
 
 def _fault(fault: ErrorDetails) -> str:

@@ -3,8 +3,8 @@
 The routes are in `uploads.py`, types are detected in `filetypes.py`, bytes kept in `blobs.py`.
 
 A record in the store says whose a file is; its bytes lie under a key made of the owner and the
-id. Bytes are written before the record and removed after it, so that a crash leaves nothing but
-bytes without a record, and `sweep` removes those.
+id. The record comes first and goes first: a crash leaves a file that no message has, or bytes
+without a record, and `sweep` removes both.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import math
 import random
 import time
 from contextlib import suppress
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import IO, Any
 from weakref import WeakValueDictionary
 
@@ -26,10 +26,10 @@ from chatkit.store import AttachmentStore, NotFoundError
 from openai.types.responses import ResponseInputContentParam as ContentParam
 from pydantic import AnyUrl
 
-from .blobs import FOLDER, PARTS, FilesError, key_of, open_blobs, owner_in
+from .blobs import FOLDER, PARTS, key_of, open_blobs, owner_in
 from .context import RequestContext, context_for, owner_of
 from .errors import ApiError
-from .filetypes import EXTENSIONS, PDF, TEXT, UNKNOWN, contradicts, display_name, is_image, look
+from .filetypes import EXTENSIONS, PDF, TEXT, UNKNOWN, display_name, look
 from .links import Links
 from .settings import Settings
 from .store import ChatStore, new_id
@@ -49,13 +49,10 @@ def data_url(kind: str, data: bytes) -> str:
 
 
 class Files(AttachmentStore[RequestContext]):
-    """The files of all users, where FILES_URL says; FilesError if that cannot be used."""
+    """The files of all users, where FILES_URL says; StoreError if that cannot be used."""
 
     def __init__(self, settings: Settings, store: ChatStore) -> None:
         self._settings, self._store = settings, store
-        known = [*EXTENSIONS, UNKNOWN]
-        if unknown := [kind for kind in settings.file_types if kind not in known]:
-            raise FilesError(f"FILE_TYPES={unknown[0]}: write some of {', '.join(known)}")
         self.blobs = open_blobs(settings.files_url, settings.data_dir / "files")
         self.links = Links(settings)
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
@@ -71,50 +68,59 @@ class Files(AttachmentStore[RequestContext]):
     async def create_attachment(
         self, params: t.AttachmentCreateParams, context: RequestContext
     ) -> t.Attachment:
-        """Announce a two-phase upload: the answer says where to send the bytes."""
+        """Announce a file: the answer says where to send the bytes."""
         if not self._settings.max_attachments:
             raise NotImplementedError
-        self._check_size(params.size)
+        if params.size <= 0:
+            raise ApiError(400, "file_empty", "The file is empty.")
+        if params.size > self._settings.max_file_bytes:
+            raise too_large(self._settings.max_file_bytes)
         claimed = params.mime_type if params.mime_type in EXTENSIONS else UNKNOWN
         attachment = self._record(new_id("attachment"), params.name, claimed, params.size)
         url = AnyUrl(self.links.url("upload", attachment.id, context))
         attachment.upload_descriptor = t.AttachmentUploadDescriptor(url=url, method="PUT")
-        async with self._lock(context):
-            await self._check_quota(params.size, context)
+        # of this worker: another one may let in one file more
+        async with self._locks.setdefault(owner_of(context), asyncio.Lock()):
+            sizes = [*map(size_of, await self._store.load_attachments(None, context)), params.size]
+            limit = self._settings.max_user_file_bytes
+            if sum(sizes) > limit or len(sizes) > MAX_FILES:
+                most = f"{MAX_FILES:,} files of {limit:,} bytes in all"
+                raise ApiError(413, "quota", f"You can keep {most}. Delete some first.")
             await self._store.save_attachment(attachment, context)
         return attachment
 
     async def receive(
-        self, file: IO[bytes], name: str, claimed: str, context: RequestContext, announced: str = ""
+        self, file: IO[bytes], announced: t.Attachment, context: RequestContext
     ) -> t.Attachment:
-        """Check and store a file, under its `announced` id if any; a refused one leaves nothing."""
-        size = await to_thread.run_sync(file.seek, 0, 2)
-        self._check_size(size)
-        limiter = self._looking if await to_thread.run_sync(is_image, file) else None
-        kind, preview = await to_thread.run_sync(look, file, limiter=limiter)
+        """Check and store the bytes of an announced file."""
+        size = file.seek(0, SEEK_END)
+        if size != size_of(announced):
+            raise ApiError(400, "file_size", "The file is not as long as it was announced.")
+        kind, preview = await to_thread.run_sync(look, file, limiter=self._looking)
         if kind not in self._settings.file_types:
             raise ApiError(415, "file_type", f"Files of this type ({kind}) are not taken.")
-        if contradicts(kind, claimed, name):
-            raise ApiError(415, "file_type", f"This file is not what its name says: it is {kind}.")
-        attachment = self._record(announced or new_id("attachment"), name, kind, size)
+        attachment = self._record(announced.id, announced.name, kind, size)
         key = key_of(owner_of(context), attachment.id)
-        async with self._lock(context):
-            if announced:
-                await self.load_announced(announced, context)  # another try may have come first
-            else:
-                await self._check_quota(size, context)
-            try:
-                await to_thread.run_sync(file.seek, 0)
-                await self.blobs.put(key, file)
-                if preview:
-                    await self.blobs.put(f"{key}.preview", BytesIO(preview))
-                await self._store.save_attachment(attachment, context)
-            except BaseException:
-                if not announced:  # else `sweep` will take the bytes with the record
-                    with anyio.CancelScope(shield=True):
-                        await self._delete_bytes(attachment.id, context)
-                raise
+        await self.load_announced(announced.id, context)  # another try may have come first
+        file.seek(0)
+        await self.blobs.put(key, file)
+        if preview:
+            await self.blobs.put(f"{key}.preview", BytesIO(preview))
+        await self._store.save_attachment(attachment, context)
         return attachment
+
+    async def receive_directly(
+        self, file: IO[bytes], name: str, kind: str, context: RequestContext
+    ) -> t.Attachment:
+        """Take a file that was not announced; a refused one leaves nothing."""
+        params = t.AttachmentCreateParams(name=name, size=file.seek(0, SEEK_END), mime_type=kind)
+        announced = await self.create_attachment(params, context)
+        try:
+            return await self.receive(file, announced, context)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self.delete_attachment(announced.id, context)
+            raise
 
     async def load_announced(self, attachment_id: str, context: RequestContext) -> t.Attachment:
         """Return the record of a file that waits for its bytes; ApiError 409 when it has them."""
@@ -131,30 +137,11 @@ class Files(AttachmentStore[RequestContext]):
             return t.FileAttachment(**fields)
         return t.ImageAttachment(**fields, preview_url=AnyUrl(f"preview:{attachment_id}"))
 
-    def _check_size(self, size: int) -> None:
-        if size <= 0:
-            raise ApiError(400, "file_empty", "The file is empty.")
-        if size > self._settings.max_file_bytes:
-            raise too_large(self._settings.max_file_bytes)
-
-    def _lock(self, context: RequestContext) -> asyncio.Lock:
-        """Return the lock for a user's quota in this worker; another may let in one file more."""
-        return self._locks.setdefault(owner_of(context), asyncio.Lock())
-
-    async def _check_quota(self, size: int, context: RequestContext) -> None:
-        limit = self._settings.max_user_file_bytes
-        sizes = [*map(size_of, await self._store.load_attachments(None, context)), size]
-        if sum(sizes) > limit or len(sizes) > MAX_FILES:
-            text = f"You can keep {MAX_FILES:,} files of {limit:,} bytes in all. Delete some first."
-            raise ApiError(413, "quota", text)
-
     async def check(self, ids: list[str], thread_id: str | None, context: RequestContext) -> None:
         """Refuse files that a message in this thread (None: a new one) cannot have.
 
         NotFoundError for one that this user does not have, ApiError for any other reason.
         """
-        if len({*ids}) < len(ids):
-            raise ApiError(400, "file_twice", "A message has each file once.")
         for attachment_id in ids:
             attachment = await self._store.load_attachment(attachment_id, context)
             if attachment.upload_descriptor:
@@ -231,11 +218,8 @@ class Files(AttachmentStore[RequestContext]):
             for attachment in await self._store.load_attachments(None, context):
                 created = (attachment.metadata or {}).get("created", before)
                 if attachment.thread_id is None and created < before:
-                    with suppress(NotFoundError):  # it may have been sent since it was listed
-                        found = await self._store.load_attachment(attachment.id, context)
-                        if found.thread_id is None:
-                            await self.delete_attachment(attachment.id, context)
-                            records += 1
+                    await self.delete_attachment(attachment.id, context)
+                    records += 1
         return records, await self._sweep_objects(before) if owner else 0
 
     async def sweep_hourly(self) -> None:
@@ -250,7 +234,7 @@ class Files(AttachmentStore[RequestContext]):
     async def _sweep_objects(self, before: float) -> int:
         owner, known, removed = None, set[str](), 0
         async for key in self.blobs.keys(FOLDER, before):  # one owner after the other
-            if (whose := owner_in(key)) is None:
+            if not (whose := owner_in(key)):
                 continue
             if whose != owner:
                 owner = whose

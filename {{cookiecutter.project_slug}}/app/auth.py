@@ -26,12 +26,11 @@ from .settings import Settings
 log = logging.getLogger("app.auth")
 COOKIE_SECONDS = 365 * 86_400
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
-LEEWAY_SECONDS = 30
 FETCH_SECONDS = 5.0
 RETRY_SECONDS = 10.0
 """After the issuer failed, it is left alone for this long."""
-STALE_SECONDS = 86_400
-"""While the issuer fails, its last keys serve for this long: a revoked key must end some day."""
+KEYS_SECONDS = 6 * 3600
+"""Keys serve so long, also while the issuer fails. A new one is fetched with its first token."""
 
 
 class Authenticator:
@@ -101,7 +100,7 @@ class Authenticator:
             algorithms=ALGORITHMS,
             audience=self._settings.oidc_audience,
             issuer=self._settings.oidc_issuer,
-            leeway=LEEWAY_SECONDS,
+            leeway=30,
             options={"require": ["exp", "iss", "aud", "sub"]},
         )
         if not claims["sub"]:  # all such tokens would be one user
@@ -110,21 +109,12 @@ class Authenticator:
 
 
 class _Keys(jwt.PyJWKClient):
-    """The issuer's keys: cached, and used for a day longer while the issuer does not answer."""
+    """The issuer's keys."""
 
     def __init__(self, issuer: str) -> None:
         self._retry_at = 0.0
-        self._known: tuple[float, jwt.PyJWKSet] | None = None  # when fetched, and the keys
-        super().__init__(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-
-    def get_jwk_set(self, refresh: bool = False) -> jwt.PyJWKSet:
-        """Return the keys; PyJWKClientConnectionError when there are none."""
-        try:
-            return super().get_jwk_set(refresh)
-        except jwt.PyJWKClientConnectionError:
-            if refresh or not self._known or time.monotonic() > self._known[0] + STALE_SECONDS:
-                raise
-            return self._known[1]
+        discovery = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        super().__init__(discovery, lifespan=KEYS_SECONDS)
 
     def fetch_data(self) -> jwt.PyJWKSet:
         """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), and for them.
@@ -141,7 +131,7 @@ class _Keys(jwt.PyJWKClient):
             keys = jwt.PyJWKSet.from_dict(answer.json())
         except Exception as error:  # whatever stands there in the place of keys
             raise jwt.PyJWKClientConnectionError(f"no keys at {self.uri}: {error}") from error
-        self._known, self._retry_at = (time.monotonic(), keys), 0.0
+        self._retry_at = 0.0
         return keys
 
 

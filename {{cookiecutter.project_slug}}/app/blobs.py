@@ -9,7 +9,6 @@ seconds since 1970.
 
 import atexit
 import os
-import re
 import secrets
 import shutil
 import time
@@ -22,17 +21,14 @@ from typing import IO
 import anyio
 from anyio import to_thread
 
+from .store import StoreError
+
 CHUNK = 256 * 1024
 FOLDER = "attachments"
-KEY = re.compile(FOLDER + r"/((?:(?:[0-9a-f]{2})+/)+)[0-9a-f]+(?:\.\w+)*")
 PARTS = ("", ".preview")  # the objects of a file: its own bytes and, for an image, a preview
 PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE", "memory": "MEMORY"}  # by scheme
 PATIENCE = {"CONNECT_TIMEOUT": "3s", "READ_TIMEOUT": "10s", "TIMEOUT": "1h"}
 """obstore's timeouts: to connect, between bytes, for a whole transfer (slow as a user's)."""
-
-
-class FilesError(RuntimeError):
-    """Files cannot be kept: one line that says which setting to change."""
 
 
 def key_of(owner: str, attachment_id: str = "", part: str = "") -> str:
@@ -42,11 +38,11 @@ def key_of(owner: str, attachment_id: str = "", part: str = "") -> str:
     return "/".join(filter(None, [FOLDER, *folders, attachment_id.encode().hex() + part]))
 
 
-def owner_in(key: str) -> str | None:
-    """Return the owner whose bytes lie under a key; None when the object is not ours."""
-    found = KEY.fullmatch(key)
-    owner = found[1].replace("/", "") if found else ""
-    return bytes.fromhex(owner).decode("utf-8", "surrogatepass") if owner else None
+def owner_in(key: str) -> str:
+    """Return the owner whose bytes lie under a key; an empty string when the object is not ours."""
+    with suppress(ValueError):
+        return bytes.fromhex("".join(key.split("/")[1:-1])).decode("utf-8", "surrogatepass")
+    return ""
 
 
 class Folder:
@@ -61,8 +57,9 @@ class Folder:
 
     def _put(self, path: Path, file: IO[bytes]) -> None:
         draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            with _create(draft) as out:
+            with draft.open("xb") as out:
                 shutil.copyfileobj(file, out, CHUNK)
                 out.flush()
                 os.fsync(out.fileno())
@@ -88,21 +85,11 @@ class Folder:
         """Yield paths below the folder, one after the other."""
         folders = os.walk(self._root / prefix)
         while found := await to_thread.run_sync(next, folders, None):
-            folder, _, names = found
-            for name in names:
-                path = anyio.Path(folder, name)
+            for name in found[2]:
+                path = anyio.Path(found[0], name)
                 with suppress(FileNotFoundError):  # deleted meanwhile
                     if (await path.stat()).st_mtime < before:
                         yield path.relative_to(self._root).as_posix()
-
-
-def _create(path: Path) -> IO[bytes]:
-    """Open a new file, again if a delete took its empty folder away in between."""
-    for _ in range(9):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(FileNotFoundError):
-            return path.open("xb")
-    return path.open("xb")
 
 
 class Cloud:
@@ -120,9 +107,9 @@ class Cloud:
 
             self._bucket = store.from_url(url, retry_config={"retry_timeout": timedelta(seconds=6)})
         except ImportError:
-            raise FilesError(f"FILES_URL={url} needs obstore: install the extra `cloud`") from None
+            raise StoreError(f"FILES_URL={url} needs obstore: install the extra `cloud`") from None
         except Exception as error:  # obstore has an exception of its own for each provider
-            raise FilesError(f"FILES_URL={url}: {str(error).splitlines()[0]}") from error
+            raise StoreError(f"FILES_URL={url}: {str(error).splitlines()[0]}") from error
         atexit.register(time.sleep, 0.1)  # obstore 0.12 aborts if its last thread outlives Python
 
     async def put(self, key: str, file: IO[bytes]) -> None:
@@ -152,13 +139,8 @@ Blobs = Folder | Cloud
 
 
 def open_blobs(url: str, folder: Path) -> Blobs:
-    """Return the place that FILES_URL names, the folder when it names none, or raise FilesError."""
+    """Return the place that FILES_URL names, the folder when it names none, or raise StoreError."""
     if not url:
         return Folder(folder)
-    scheme, separator, path = url.partition("://")
-    if separator and scheme == "file":
-        return Folder(Path(path))
-    if separator and scheme in PROVIDERS:
-        return Cloud(url)
-    known = "write file:///folder, s3://…, gs://…, az://… or memory://"
-    raise FilesError(f"FILES_URL begins with {scheme!a}: {known}")
+    scheme, _, path = url.partition("://")
+    return Folder(Path(path)) if scheme == "file" else Cloud(url)

@@ -3,7 +3,7 @@
 import math
 import time
 from contextlib import suppress
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Interface
 
 from fastapi import Request
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
@@ -52,6 +52,6 @@ class Limits:
 def network_of(host: str) -> str:
     """Return an IPv6 address's /64, since one caller has all of it; any other host as it is."""
     with suppress(ValueError):
-        address = IPv6Address(host)
-        return str(address.ipv4_mapped or IPv6Network((int(address), 64), strict=False))
+        address = IPv6Interface(f"{host}/64")
+        return str(address.ipv4_mapped or address.network)
     return host

@@ -1,18 +1,16 @@
 """One log line per request, metrics for Prometheus, and the headers of every response."""
 
-import json
 import logging
 import os
 import re
 import secrets
-import sys
 import time
-from datetime import UTC, datetime
 from importlib import import_module
-from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,29 +31,19 @@ SECURITY = {
 """For every response that does not set its own, as the page does."""
 
 
-class JsonLines(logging.Formatter):
-    """A log record as one line of JSON: its message, its level, its time, and its extras."""
-
-    known = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line; `extra` becomes fields of their own, never part of the message."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {k: v for k, v in vars(record).items() if k not in self.known}
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+JSON_LINE = JsonFormatter(
+    ["levelname", "name", "message"],
+    timestamp="time",
+    rename_fields={"levelname": "level", "name": "logger", "exc_info": "error"},
+    reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's
+)
+"""A record as a line of JSON; `extra` becomes fields of their own, never part of the message."""
 
 
 def set_up_logging(level: str) -> None:
     """Send every record to stderr as a line of JSON."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler = logging.StreamHandler()
+    handler.setFormatter(JSON_LINE)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name in ("httpx2", "openai.agents"):

@@ -6,10 +6,14 @@ Read from the environment, then from `.env`; the field `max_turns` is the variab
 import re
 import secrets
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .filetypes import EXTENSIONS, UNKNOWN
+
+T = TypeVar("T")
 
 
 def _split(value: object) -> object:
@@ -18,17 +22,24 @@ def _split(value: object) -> object:
     return value
 
 
-Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+def _like(pattern: str, hint: str) -> BeforeValidator:
+    def check(text: str) -> str:
+        if text and not re.fullmatch(pattern, text):
+            raise ValueError(hint)
+        return text
+
+    return BeforeValidator(check)
+
+
+Listed = Annotated[list[T], NoDecode, BeforeValidator(_split)]
 """A list written with commas: `ALLOWED_HOSTS=chat.example.com,localhost`."""
-
-
-def _whole(url: object) -> object:
-    if url and not re.match(r"https?://.", str(url)):
-        raise ValueError("write the whole address, with https:// or http://")
-    return url
-
-
-Url = Annotated[str, BeforeValidator(_whole)]
+Url = Annotated[str, _like("https?://.+", "write the whole address, with https:// or http://")]
+Origin = Annotated[str, _like(r"https?://[\w.:\[\]-]+", "write it as https://chat.example.com")]
+"""No wildcard: cookies would go to any page."""
+Host = Annotated[str, _like(r"[\w.-]+|\[[\w:]+\]", "write each host's name, no scheme or port")]
+Place = Annotated[str, _like("(file|s3|gs|az|memory)://.*", "write s3://bucket or file:///folder")]
+KINDS = [*EXTENSIONS, UNKNOWN]
+Kind = Annotated[str, _like("|".join(KINDS), f"write some of {', '.join(KINDS)}")]
 
 
 class Settings(BaseSettings):
@@ -73,8 +84,8 @@ class Settings(BaseSettings):
     )
     title_model: str = Field("", description="names threads after the first answer; empty: off")
     transcribe_model: str = Field("", description="dictation: gpt-4o-mini-transcribe; empty: off")
-    allowed_models: Names = Field([], description="models a user may choose in the composer")
-    allowed_tools: Names = Field([], description="tools a user may choose in the composer")
+    allowed_models: Listed[str] = Field([], description="models a user may choose in the composer")
+    allowed_tools: Listed[str] = Field([], description="tools a user may choose in the composer")
     history_items: int = Field(50, ge=1, le=10_000, description="newest items the model is given")
     history_chars: int = Field(100_000, ge=1000, description="newest characters, files not counted")
     max_turns: int = Field(10, ge=1, description="the SDK's turns: model calls in one answer")
@@ -91,8 +102,8 @@ class Settings(BaseSettings):
     oidc_issuer: Url = Field("", description="login: the issuer that signs the bearer tokens")
     oidc_audience: str = Field("", description="login: the audience that the tokens must name")
     allow_anonymous: bool = Field(default=False, description="no login in production, only cookies")
-    allowed_origins: Names = Field([], description="other origins whose pages may call the app")
-    allowed_hosts: Names = Field([], description="Host headers to accept besides loopback's")
+    allowed_origins: Listed[Origin] = Field([], description="other origins that may call the app")
+    allowed_hosts: Listed[Host] = Field([], description="Host headers to accept besides loopback's")
 
     max_body_bytes: int = Field(1 << 20, ge=1024, description="a request's body, uploads apart")
     max_text_chars: int = Field(32_000, ge=1, description="the text of one message")
@@ -100,10 +111,9 @@ class Settings(BaseSettings):
     max_attachments: int = Field(10, ge=0, description="files in one message; 0: no uploads")
     max_file_bytes: int = Field(20 << 20, ge=1, description="one uploaded file")
     max_user_file_bytes: int = Field(500 << 20, ge=1, description="a user's files; 5,000 at most")
-    files_url: str = Field("", description="s3://, gs://, az://, file://, memory://, else DATA_DIR")
-    file_types: Names = Field(
-        ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"],
-        description="what may be uploaded, told by its bytes: MIME types",
+    files_url: Place = Field("", description="s3:, gs:, az:, file: or memory:; else DATA_DIR")
+    file_types: Listed[Kind] = Field(
+        [*EXTENSIONS], description="told by the bytes; application/octet-stream: any others"
     )
     file_link_seconds: int = Field(1800, ge=1, description="how long a file's address works")
     upload_strategy: Literal["direct", "two_phase"] = Field(
@@ -122,7 +132,7 @@ class Settings(BaseSettings):
     plain_client: bool | None = Field(
         None, description="the page's own client as a fallback; empty: in development only"
     )
-    image_hosts: Names = Field([], description="other origins that images may come from")
+    image_hosts: Listed[Origin] = Field([], description="other origins that images may come from")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error"
     )
@@ -137,14 +147,6 @@ class Settings(BaseSettings):
                 f"HOST={self.host} would show a development app to the network; "
                 "keep HOST=127.0.0.1 or set ENVIRONMENT=production"
             )
-        for name in ("allowed_origins", "image_hosts"):  # no wildcard: cookies would go to any page
-            for origin in getattr(self, name):
-                if not re.fullmatch(r"https?://[\w.:\[\]-]+", origin):
-                    form = "write it as https://chat.example.com"
-                    raise ValueError(f"{name.upper()}={origin}: {form}")
-        for host in self.allowed_hosts:
-            if not re.fullmatch(r"[\w.-]+|\[[\w:]+\]", host):
-                raise ValueError(f"ALLOWED_HOSTS={host}: write each host's name, no scheme or port")
         if not self.development:
             self._production()
         # jinja: if cookiecutter.storage_type != "memory"
@@ -199,8 +201,6 @@ class Settings(BaseSettings):
         path = self.data_dir / "secret_key"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(f".{secrets.token_hex(4)}")
-            draft.touch(mode=0o600)
-            draft.write_text(secrets.token_hex(32))
-            draft.replace(path)  # whole or not there: an empty key would sign for anybody
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(32))
         return path.read_text()

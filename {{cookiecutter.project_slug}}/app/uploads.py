@@ -22,7 +22,6 @@ from .errors import ApiError
 
 FORM_BYTES = 64 * 1024  # what multipart may add to the file itself
 SILENT_SECONDS = 60  # how long a body may pause
-SLOWEST_BYTES = 10_000  # a second, for a large body: whoever drips holds what came so far
 
 router = APIRouter(prefix="/files")
 
@@ -31,14 +30,12 @@ async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGener
     """Yield a body's chunks; raise the refusal at the limit, before the rest has arrived."""
     if int(request.headers.get("content-length", 0)) > limit:
         raise refusal
-    chunks, size, now = request.stream(), 0, asyncio.get_running_loop().time
-    end = now() + SILENT_SECONDS + limit / SLOWEST_BYTES
+    chunks, size = request.stream(), 0
     try:
         while True:
-            async with asyncio.timeout_at(min(now() + SILENT_SECONDS, end)):
-                chunk = await anext(chunks, b"")
-            if not chunk:
-                return
+            async with asyncio.timeout(SILENT_SECONDS):
+                if not (chunk := await anext(chunks, b"")):
+                    return
             size += len(chunk)
             if size > limit:
                 raise refusal
@@ -57,24 +54,20 @@ def as_json(files: Files, attachment: Attachment, context: RequestContext) -> Re
 async def upload(request: Request, context: Caller) -> Response:
     """Take a direct upload: multipart/form-data with the field `file`."""
     settings, files = request.app.state.settings, request.app.state.files
-    if not settings.max_attachments:
-        raise NotImplementedError
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise ApiError(415, "content_type", "Send multipart/form-data with the field `file`.")
     most = settings.max_file_bytes
     body = bounded(request, most + FORM_BYTES, too_large(most))
     parser = MultiPartParser(request.headers, body, max_files=1, max_fields=8, max_part_size=1024)
     async with files.arriving(context):
         try:
             form = await parser.parse()
-        except MultiPartException as error:
-            raise ApiError(400, "form", "The form cannot be read.") from error
-        file = form.get("file")
+        except (MultiPartException, KeyError) as error:  # or there is no Content-Type
+            raise ApiError(400, "form", "Send multipart/form-data with a file.") from error
         try:
-            if not isinstance(file, UploadFile):
+            if not isinstance(file := form.get("file"), UploadFile):
                 raise ApiError(400, "file_missing", "The field `file` is missing.")
-            name, claimed = file.filename or "", (file.content_type or "").partition(";")[0]
-            return as_json(files, await files.receive(file.file, name, claimed, context), context)
+            name, kind = file.filename or "", file.content_type or ""
+            attachment = await files.receive_directly(file.file, name, kind, context)
+            return as_json(files, attachment, context)
         finally:
             await form.close()
 
@@ -91,8 +84,7 @@ async def upload_announced(attachment_id: str, token: str, request: Request) -> 
             size = size_of(announced)
             async for chunk in bounded(request, size, too_large(size)):
                 await to_thread.run_sync(file.write, chunk)
-            name, claimed = announced.name, announced.mime_type
-            attachment = await files.receive(file, name, claimed, context, announced.id)
+            attachment = await files.receive(file, announced, context)
     return as_json(files, attachment, context)
 
 
@@ -125,9 +117,8 @@ async def download(
         async for chunk in chunks:
             yield chunk
 
-    name = quote(attachment.name, safe="")
     headers = {
-        "Content-Disposition": f"{how}; filename*=UTF-8''{name}",  # RFC 6266
+        "Content-Disposition": f"{how}; filename*=UTF-8''{quote(attachment.name, safe='')}",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cross-Origin-Resource-Policy": "cross-origin" if part else "same-origin",
         "Cache-Control": f"private, max-age={request.app.state.settings.file_link_seconds}",

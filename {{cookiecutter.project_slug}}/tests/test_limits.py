@@ -1,9 +1,7 @@
 """How much one caller may ask for."""
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -91,24 +89,6 @@ async def test_a_dictation_counts_toward_the_tokens_of_a_day(
         audio = {"audio_base64": "AAAA" * 400, "mime_type": "audio/webm"}
         statuses = [(await caller.op("input.transcribe", **audio)).status_code for _ in range(2)]
     assert statuses == [200, 429]
-
-
-async def test_a_body_that_drips_is_refused(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However short its pauses are."""
-    monkeypatch.setattr("app.uploads.SILENT_SECONDS", 0.1)
-    monkeypatch.setattr("app.uploads.SLOWEST_BYTES", 10**9)
-
-    async def dripping() -> AsyncIterator[bytes]:
-        for _ in range(8):
-            yield b" "
-            await asyncio.sleep(0.05)
-
-    async with serving(settings_for(store_url, tmp_path)) as served, served.caller() as caller:
-        headers = {"Content-Type": "application/json"}
-        answer = await caller.post("/chatkit", content=dripping(), headers=headers)
-    assert answer.status_code == 408
 
 
 @pytest.mark.parametrize(

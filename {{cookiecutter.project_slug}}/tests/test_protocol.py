@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.context import context_for
-from app.logs import JsonLines
+from app.logs import JSON_LINE
 
 from . import values
 from .serving import Words, message, serving, settings_for, thread_of
@@ -263,9 +263,9 @@ async def test_each_request_has_a_line_of_json_without_what_was_said(
         async with served.caller(**{"X-Request-ID": "req-1"}) as caller:
             await caller.say("a secret")
     (record,) = [record for record in caplog.records if record.name == "app.request"]
-    line = json.loads(JsonLines().format(record))
+    line = json.loads(JSON_LINE.format(record))
     assert (line["request_id"], line["op"], line["status"]) == ("req-1", "threads.create", 200)
-    assert (line["outcome"], line["message"], line["level"]) == ("done", "request", "info")
+    assert (line["outcome"], line["message"], line["level"]) == ("done", "request", "INFO")
     assert line["user"].startswith("anon-")
     assert "secret" not in json.dumps(line)
 

@@ -13,15 +13,13 @@ import pytest
 from chatkit.types import Attachment
 
 from app.blobs import owner_in
-from app.context import context_for
+from app.context import RequestContext, context_for
 from app.filetypes import NAME_CHARS, display_name
 
 from .sending import address, app_for, archive, on_disk, path_of, picture, send, sent, tried
 from .serving import Caller, Served
 
 pytestmark = pytest.mark.anyio
-
-SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -101,9 +99,6 @@ async def test_a_try_that_ends_late_takes_nothing_from_the_one_that_came(
         (archive(), "zip.png", "image/png", 415),
         (archive(), "zip.docx", "", 415),
         (archive(), "a.zip", "application/zip", 415),
-        (SVG, "svg.png", "image/svg+xml", 415),
-        (b"text", "a.pdf", "application/pdf", 415),
-        (b"text", "text.txt", "image/png", 415),
         (bytes(range(32)), "binary.txt", "text/plain", 415),
         (picture()[:60], "half.png", "image/png", 415),
         (bomb(30_000, 30_000), "bomb.png", "image/png", 413),
@@ -136,11 +131,14 @@ async def test_an_address_to_upload_to_is_tried_so_often_a_minute(
 async def test_what_is_announced_is_looked_at_too(store_url: str, tmp_path: Path) -> None:
     """The type that was announced is believed no more than a name."""
     async with app_for(store_url, tmp_path) as (_, caller, _):
-        for data in (archive(), SVG):
-            url = await announced(caller, "a.png", len(data), "image/png")
-            assert (await caller.put(url, content=data)).status_code == 415
-        assert (await caller.put(url, content=b"")).status_code == 400
+        url = await announced(caller, "a.png", len(archive()), "image/png")
+        for data, status in ((archive(), 415), (archive()[1:], 400), (b"", 400)):
+            assert (await caller.put(url, content=data)).status_code == status
         assert on_disk(tmp_path) == []
+        svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+        url = await announced(caller, "a.svg", len(svg), "image/svg+xml")
+        taken = (await caller.put(url, content=svg)).json()
+        assert (taken["type"], taken["mime_type"]) == ("file", "text/plain")
 
 
 async def test_a_file_whose_record_cannot_be_stored_leaves_nothing(
@@ -148,13 +146,17 @@ async def test_a_file_whose_record_cannot_be_stored_leaves_nothing(
 ) -> None:
     """Its bytes were there before."""
     async with app_for(store_url, tmp_path) as (served, caller, _):
+        save = served.app.state.store.save_attachment
 
-        async def away(*_: object) -> None:
-            raise ConnectionError
+        async def away(attachment: Attachment, context: RequestContext) -> None:
+            if attachment.upload_descriptor is None:
+                raise ConnectionError
+            await save(attachment, context)
 
         monkeypatch.setattr(served.app.state.store, "save_attachment", away)
         assert (await send(caller, picture(), "a.png")).status_code == 503
         assert on_disk(tmp_path) == []
+        assert [owner async for owner in served.app.state.store.owners()] == []
 
 
 async def test_a_quota_is_of_so_many_files_too(
@@ -202,8 +204,8 @@ async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) 
     """A wrong field, a text for a file, no form at all."""
     async with app_for(store_url, tmp_path) as (_, caller, _):
         assert (await caller.post("/files", files={"other": b"x"})).status_code == 400
-        assert (await caller.post("/files", data={"file": "x"})).status_code == 415
-        assert (await caller.post("/files", content=b"x")).status_code == 415
+        assert (await caller.post("/files", data={"file": "x"})).status_code == 400
+        assert (await caller.post("/files", content=b"x")).status_code == 400
         long = {"text": "x" * 2000}  # whose decoding may take minutes
         answer = await caller.post("/files", data=long, files={"file": b"x"})
         assert answer.status_code == 400
@@ -272,8 +274,6 @@ async def test_half_an_upload_leaves_nothing(store_url: str, tmp_path: Path, way
         ("..", ".."),
         ("\ud800.txt", ".txt"),
         ("é" * 500 + ".markdown", "é" * (NAME_CHARS - 9) + ".markdown"),
-        ("\u1100\u1161\u11a8" * 60, "각" * 60),  # as macOS writes it
-        ("\U0001d160" * 200, "\U0001d158\U0001d165\U0001d16e" * (NAME_CHARS // 3)),
         ("\u200b" * 150 + "invoice of 2026.txt", "invoice of 2026.txt"),
     ],
 )
