@@ -76,6 +76,7 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
     [
         ({"PORT": "eighty"}, "PORT=eighty"),
         ({"MAX_TURNS": "0"}, "MAX_TURNS=0"),
+        ({"SHUTDOWN_SECONDS": "inf"}, "SHUTDOWN_SECONDS=inf"),
         ({"ON_DISCONNECT": "panic"}, "ON_DISCONNECT=panic"),
         ({"ALLOWED_ORIGINS": "https://a.example,*"}, "ALLOWED_ORIGINS=*"),
         ({"ALLOWED_ORIGINS": "https://a.example/"}, "ALLOWED_ORIGINS=https://a.example/"),
