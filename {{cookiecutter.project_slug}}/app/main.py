@@ -17,6 +17,7 @@ from . import NAME, page, uploads
 from .assistant import make_agent
 from .attachments import Files
 from .auth import Authenticator, context_of
+from .checks import parse
 from .context import RequestContext
 from .errors import ApiError, add_error_handlers
 from .limits import Limits
@@ -82,8 +83,9 @@ async def chatkit(request: Request, context: Caller) -> Response:
     # a dictation takes several times its size in memory until it is transcribed
     large = size is None or int(size) > state.settings.max_body_bytes
     async with state.files.arriving(context) if large else nullcontext():
-        body = await read_json_body(request, state.settings)
-        request.state.op, answer = await state.server.handle(body, context)
+        asked = parse(await read_json_body(request, state.settings), state.settings)
+        request.state.op = asked.type
+        answer = await state.server.handle(asked, context)
     if isinstance(answer, bytes):
         return Response(answer, media_type="application/json")
     request.state.turn = answer
