@@ -32,7 +32,7 @@ from starlette.responses import Response, StreamingResponse
 ROOT = Path(__file__).parent.parent
 DELTAS = 200
 MODULES = ("context", "store", "settings", "attachments", "limits", "server", "streaming")
-MODULES += ("assistant", "offline")
+MODULES += ("assistant", "checks", "offline")
 
 
 def bake(folder: Path) -> Path:
@@ -54,7 +54,7 @@ class Bench:
         self.store = app["store"].ChatStore()
         self.stream = app["streaming"].EventStream
         settings = app["settings"].Settings(_env_file=None, data_dir=folder / ".data")
-        self.settings = settings
+        self.settings, self.parse = settings, app["checks"].parse
         files = app["attachments"].Files(settings, self.store)
         limits = app["limits"].Limits(settings)
         self.silence = asyncio.Event()
@@ -94,7 +94,7 @@ class Bench:
 
     async def our_answer(self, server: Any, body: bytes) -> Asgi:
         """Answer as the app's route does, by one of the app's servers."""
-        _, answer = await server.handle(body, self.context)
+        answer = await server.handle(self.parse(body, self.settings), self.context)
         if isinstance(answer, bytes):
             return Response(answer, media_type="application/json")
         return self.stream(answer, self.settings)
@@ -124,7 +124,8 @@ async def idle_bytes(bench: Bench, threads: list[str]) -> float:
     before = resident()
     tasks = []
     for thread_id in threads:
-        _, turn = await bench.quiet.handle(message(thread_id), bench.context)
+        asked = bench.parse(message(thread_id), bench.settings)
+        turn = await bench.quiet.handle(asked, bench.context)
         stream = bench.stream(turn, bench.settings)
         tasks.append(asyncio.create_task(consume(stream)))
     await asyncio.sleep(0.5)

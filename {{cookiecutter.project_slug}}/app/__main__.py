@@ -141,10 +141,18 @@ def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
     )
     if settings.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        _Workers(config, sockets=[listener]).run()
     else:
         uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, which would keep newcomers waiting until the last answer has ended."""
+
+    def terminate_all(self) -> None:
+        self.sockets[0].close()
+        super().terminate_all()
 
 
 def app() -> FastAPI:

@@ -247,6 +247,5 @@ class Files(AttachmentStore[RequestContext]):
 
 
 def too_large(limit: int) -> ApiError:
-    """Return the refusal; it closes the connection, as the rest is not read."""
-    text = f"A file has {limit:,} bytes at most."
-    return ApiError(413, "file_too_large", text, {"Connection": "close"})
+    """Return the refusal; who closed the connection on the rest would not be heard."""
+    return ApiError(413, "file_too_large", f"A file has {limit:,} bytes at most.")

@@ -27,7 +27,7 @@ def parse(body: bytes, settings: Settings) -> ChatKitReq:
     if body.count(b",") > (most := max(MAX_COMMAS, settings.max_text_chars)):
         raise ApiError(400, "invalid_request", f"A request has {most:,} commas at most.")
     try:
-        return REQUEST.validate_json(body)
+        request = REQUEST.validate_json(body)
     except ValidationError as error:
         if error.error_count() > MAX_FAULTS:
             raise ApiError(400, "invalid_request", "The request is not valid.") from None
@@ -37,6 +37,9 @@ def parse(body: bytes, settings: Settings) -> ChatKitReq:
         place = ".".join(map(str, first["loc"][1:]))
         text = f"The request is not valid: {place or 'body'}: {first['msg']}."
         raise ApiError(400, "invalid_request", text[:300]) from error
+    if len(body) > (limit := settings.max_body_bytes) and request.type != "input.transcribe":
+        raise ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
+    return request
 
 
 async def check(

@@ -33,7 +33,7 @@ def place_of(error: Exception) -> str:
     return f"{frame.filename}:{frame.lineno}"
 
 
-def error_response(error: BaseException, request_id: str) -> JSONResponse:
+def error_response(error: BaseException, state: dict[str, object]) -> JSONResponse:
     """Return the response to an error: what is foreign and what is unknown are the same 404."""
     match error:
         case ApiError():
@@ -49,16 +49,17 @@ def error_response(error: BaseException, request_id: str) -> JSONResponse:
         case RequestValidationError():
             answer = ApiError(400, "invalid_request", "A parameter of the address is missing.")
         case ValueError() if not isinstance(error, ValidationError):  # which is of stored data
-            facts = {"request_id": request_id, "place": place_of(error)}
+            facts = {"request_id": state["request_id"], "place": place_of(error)}
             log.warning("refused", extra=facts)  # as it may be a fault of ours
             answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
         case _:
-            facts = {"request_id": request_id, "cause": type(error).__name__}
+            facts = {"request_id": state["request_id"], "cause": type(error).__name__}
             quotes = isinstance(error, ValidationError)  # it quotes the user
             log.error("unavailable", exc_info=None if quotes else error, extra=facts)
             text = "The service is not available just now. Try again in a moment."
             answer = ApiError(503, "unavailable", text)
-    body = {"code": answer.code, "message": answer.message, "request_id": request_id}
+    state["code"] = answer.code  # for the request's line in the log
+    body = {"code": answer.code, "message": answer.message, "request_id": state["request_id"]}
     return JSONResponse({"error": body}, answer.status, answer.headers)
 
 
@@ -66,7 +67,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of every route in one form."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return error_response(error, getattr(request.state, "request_id", ""))
+        return error_response(error, request.scope["state"])
 
     for kind in (RequestValidationError, HTTPException):  # else the framework's own handlers answer
         app.add_exception_handler(kind, handle)

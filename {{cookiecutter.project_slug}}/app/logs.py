@@ -106,7 +106,7 @@ class RequestLog:
         host = re.sub(r":\d+$", "", headers.get("host", "")).lower()
         if host not in self._hosts and scope["path"] not in PROBES:  # DNS rebinding brings it here
             refusal = ApiError(400, "host", "This host is not served: see ALLOWED_HOSTS.")
-            answer = error_response(refusal, request_id)
+            answer = error_response(refusal, state)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -123,27 +123,19 @@ class RequestLog:
         try:
             await answer(scope, receive, send_with_headers)
         except Exception as error:  # the answer had begun: all that is left is to note it
-            status = error_response(error.__cause__ or error, request_id).status_code
+            status = error_response(error.__cause__ or error, state).status_code
             raise
         finally:
-            self._write(scope, status, time.monotonic() - started)
+            self._write(scope, status, round((time.monotonic() - started) * 1000, 1))
 
-    def _write(self, scope: Scope, status: int, seconds: float) -> None:
+    def _write(self, scope: Scope, status: int, ms: float) -> None:
         """Write the line: who, what, how long; never what was said."""
         state, path = scope["state"], scope["path"]
-        op, turn = state.get("op", ""), state.get("turn")
-        fields = {
-            "request_id": state["request_id"],
-            "method": scope["method"],
-            "path": path,
-            "op": op,
-            "user": state.get("user", ""),
-            "status": status,
-            "ms": round(seconds * 1000, 1),
-        }
-        if turn is not None:
+        fields = {name: state.get(name, "") for name in ("request_id", "op", "user", "code")}
+        fields |= {"method": scope["method"], "path": path, "status": status, "ms": ms}
+        if turn := state.get("turn"):
             fields |= {"thread_id": turn.thread_id, "events": turn.events, "outcome": turn.outcome}
             fields["first_event_ms"] = round((turn.first_event_seconds or 0.0) * 1000, 1)
         name = path.split("/")[1] if "endpoint" in scope else ""  # one label for all unknown paths
-        scope["app"].state.metrics.requests.labels(op or name, status).inc()
+        scope["app"].state.metrics.requests.labels(fields["op"] or name, status).inc()
         log.log(logging.DEBUG if path in PROBES else logging.INFO, "request", extra=fields)

@@ -16,6 +16,7 @@ from . import NAME, page, uploads
 from .assistant import make_agent
 from .attachments import Files
 from .auth import Authenticator, Caller
+from .checks import parse
 from .errors import ApiError, add_error_handlers
 from .limits import Limits
 from .logs import Metrics, RequestLog
@@ -76,8 +77,9 @@ def create_app(
 async def chatkit(request: Request, context: Caller) -> Response:
     """Answer one operation of the ChatKit protocol: JSON, or events for those that stream."""
     state = request.app.state
-    body = await read_json_body(request, state.settings)
-    request.state.op, answer = await state.server.handle(body, context)
+    asked = parse(await read_json_body(request, state.settings), state.settings)
+    request.state.op = asked.type
+    answer = await state.server.handle(asked, context)
     if isinstance(answer, bytes):
         return Response(answer, media_type="application/json")
     request.state.turn = answer

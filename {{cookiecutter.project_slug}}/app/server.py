@@ -17,7 +17,7 @@ from chatkit.store import NotFoundError
 
 from .assistant import ACTIONS, SYNC_ACTIONS, Chat
 from .attachments import Files
-from .checks import check, parse
+from .checks import check
 from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
 from .events import TURN_STATE, Events, TurnState
@@ -47,29 +47,24 @@ class AppServer(ChatKitServer[RequestContext]):
         self.turns = Turns(settings, store)
         self._naming: set[asyncio.Task[str | None]] = set()
 
-    async def handle(self, body: bytes, context: RequestContext) -> tuple[str, bytes | Turn]:
-        """Return the operation's name, and its JSON answer or a turn whose first event is there.
+    async def handle(self, request: t.ChatKitReq, context: RequestContext) -> bytes | Turn:
+        """Return the operation's JSON answer, or a turn whose first event is there.
 
         Raises:
             ApiError: a request that is refused, with its status.
             NotFoundError: something that this user does not have.
         """
-        request = parse(body, self._settings)
-        limit = self._settings.max_body_bytes
-        if len(body) > limit and not isinstance(request, t.InputTranscribeReq):
-            raise ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
         await check(request, context, self._store, self._files, self._settings)
         if t.is_streaming_req(request):
             self._limits.check_tokens(owner_of(context))
             turn = self.turns.start(owner_of(context), partial(self._answer, request, context))
             await turn.first()
-            return request.type, turn
+            return turn
         if isinstance(request, t.ThreadsDeleteReq):
             self.turns.stop_thread(owner_of(context), request.params.thread_id)
             await self._files.delete_thread(request.params.thread_id, context)
-            return request.type, b"{}"
-        answer = await self._process_non_streaming(request, context)
-        return request.type, self._files.links.sign(answer, context)
+            return b"{}"
+        return self._files.links.sign(await self._process_non_streaming(request, context), context)
 
     async def close(self) -> None:
         """Let the answers end, or stop them."""

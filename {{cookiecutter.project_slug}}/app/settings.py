@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     """What can be set, in the order in which a team meets it."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False
     )
 
     environment: Literal["development", "production"] = Field(

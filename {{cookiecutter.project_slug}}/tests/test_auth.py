@@ -169,7 +169,8 @@ async def test_what_a_middleware_refuses_is_answered_in_the_apps_form() -> None:
     app = FastAPI()
 
     @app.middleware("http")
-    async def refuse(*_: object) -> Response:
+    async def refuse(request: Request, _: object) -> Response:
+        request.state.request_id = "req-1"  # as the app's outermost layer does
         raise HTTPException(403, "Not here.")
 
     add_error_handlers(app)

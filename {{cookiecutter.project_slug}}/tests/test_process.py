@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -16,6 +16,7 @@ import pytest
 from app.__main__ import main
 
 from .engine import SHARED
+from .serving import message
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,6 +76,7 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
     [
         ({"PORT": "eighty"}, "PORT=eighty"),
         ({"MAX_TURNS": "0"}, "MAX_TURNS=0"),
+        ({"SHUTDOWN_SECONDS": "inf"}, "SHUTDOWN_SECONDS=inf"),
         ({"ON_DISCONNECT": "panic"}, "ON_DISCONNECT=panic"),
         ({"ALLOWED_ORIGINS": "https://a.example,*"}, "ALLOWED_ORIGINS=*"),
         ({"ALLOWED_ORIGINS": "https://a.example/"}, "ALLOWED_ORIGINS=https://a.example/"),
@@ -199,11 +201,28 @@ def test_ctrl_c_during_the_start_is_no_traceback(tmp_path: Path, module: str) ->
 
 
 def test_the_app_starts_answers_and_ends_on_sigterm(tmp_path: Path, store_url: str) -> None:
-    """Alive, ready, a page, and a clean exit."""
-    with running(tmp_path, STORE_URL=store_url) as (process, url):
+    """Alive, ready, a page, and a clean exit.
+
+    Who comes while the last answer ends is sent away at once, so that a proxy asks another machine.
+    """
+    alone = store_url.startswith("memory:") or os.name != "posix"  # Windows just ends the first
+    kind, params = message("w " * 100)  # the answer takes more than 4 s
+    with running(tmp_path, STORE_URL=store_url, WORKERS="1" if alone else "2") as (process, url):
         with httpx2.Client(base_url=url, timeout=60) as client:
             assert client.get("/healthz").json() == {"status": "ok"}
             assert client.get("/readyz").json() == {"status": "ok"}
             assert "<!doctype html>" in client.get("/").text.lower()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=15) == (0 if os.name == "posix" else 1)  # Windows just ends it
+            with client.stream("POST", "/chatkit", json={"type": kind, "params": params}) as answer:
+                lines = answer.iter_lines()  # without a name it would close the connection
+                next(lines)
+                process.send_signal(signal.SIGTERM)
+                with pytest.raises(httpx2.ConnectError):
+                    knock(url)
+        assert process.wait(timeout=15) == (0 if os.name == "posix" else 1)
+
+
+def knock(url: str) -> None:
+    """Ask until something is wrong; who was let in before the door closed is no fault."""
+    while True:
+        with suppress(httpx2.ReadError, httpx2.RemoteProtocolError):
+            httpx2.get(f"{url}/healthz", timeout=2)

@@ -251,22 +251,26 @@ async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
         answer = await caller.get("/metrics", headers=pod)
         assert 'chat_turns_total{outcome="done"} 1.0' in answer.text
         assert "chat_first_event_seconds_count 1.0" in answer.text
+        refused = 'chat_requests_total{op="threads.retry_after_item",status="404"} 1.0'
+        assert refused in answer.text
         assert "made" not in answer.text  # every name that is counted takes memory for good
 
 
 async def test_each_request_has_a_line_of_json_without_what_was_said(
     store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who, what, how long."""
+    """Who, what, how long; of a refusal why, too: a status has many reasons."""
     caplog.set_level("INFO", "app.request")
     async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
         async with served.caller(**{"X-Request-ID": "req-1"}) as caller:
             await caller.say("a secret")
-    (record,) = [record for record in caplog.records if record.name == "app.request"]
+            await caller.op("threads.get_by_id", thread_id="thr_x")
+    record, refused = [record for record in caplog.records if record.name == "app.request"]
     line = json.loads(JSON_LINE.format(record))
     assert (line["request_id"], line["op"], line["status"]) == ("req-1", "threads.create", 200)
     assert (line["outcome"], line["message"], line["level"]) == ("done", "request", "INFO")
     assert line["user"].startswith("anon-")
+    assert (vars(refused)["op"], vars(refused)["code"]) == ("threads.get_by_id", "not_found")
     assert "secret" not in json.dumps(line)
 
 

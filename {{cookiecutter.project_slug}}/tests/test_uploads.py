@@ -96,6 +96,7 @@ async def test_a_try_that_ends_late_takes_nothing_from_the_one_that_came(
     [
         (b"", "empty.txt", "text/plain", 400),
         (b"x" * 3001, "long.txt", "text/plain", 413),
+        (b"x" * 30_000_000, "a connection closed on the rest loses the reason.txt", "", 413),
         (archive(), "zip.png", "image/png", 415),
         (archive(), "zip.docx", "", 415),
         (archive(), "a.zip", "application/zip", 415),
