@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 
 from app import __main__ as command
 from app import main
+from app.auth import Caller
 
 create_app = main.create_app
 
@@ -35,13 +36,13 @@ def create_app_to_fill(*args: Any, **kwargs: Any) -> FastAPI:
         )
 
     @app.post("/fill/{thread_id}/{count}")
-    async def fill(thread_id: str, count: int, request: Request, context: main.Caller) -> None:
+    async def fill(thread_id: str, count: int, request: Request, context: Caller) -> None:
         for n in range(count):
             item = message(thread_id, f"filled-{n}", f"Message number {n}")
             await request.app.state.store.add_thread_item(thread_id, item, context)
 
     @app.post("/chats/{count}")
-    async def chats(count: int, request: Request, context: main.Caller) -> None:
+    async def chats(count: int, request: Request, context: Caller) -> None:
         store = request.app.state.store
         for n in range(count):
             now, thread_id = datetime.now(UTC), store.generate_thread_id(context)
