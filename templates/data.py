@@ -61,8 +61,7 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
             case "import":
                 name = 0 if options.file == "-" else options.file
                 with open(name, "rb") as file:  # noqa: ASYNC230, PTH123 - nothing else runs here
-                    size = os.fstat(file.fileno()).st_size  # a pipe has none yet
-                    await import_lines(file, store, files, counts, size)
+                    await import_lines(file, store, files, counts, os.fstat(file.fileno()).st_size)
             case "forget":
                 await forget(options.user, store, files, counts)
             case "purge":
@@ -134,7 +133,7 @@ async def _file_line(attachment: Attachment, files: Files, context: RequestConte
 async def import_lines(
     file: IO[bytes], store: ChatStore, files: Files, counts: Counter[str], size: int = 0
 ) -> None:
-    """Write an export of `size` bytes; once more does no harm, so it can be run again.
+    """Write an export of `size` bytes (a pipe: 0); it can be run again, which does no harm.
 
     Raises:
         DataError: names the line that cannot be read or stored.

@@ -5,7 +5,8 @@ import sys
 
 if __name__ == "__main__":  # before the other imports, which take seconds
     for ended in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ended, lambda *_: sys.exit())  # so that `finally` and `atexit` run
+        # so that `finally` and `atexit` run; a command that is cut off says so
+        signal.signal(ended, lambda *_: sys.exit("stopped before its end" if sys.argv[1:] else 0))
 
 import argparse
 import asyncio

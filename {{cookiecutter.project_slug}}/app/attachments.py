@@ -93,20 +93,20 @@ class Files(AttachmentStore[RequestContext]):
         self, file: IO[bytes], announced: t.Attachment, context: RequestContext
     ) -> t.Attachment:
         """Check and store the bytes of an announced file."""
-        size = file.seek(0, SEEK_END)
-        if size != size_of(announced):
+        if file.seek(0, SEEK_END) != size_of(announced):
             raise ApiError(400, "file_size", "The file is not as long as it was announced.")
         kind, preview = await to_thread.run_sync(look, file, limiter=self._looking)
         if kind not in self._settings.file_types:
             raise ApiError(415, "file_type", f"Files of this type ({kind}) are not taken.")
-        attachment = self._record(announced.id, announced.name, kind, size)
+        attachment = self._record(announced.id, announced.name, kind, size_of(announced))
         key = key_of(owner_of(context), attachment.id)
-        await self.load_announced(announced.id, context)  # another try may have come first
-        file.seek(0)
-        await self.blobs.put(key, file)
-        if preview:
-            await self.blobs.put(f"{key}.preview", BytesIO(preview))
-        await self._store.save_attachment(attachment, context)
+        async with self._locks.setdefault(owner_of(context), asyncio.Lock()):
+            await self.load_announced(announced.id, context)  # another try may have come first
+            file.seek(0)
+            await self.blobs.put(key, file)
+            if preview:
+                await self.blobs.put(f"{key}.preview", BytesIO(preview))
+            await self._store.save_attachment(attachment, context)
         return attachment
 
     async def receive_directly(

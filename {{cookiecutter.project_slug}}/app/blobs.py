@@ -41,7 +41,10 @@ def key_of(owner: str, attachment_id: str = "", part: str = "") -> str:
 def owner_in(key: str) -> str:
     """Return the owner whose bytes lie under a key; an empty string when the object is not ours."""
     with suppress(ValueError):
-        return bytes.fromhex("".join(key.split("/")[1:-1])).decode("utf-8", "surrogatepass")
+        *folders, name = key.partition(".")[0].split("/")[1:]
+        owner = bytes.fromhex("".join(folders)).decode("utf-8", "surrogatepass")
+        if key.startswith(key_of(owner, bytes.fromhex(name).decode())):  # not 2024/01/report.pdf
+            return owner
     return ""
 
 
@@ -140,7 +143,5 @@ Blobs = Folder | Cloud
 
 def open_blobs(url: str, folder: Path) -> Blobs:
     """Return the place that FILES_URL names, the folder when it names none, or raise StoreError."""
-    if not url:
-        return Folder(folder)
-    scheme, _, path = url.partition("://")
+    scheme, _, path = (url or f"file://{folder}").partition("://")
     return Folder(Path(path)) if scheme == "file" else Cloud(url)

@@ -199,7 +199,7 @@ class Settings(BaseSettings):
         if key := self.secret_key.get_secret_value():
             return key
         path = self.data_dir / "secret_key"
-        if not path.exists():
+        if not (path.exists() and path.stat().st_size):  # empty: the disk was full
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
             path.write_text(secrets.token_hex(32))

@@ -53,8 +53,7 @@ def as_json(files: Files, attachment: Attachment, context: RequestContext) -> Re
 @router.post("")
 async def upload(request: Request, context: Caller) -> Response:
     """Take a direct upload: multipart/form-data with the field `file`."""
-    settings, files = request.app.state.settings, request.app.state.files
-    most = settings.max_file_bytes
+    files, most = request.app.state.files, request.app.state.settings.max_file_bytes
     body = bounded(request, most + FORM_BYTES, too_large(most))
     parser = MultiPartParser(request.headers, body, max_files=1, max_fields=8, max_part_size=1024)
     async with files.arriving(context):

@@ -1,5 +1,6 @@
 """Where the bytes of files lie: a folder, memory, a bucket."""
 
+import asyncio
 import io
 import os
 import sys
@@ -16,7 +17,7 @@ from app.blobs import CHUNK, Blobs, Cloud, Folder, key_of, open_blobs, owner_in
 from app.filetypes import look
 from app.store import StoreError
 
-from .sending import app_for, on_disk, picture, sent
+from .sending import app_for, on_disk, path_of, picture, sent
 
 pytestmark = pytest.mark.anyio
 
@@ -49,11 +50,11 @@ def test_a_key_names_its_owner_and_stays_a_plain_path() -> None:
     """Whatever the owner and the id hold."""
     for owner in ("alice", "a/../b", "\0", "ü|sub", "\ud800", "o" * 300):
         key = key_of(owner, "../atc\n", ".preview")
-        assert owner_in(key) == owner
+        assert owner_in(key) == owner_in(f"{key}.0f") == owner  # or one that is being written
         assert set(key) <= set("attachments/0123456789abcdef.preview")
         assert all(len(name) < 250 for name in key.split("/"))
-    for foreign in ("attachments/README", "attachments/lost+found/00"):
-        assert not owner_in(foreign)
+    for foreign in ("README", "lost+found/00", "2024/report.pdf", "2024/01/12345678.pdf"):
+        assert not owner_in(f"attachments/{foreign}"), "sweep would delete it"
 
 
 async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
@@ -66,6 +67,26 @@ async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone"):
         await Folder(tmp_path / "files").put(key_of("a", "b"), Broken())
     assert on_disk(tmp_path) == []
+
+
+async def test_of_two_tries_at_once_one_is_kept(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record would say what one of them is, over the bytes of the other."""
+    async with app_for(store_url, tmp_path) as (served, caller, _):
+        blobs = served.app.state.files.blobs
+        put = blobs.put
+
+        async def slowly(key: str, file: io.BytesIO) -> None:
+            await asyncio.sleep(0.1)
+            await put(key, file)
+
+        monkeypatch.setattr(blobs, "put", slowly)
+        params = {"name": "a.txt", "size": 5, "mime_type": "text/plain"}
+        announced = (await caller.op("attachments.create", **params)).json()
+        url = path_of(announced["upload_descriptor"]["url"])
+        tries = [caller.put(url, content=data) for data in (b"first", b"other")]
+        assert sorted([each.status_code for each in await asyncio.gather(*tries)]) == [200, 409]
 
 
 async def test_files_url_names_the_place(tmp_path: Path) -> None:
