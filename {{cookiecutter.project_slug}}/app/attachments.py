@@ -183,6 +183,9 @@ class Files(AttachmentStore[RequestContext]):
                 text = f"(The file {name}, {kind}, {size} bytes; its content cannot be read here.)"
         except FileNotFoundError:
             text = f"(The file {name} is no longer there.)"
+        except Exception:  # of one file: the conversation goes on, and the next turn tries again
+            log.exception("file %s cannot be read", attachment.id)
+            text = f"(The file {name} cannot be read just now.)"
         return {"type": "input_text", "text": text}
 
     # --- deleted ---

@@ -244,6 +244,24 @@ async def test_a_file_that_is_gone_does_not_break_the_thread(
         assert "no longer there" in json.dumps(model.given[-1])
 
 
+async def test_a_file_that_cannot_be_read_does_not_break_the_thread(
+    store_url: str, tmp_path: Path
+) -> None:
+    """A disk may lose one for good: the model is told, and each turn tries again."""
+    async with app_for(store_url, tmp_path) as (_, caller, model):
+        attachment = (await sent(caller, b"hello", "a.txt", "text/plain"))["id"]
+        (path,) = on_disk(tmp_path)
+        path.unlink()
+        path.mkdir()  # no user, not even root, can read it
+        thread = thread_of(await caller.say("read", attachments=[attachment]))
+        await caller.say("and now", thread)
+        assert "cannot be read just now" in json.dumps(model.given[-1])
+        path.rmdir()
+        path.write_bytes(b"hello")
+        await caller.say("again", thread)
+        assert "hello" in json.dumps(model.given[-1])
+
+
 async def test_a_preview_is_upright_bounded_and_says_no_place(
     store_url: str, tmp_path: Path
 ) -> None:
