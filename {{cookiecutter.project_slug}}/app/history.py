@@ -40,12 +40,13 @@ async def load_history(chat: Chat, settings: Settings) -> list[t.ThreadItem]:
         for item in page.data:
             size += length_of(item)
             if whole and (size > settings.history_chars or len(newest) >= most):
+                more = True
                 break
             newest.append(item)
             if isinstance(item, t.UserMessageItem):
                 whole = len(newest)  # up to here, these are whole turns
     given: list[t.ThreadItem] = []
-    for item in reversed(newest[: whole or None]):
+    for item in reversed(newest[:whole] if more else newest):
         if isinstance(item, t.HiddenContextItem) and item.content == REFUSED:
             while given and not isinstance(given.pop(), t.UserMessageItem):
                 pass  # drop the refused message and all that came after it

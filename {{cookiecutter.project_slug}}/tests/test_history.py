@@ -147,6 +147,14 @@ def test_of_a_tools_output_the_texts_are_remembered() -> None:
     output = [ToolOutputText(text="hi"), image]
     remembered = tool_memory("look", "{}", output)["output"]
     assert remembered == "hi\n(a file, shown to you at that time)"
+    assert tool_memory("look", "{}", ["a", 1])["output"] == "['a', 1]"
+
+
+async def test_a_threads_greeting_is_given(store: Store, tmp_path: Path) -> None:
+    """What a team put there before the user's first message, while all of the thread is given."""
+    turn = [asked("u1"), answered("a1")]
+    assert await loaded(store, tmp_path, [answered("hello"), *turn]) == ["hello", "u1", "a1"]
+    assert await loaded(store, tmp_path, [asked("u2")], history_items=2) == ["u2"]
 
 
 TAG = t.UserMessageTagContent(id="o1", text="Order 1", data={"total": 3}, group="order")
