@@ -477,9 +477,13 @@ class _Worker(Thread):
                         asked.put(None)  # the end, for the outer loop
                         break
                     batch.append(another)
-                if len(batch) == 1:  # it needs no savepoint, which would copy each page it changes
-                    outcomes = [first[0](db)]
-                else:
+                try:  # seldom one fails; savepoints would copy each page that a work changes
+                    outcomes = [work(db) for work, *_ in batch]
+                except Exception:
+                    if len(batch) == 1 or not db.in_transaction:  # a full disk has ended it
+                        raise
+                    db.execute("ROLLBACK")
+                    _patiently(db, "BEGIN IMMEDIATE", first[2])
                     outcomes = [_attempt(db, work) for work, *_ in batch]
                 if self._group:
                     db.execute("COMMIT")
@@ -487,16 +491,16 @@ class _Worker(Thread):
                 with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                     db.execute("ROLLBACK")
                 outcomes = [error] * len(batch)
-            for (_, answer, _), outcome in zip(batch, outcomes, strict=True):
-                with suppress(RuntimeError):  # its loop is closed: nobody waits any more
-                    answer.get_loop().call_soon_threadsafe(_settle, answer, outcome)
+            with suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                first[1].get_loop().call_soon_threadsafe(_settle, batch, outcomes)
         db.close()
 
 
-def _settle(answer: asyncio.Future[Any], outcome: object) -> None:
-    """Give the outcome to whoever asked, unless the call was cancelled."""
-    if not answer.done():
-        answer.set_result(outcome)
+def _settle(batch: list[Asked], outcomes: list[Any]) -> None:
+    """Give each outcome to whoever asked, unless the call was cancelled."""
+    for (_, answer, _), outcome in zip(batch, outcomes, strict=True):
+        if not answer.done():
+            answer.set_result(outcome)
 
 
 def _attempt(db: sqlite3.Connection, work: Work[T]) -> T | Exception:
