@@ -149,7 +149,6 @@ THREAD = "FROM chatkit.thread WHERE owner = $1 AND id = $2 AND deleted IS NULL"
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-Window: TypeAlias = tuple[int, str | None, str]  # limit, after, order
 
 
 class PostgresStore(Store[Context]):
@@ -176,7 +175,7 @@ class PostgresStore(Store[Context]):
         self, statement: str, context: Context, *values: str | int | None
     ) -> list[asyncpg.Record]:
         """Return the owner's ($1) rows; none for an id that no engine could have stored."""
-        if any(UNFIT_FOR_AN_ID.search(value) for value in values if isinstance(value, str)):
+        if UNFIT_FOR_AN_ID.search("".join(map(str, values))):
             return []
         return await self._pool.run(statement, _owner(context), *values)
 
@@ -187,15 +186,13 @@ class PostgresStore(Store[Context]):
         raise NotFoundError(f"There is no {ids[-1]!a}")
 
     async def _page(
-        self, adapter: TypeAdapter[Any], sql: str, window: Window, context: Context, *ids: str
+        self, adapter: TypeAdapter[Any], sql: str, limit: int, context: Context, *ids: str | None
     ) -> Page[Any]:
-        """Return a page; `_directed` says how its SQL is written. One row more is read."""
-        limit, after, order = window
+        """Return a page; one row more than `limit` is read to see whether others follow."""
         if limit <= 0:
             return Page()
-        keys = ids if after is None else (*ids, after)
-        statement = _directed(sql, after is not None, order == "desc")
-        rows = await self._find(statement, context, min(limit, 2**40) + 1, *keys)
+        given = [each for each in ids if each is not None]  # the cursor comes last
+        rows = await self._find(sql, context, min(limit, 2**40) + 1, *given)
         docs, more = [row[0] for row in rows[:limit]], len(rows) > limit
         found = adapter.validate_json(f"[{','.join(docs)}]")  # at once: it is faster
         return Page(data=found, has_more=more, after=found[-1].id if more else None)
@@ -245,12 +242,12 @@ class PostgresStore(Store[Context]):
         self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
-        statement = """SELECT doc FROM chatkit.thread
-            WHERE owner = $1 AND created IS NOT NULL
-            [AND (created, seq) > (SELECT created, seq FROM chatkit.thread
-                WHERE owner = $1 AND id = $3)]
-            ORDER BY created ASC, seq ASC LIMIT $2"""
-        return await self._page(THREADS, statement, (limit, after, order), context)
+        than, way = _towards(order)
+        mine = "FROM chatkit.thread WHERE owner = $1"
+        start = f"AND (created, seq) {than} (SELECT created, seq {mine} AND id = $3)"
+        statement = f"""SELECT doc {mine} AND created IS NOT NULL
+            {start if after is not None else ""} ORDER BY created {way}, seq {way} LIMIT $2"""
+        return await self._page(THREADS, statement, limit, context, after)
 
     async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
@@ -285,11 +282,12 @@ class PostgresStore(Store[Context]):
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
-        statement = """SELECT doc FROM chatkit.item WHERE owner = $1 AND thread_id = $3
-            [AND seq > (SELECT seq FROM chatkit.item
-                WHERE owner = $1 AND thread_id = $3 AND id = $4)]
-            ORDER BY seq ASC LIMIT $2"""
-        return await self._page(ITEMS, statement, (limit, after, order), context, thread_id)
+        than, way = _towards(order)
+        its = "FROM chatkit.item WHERE owner = $1 AND thread_id = $3"
+        start = f"AND seq {than} (SELECT seq {its} AND id = $4)"
+        statement = f"""SELECT doc {its} {start if after is not None else ""}
+            ORDER BY seq {way} LIMIT $2"""
+        return await self._page(ITEMS, statement, limit, context, thread_id, after)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
         """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
@@ -574,13 +572,9 @@ def _sql(schema: str, statement: str) -> str:
     return statement.replace("chatkit.", f'"{schema}".')
 
 
-@cache
-def _directed(statement: str, after: bool, desc: bool) -> str:
-    """Return a page's statement, which is written for asc and in brackets for what has a cursor."""
-    statement = re.sub(r"\[(.*)\]", r"\1" if after else "", statement, flags=re.DOTALL)
-    if desc:
-        statement = statement.replace(" > ", " < ").replace(" ASC", " DESC")
-    return statement
+def _towards(order: str) -> tuple[str, str]:
+    """Return how a page's SQL compares with its cursor, and how it is sorted."""
+    return ("<", "DESC") if order == "desc" else (">", "ASC")
 
 
 def _split(url: str) -> tuple[list[str], str, str]:

@@ -35,12 +35,12 @@ DEFECTS = [
         "pass",
         ENGINE + "the_store_works_again_as_soon_as_its_engine_does",
     ),
-    Defect("the cursor is off by one", "AND seq > (SELECT", "AND seq >= (SELECT", WALK),
+    Defect("the cursor is off by one", "AND seq {than} (SELECT", "AND seq {than}= (SELECT", WALK),
     Defect("has_more on a full last page", "len(rows) > limit\n", "len(rows) >= limit\n", MORE),
     Defect(
         "items by created_at",
-        "ORDER BY seq ASC LIMIT $2",
-        "ORDER BY doc::json ->> 'created_at' ASC LIMIT $2",
+        "ORDER BY seq {way} LIMIT $2",
+        "ORDER BY doc::json ->> 'created_at' {way} LIMIT $2",
         ORDER,
     ),
     Defect(
@@ -95,8 +95,8 @@ DEFECTS = [
     ),
     Defect(
         "back from the cursor is forward",
-        '.replace(" > ", " < ")',
-        "",
+        'return ("<", "DESC") if order',
+        'return (">", "DESC") if order',
         AT_ONCE + "a_walk_beside_writers_gives_what_was_there_once",
     ),
     Defect(
