@@ -171,7 +171,7 @@ def test_events_arrive_one_by_one_through_nginx(
             process.wait(10)
     assert len(arrivals) == WORDS
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
-    assert sorted(gaps)[1] > PAUSE / 3, gaps  # the first word may be late: it is the first turn
+    assert min(gaps[1:]) > PAUSE / 3, gaps  # the first word may be late: it is the first turn
     assert set(answers) == {413}
 
 

@@ -477,13 +477,9 @@ class _Worker(Thread):
                         asked.put(None)  # the end, for the outer loop
                         break
                     batch.append(another)
-                try:  # seldom one fails; savepoints would copy each page that a work changes
-                    outcomes = [work(db) for work, *_ in batch]
-                except Exception:
-                    if len(batch) == 1 or not db.in_transaction:  # a full disk has ended it
-                        raise
-                    db.execute("ROLLBACK")
-                    _patiently(db, "BEGIN IMMEDIATE", first[2])
+                if len(batch) == 1:  # it needs no savepoint, which would copy each page it changes
+                    outcomes = [first[0](db)]
+                else:
                     outcomes = [_attempt(db, work) for work, *_ in batch]
                 if self._group:
                     db.execute("COMMIT")

@@ -16,9 +16,7 @@ from .base import (
     Defect,
 )
 
-PATIENT = 'if self._group:\n                    _patiently(db, "BEGIN IMMEDIATE", first[2])'
-IMPATIENT = "if self._group:  # and held for long, so that they meet\n"
-IMPATIENT += " " * 20 + 'db.execute("BEGIN IMMEDIATE"), time.sleep(0.02)'
+IMPATIENT = 'db.execute("BEGIN IMMEDIATE"), time.sleep(0.02)'  # held for long, so that they meet
 DEFECTS = [
     Defect(
         "another owner's thread is found",
@@ -79,25 +77,25 @@ DEFECTS = [
     ),
     Defect(
         "an item is added without waiting for another's lock",
-        PATIENT,
+        '_patiently(db, "BEGIN IMMEDIATE", first[2])',
         IMPATIENT,
         AT_ONCE + "a_hundred_adds_at_once_are_all_there",
     ),
     Defect(
         "a thread is saved without waiting for another's lock",
-        PATIENT,
+        '_patiently(db, "BEGIN IMMEDIATE", first[2])',
         IMPATIENT,
         AT_ONCE + "a_hundred_threads_at_once_are_all_there",
     ),
     Defect(
         "an item is added without waiting for another process' lock",
-        PATIENT,
+        '_patiently(db, "BEGIN IMMEDIATE", first[2])',
         IMPATIENT,
         AT_ONCE + "a_hundred_adds_from_two_processes_are_all_there",
     ),
     Defect(
         "nothing waits for another's lock",
-        PATIENT,
+        '_patiently(db, "BEGIN IMMEDIATE", first[2])',
         IMPATIENT,
         AT_ONCE + "all_kinds_of_writes_at_once_never_fail_for_each_other",
     ),
