@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import time
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -105,6 +105,7 @@ def sort_time(moment: datetime) -> int:
 
 T = TypeVar("T")
 NUMBER_BITS = 40
+NUMBERS = (1 << NUMBER_BITS) - 1
 READ_ITEM: Callable[[bytes], ThreadItem] = ITEM.validator.validate_json  # a call less: a tenth
 
 
@@ -116,36 +117,44 @@ class Shelf(Generic[T]):
         # has its hashes beside each other, not in the strings: a new id is as fast among many.
         self._places: dict[str | None, int] = {None: 0}
         self._order: list[int] = []  # all places, sorted
-        self.held: dict[int | None, T] = {}  # by place
+        self._values: list[T] = []  # beside their places
         self._count = 0
+        self._whole = True  # nothing went or came between: a number says where its value lies
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def get(self, key: str) -> T | None:
         """Return the value with this id, if there is one."""
-        return self.held.get(self._places.get(key))  # None has no value
+        place = self._places.get(key)
+        return None if place is None else self._values[self._at(place)]
+
+    def _at(self, place: int) -> int:
+        return (place & NUMBERS) - 1 if self._whole else bisect_left(self._order, place)
 
     def put(self, key: str, value: T, rank: int = 0) -> None:
         """Put a value behind all others of its rank, or in the place of the one with its id."""
         place = self._places.get(key)
-        if place is None or place >> NUMBER_BITS != rank:
-            if place is None:
-                number = self._count = self._count + 1
-            else:
-                number = place % (1 << NUMBER_BITS)
-                self.pop(key)
-            place = self._places[key] = (rank << NUMBER_BITS) + number
-            if self._order and place < self._order[-1]:
-                insort(self._order, place)
-            else:
-                self._order.append(place)  # nearly always
-        self.held[place] = value
-
-    def pop(self, key: str) -> T | None:
-        """Take the value with this id away and return it, if there is one."""
-        place = self._places.pop(key, None)
         if place is None:
-            return None
-        del self._order[bisect_left(self._order, place)]
-        return self.held.pop(place)
+            number = self._count = self._count + 1
+        elif place >> NUMBER_BITS == rank:
+            self._values[self._at(place)] = value
+            return
+        else:
+            number = place & NUMBERS
+            self.pop(key)
+        place = self._places[key] = (rank << NUMBER_BITS) + number
+        at = len(self._order)
+        if at and place < self._order[-1]:  # seldom
+            at, self._whole = bisect_left(self._order, place), False
+        self._order.insert(at, place)
+        self._values.insert(at, value)
+
+    def pop(self, key: str) -> None:
+        """Take the value with this id away, if there is one."""
+        if place := self._places.pop(key, None):
+            at, self._whole = self._at(place), False
+            del self._order[at], self._values[at]
 
     def page(self, after: str | None, limit: int, order: str) -> tuple[list[T], bool]:
         """Return `limit` values behind the one at `after`, and whether more follow."""
@@ -153,12 +162,12 @@ class Shelf(Generic[T]):
         if limit <= 0 or cursor is None:
             return [], False
         if order == "desc":
-            end = len(self._order) if after is None else bisect_left(self._order, cursor)
-            found = self._order[max(0, end - limit - 1) : end][::-1]
+            end = len(self) if after is None else bisect_left(self._order, cursor)
+            found = self._values[max(0, end - limit - 1) : end][::-1]
         else:
             start = 0 if after is None else bisect_right(self._order, cursor)
-            found = self._order[start : start + limit + 1]
-        return [self.held[place] for place in found[:limit]], len(found) > limit
+            found = self._values[start : start + limit + 1]
+        return found[:limit], len(found) > limit
 
 
 @dataclass
@@ -185,7 +194,8 @@ class MemoryStore(Store[Context]):
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._threads: defaultdict[str, Shelf[Conversation]] = defaultdict(Shelf)
+        self._conversations: dict[tuple[str, str], Conversation] = {}  # by owner and thread
+        self._threads: defaultdict[str, Shelf[Conversation]] = defaultdict(Shelf)  # each in order
         self._attachments: defaultdict[str, dict[str, tuple[str | None, bytes]]] = defaultdict(dict)
         self._tombstones: OrderedDict[tuple[str, str], float] = OrderedDict()  # oldest first
 
@@ -200,13 +210,14 @@ class MemoryStore(Store[Context]):
     async def ping(self) -> None:
         """Do nothing: this engine is always there."""
 
-    def _shelf(self, context: Context) -> Shelf[Conversation]:
-        return self._threads.get(owner_of(context), EMPTY)
-
     def _find(self, thread_id: str, context: Context) -> Conversation:
-        if found := self._threads.get(owner_of(context), EMPTY).get(thread_id):
+        if found := self._conversations.get((owner_of(context), thread_id)):
             return found
         raise NotFoundError(f"There is no thread {thread_id!a}")
+
+    def _look(self, thread_id: str, context: Context) -> Conversation:
+        """Return a conversation, or an empty one that is kept nowhere."""
+        return self._conversations.get((owner_of(context), thread_id)) or Conversation()
 
     # --- threads ---
 
@@ -222,35 +233,36 @@ class MemoryStore(Store[Context]):
         """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
         require_storable(thread_id=thread.id)
         doc = dump(thread, THREADS)
-        if self._tombstones.get((owner_of(context), thread.id), 0) > time.monotonic():
+        key, created = (owner_of(context), thread.id), sort_time(thread.created_at)
+        if self._tombstones.get(key, 0) > time.monotonic():
             raise NotFoundError(f"The thread {thread.id!a} was deleted")
-        threads = self._threads[owner_of(context)]
-        conversation = threads.get(thread.id) or Conversation()
+        conversation = self._conversations.setdefault(key, Conversation())
         conversation.doc = doc
-        threads.put(thread.id, conversation, sort_time(thread.created_at))
+        self._threads[key[0]].put(thread.id, conversation, created)
 
     async def load_threads(
         self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation; an unknown cursor gives an empty page."""
-        found, more = self._shelf(context).page(after, limit, order)
+        found, more = self._threads.get(owner_of(context), EMPTY).page(after, limit, order)
         data = THREADS.validate_json(b"[%b]" % b",".join(each.doc for each in found))
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
-        owner, now = owner_of(context), time.monotonic()
-        threads, held = self._shelf(context), self._attachments.get(owner, {})
-        if conversation := threads.pop(thread_id):
+        key, now = (owner_of(context), thread_id), time.monotonic()
+        if conversation := self._conversations.pop(key, None):
+            threads, held = self._threads[key[0]], self._attachments.get(key[0], {})
+            threads.pop(thread_id)
             for attachment_id in conversation.attachments:
                 del held[attachment_id]
             if not held:
-                self._attachments.pop(owner, None)
-            if not threads.held:
-                del self._threads[owner]
+                self._attachments.pop(key[0], None)
+            if not threads:
+                del self._threads[key[0]]
             while self._tombstones and next(iter(self._tombstones.values())) <= now:
                 self._tombstones.popitem(last=False)  # before a second one of this id is laid
-            self._tombstones[owner, thread_id] = now + TOMBSTONE_SECONDS
+            self._tombstones[key] = now + TOMBSTONE_SECONDS
 
     async def undelete_thread(self, thread_id: str, context: Context) -> None:
         """Let a deleted id be saved again, for an import."""
@@ -260,7 +272,7 @@ class MemoryStore(Store[Context]):
         self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
         """Set the title if it still is `old`; say whether it was set."""
-        conversation = self._shelf(context).get(thread_id) or Conversation()
+        conversation = self._look(thread_id, context)
         thread = conversation.doc and ThreadMetadata.model_validate_json(conversation.doc)
         if not thread or thread.title != old:
             return False
@@ -279,7 +291,7 @@ class MemoryStore(Store[Context]):
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
         """Return items in the order of adding; an unknown thread or cursor: an empty page."""
-        conversation = self._shelf(context).get(thread_id) or Conversation()
+        conversation = self._look(thread_id, context)
         found, more = conversation.items.page(after, limit, order)
         data = ITEMS.validate_json(b"[%b]" % b",".join(found))  # at once: it is faster
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
@@ -297,16 +309,15 @@ class MemoryStore(Store[Context]):
 
     async def load_item(self, thread_id: str, item_id: str, context: Context) -> ThreadItem:
         """Return an item, or raise NotFoundError."""
-        conversation = self._shelf(context).get(thread_id)
-        if conversation and (doc := conversation.items.get(item_id)):
+        if doc := self._look(thread_id, context).items.get(item_id):
             return READ_ITEM(doc)
         raise NotFoundError(f"There is no item {item_id!a}")
 
     async def delete_thread_item(self, thread_id: str, item_id: str, context: Context) -> None:
         """Delete an item and its feedback, if they are there."""
-        if conversation := self._shelf(context).get(thread_id):
-            conversation.items.pop(item_id)
-            conversation.feedback.pop(item_id, None)
+        conversation = self._look(thread_id, context)
+        conversation.items.pop(item_id)
+        conversation.feedback.pop(item_id, None)
 
     async def save_feedback(
         self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
@@ -320,8 +331,7 @@ class MemoryStore(Store[Context]):
 
     async def load_feedback(self, thread_id: str, context: Context) -> dict[str, FeedbackKind]:
         """Return the thumbs of a thread by item."""
-        conversation = self._shelf(context).get(thread_id)
-        return dict(conversation.feedback) if conversation else {}
+        return dict(self._look(thread_id, context).feedback)
 
     # --- attachments ---
 
@@ -380,7 +390,7 @@ class MemoryStore(Store[Context]):
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Prolong the lease; False when it was lost or was asked to stop."""
-        conversation = self._shelf(context).get(thread_id) or Conversation()
+        conversation = self._look(thread_id, context)
         if conversation.holder() != turn_id or conversation.stopping:
             return False
         conversation.turn = turn_id, time.monotonic() + LEASE_SECONDS
@@ -388,13 +398,13 @@ class MemoryStore(Store[Context]):
 
     async def release_turn(self, thread_id: str, turn_id: str, context: Context) -> None:
         """Give the lease back, if it is this turn's."""
-        conversation = self._shelf(context).get(thread_id) or Conversation()
+        conversation = self._look(thread_id, context)
         if conversation.holder() == turn_id:
             conversation.turn = "", 0.0
 
     async def stop_turn(self, thread_id: str, context: Context) -> bool:
         """Ask the turn that holds the lease to stop; False when none does."""
-        conversation = self._shelf(context).get(thread_id) or Conversation()
+        conversation = self._look(thread_id, context)
         conversation.stopping = conversation.holder() is not None
         return conversation.stopping
 

@@ -4,9 +4,11 @@ from .base import (
     ALL_OR_NONE,
     AT_ONCE,
     BARRED,
+    BY_TIME,
     FOREIGN,
     HELD,
     IN_PLACE,
+    LEFT,
     MORE,
     ORDER,
     TAKEN_ALONG,
@@ -19,9 +21,9 @@ from .base import (
 DEFECTS = [
     Defect(
         "another owner's thread is found",
-        "if found := self._threads.get(owner_of(context), EMPTY).get(thread_id):",
-        "all_owners = map(lambda held: held.get(thread_id), self._threads.values())\n"
-        "        if found := next(filter(None, all_owners), None):",
+        "if found := self._conversations.get((owner_of(context), thread_id)):",
+        "every = self._conversations.items()\n"
+        "        if found := next((each for (_, name), each in every if name == thread_id), None):",
         FOREIGN,
     ),
     Defect(
@@ -44,9 +46,21 @@ DEFECTS = [
     ),
     Defect(
         "add without upsert",
-        "place = self._places.get(key)\n        if place is None or",
-        "place = None\n        if place is None or",
+        "place = self._places.get(key)\n        if place is None:\n",
+        "place = None\n        if place is None:\n",
         IN_PLACE,
+    ),
+    Defect(
+        "what lies behind a deleted item moves",
+        "at, self._whole = self._at(place), False\n            del",
+        "at = self._at(place)\n            del",
+        LEFT,
+    ),
+    Defect(
+        "what lies behind an older thread moves",
+        "at, self._whole = bisect_left(self._order, place), False",
+        "at = bisect_left(self._order, place)",
+        BY_TIME,
     ),
     Defect(
         "delete leaves attachments",
@@ -57,8 +71,8 @@ DEFECTS = [
     Defect("no tombstone", "= now + TOMBSTONE_SECONDS", "= now", BARRED),
     Defect(
         "an alias is returned",
-        "return dict(conversation.feedback) if",
-        "return conversation.feedback if",
+        "return dict(self._look(thread_id, context).feedback)",
+        "return self._look(thread_id, context).feedback",
         VALUE + "what_came_back_may_be_changed",
     ),
     Defect(
