@@ -30,7 +30,6 @@ SECURITY = {
 }
 """For every response that does not set its own, as the page does."""
 
-
 JSON_LINE = JsonFormatter(
     ["levelname", "name", "message"],
     timestamp="time",

@@ -114,6 +114,17 @@ def test_a_key_that_cannot_be_read_is_named_in_one_line(
     assert "\n" not in line
 
 
+def test_a_folder_that_cannot_take_uploads_is_named_in_one_line(
+    refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    """Else the app would start, and each upload fail: a volume of another user, say."""
+    (tmp_path / "taken").touch()
+    key = "0123456789abcdefghijklmnopqrstuvwxyz"
+    line = refusal(DATA_DIR="taken", SECRET_KEY=key, STORE_URL="elsewhere://")
+    assert line.startswith("DATA_DIR=taken: ")
+    assert "\n" not in line
+
+
 def test_an_empty_key_is_made_anew(tmp_path: Path) -> None:
     """The disk was full; it would sign for anybody."""
     (tmp_path / "secret_key").touch()
