@@ -9,6 +9,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
@@ -136,21 +137,32 @@ class Postgres:
 
 
 @contextmanager
-def awake() -> Iterator[None]:
+def awake(*, together: bool) -> Iterator[None]:
     """Keep the cores from sleep: to wake a virtual one takes as long as what is measured.
 
-    A process for each core spins at the priority that gives way to all others.
+    A process for each core spins at the priority that gives way to all others. `together` keeps
+    all threads of this process on one core: a hand-over to a thread on another one takes twice as
+    long, and the system puts some there for good, be they the floor's or the store's.
     """
     idle = "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"
     spin = [sys.executable, "-c", f"import os\n{idle}\nwhile os.getppid() == {os.getpid()}: pass"]
     cores = os.cpu_count() or 1 if hasattr(os, "SCHED_IDLE") else 0
     spinners = [subprocess.Popen(spin) for _ in range(cores)]
+    own = os.sched_getaffinity(0) if together and hasattr(os, "sched_getaffinity") else set[int]()
+    _stay({*sorted(own)[:1]})
     try:
         yield
     finally:
+        _stay(own)
         for spinner in spinners:
             spinner.kill()
             spinner.wait()
+
+
+def _stay(cores: set[int]) -> None:
+    """Keep each thread on these cores, if any are given; a new one follows its starter."""
+    for thread in threading.enumerate() if cores else ():
+        os.sched_setaffinity(thread.native_id or 0, cores)
 
 
 @asynccontextmanager

@@ -266,6 +266,7 @@ class Bench:
         # processes: whether a core sleeps meanwhile changes the floor of a read by four times
         steady = {"sqlite": parts[:-1], "postgres": reads}.get(self.kind, [])
         for part in parts:
-            with awake() if part in steady else nullcontext():
+            together = self.kind == "sqlite"
+            with awake(together=together) if part in steady else nullcontext():
                 async for row in part():
                     yield row
