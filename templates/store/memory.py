@@ -144,11 +144,13 @@ class Shelf(Generic[T]):
             number = place & NUMBERS
             self.pop(key)
         place = self._places[key] = (rank << NUMBER_BITS) + number
-        at = len(self._order)
-        if at and place < self._order[-1]:  # seldom
+        if self._order and place < self._order[-1]:  # seldom
             at, self._whole = bisect_left(self._order, place), False
-        self._order.insert(at, place)
-        self._values.insert(at, value)
+            self._order.insert(at, place)
+            self._values.insert(at, value)
+        else:
+            self._order.append(place)
+            self._values.append(value)
 
     def pop(self, key: str) -> None:
         """Take the value with this id away, if there is one."""
