@@ -115,14 +115,17 @@ def test_a_key_that_cannot_be_read_is_named_in_one_line(
 
 
 def test_a_folder_that_cannot_take_uploads_is_named_in_one_line(
-    refusal: Callable[..., str], tmp_path: Path
+    refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the app would start, and each upload fail: a volume of another user, say."""
-    (tmp_path / "taken").touch()
+
+    def denied(**_: object) -> None:  # root, as whom tests may run, is denied nothing
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("app.__main__.TemporaryFile", denied)
     key = "0123456789abcdefghijklmnopqrstuvwxyz"
-    line = refusal(DATA_DIR="taken", SECRET_KEY=key, STORE_URL="elsewhere://")
-    assert line.startswith("DATA_DIR=taken: ")
-    assert "\n" not in line
+    line = refusal(DATA_DIR=str(tmp_path), SECRET_KEY=key, STORE_URL="elsewhere://")
+    assert line == f"DATA_DIR={tmp_path}: [Errno 13] Permission denied"
 
 
 def test_an_empty_key_is_made_anew(tmp_path: Path) -> None:
