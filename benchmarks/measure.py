@@ -266,7 +266,6 @@ class Bench:
         # processes: whether a core sleeps meanwhile changes the floor of a read by four times
         steady = {"sqlite": parts[:-1], "postgres": reads}.get(self.kind, [])
         for part in parts:
-            together = self.kind == "sqlite"
-            with awake(together=together) if part in steady else nullcontext():
+            with awake(together=self.kind == "sqlite") if part in steady else nullcontext():
                 async for row in part():
                     yield row
