@@ -135,4 +135,4 @@ async def read_json_body(request: Request, settings: Settings) -> bytes:
     if settings.transcribe_model:
         limit = max(limit, settings.max_audio_bytes * 4 // 3 + 4096)
     too_large = ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
-    return b"".join([part async for part in uploads.bounded(request, limit, too_large)])
+    return await uploads.bounded(request, limit, too_large).body()

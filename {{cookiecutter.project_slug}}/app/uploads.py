@@ -1,7 +1,7 @@
 """The routes of files: uploads in one step or two, and downloads at signed addresses."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from tempfile import SpooledTemporaryFile
 from typing import Literal
 from urllib.parse import quote
@@ -11,8 +11,8 @@ from chatkit.store import NotFoundError
 from chatkit.types import Attachment
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import StreamingResponse
+from starlette.types import Message
 
 from .attachments import Files, size_of, too_large
 from .auth import Caller
@@ -26,22 +26,25 @@ SILENT_SECONDS = 60  # how long a body may pause
 router = APIRouter(prefix="/files")
 
 
-async def bounded(request: Request, limit: int, refusal: ApiError) -> AsyncGenerator[bytes, None]:
-    """Yield a body's chunks; raise the refusal at the limit, before the rest has arrived."""
+def bounded(request: Request, limit: int, refusal: ApiError) -> Request:
+    """Return a request whose body raises the refusal at the limit, before the rest has arrived."""
     if int(request.headers.get("content-length", 0)) > limit:
         raise refusal
-    chunks, size = request.stream(), 0
-    try:
-        while True:
+    size = 0
+
+    async def receive() -> Message:
+        nonlocal size
+        try:
             async with asyncio.timeout(SILENT_SECONDS):
-                if not (chunk := await anext(chunks, b"")):
-                    return
-            size += len(chunk)
-            if size > limit:
-                raise refusal
-            yield chunk
-    except TimeoutError:
-        raise ApiError(408, "cut_off", "The request stopped arriving.") from None
+                message = await request.receive()
+        except TimeoutError:
+            raise ApiError(408, "cut_off", "The request stopped arriving.") from None
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise refusal
+        return message
+
+    return Request(request.scope, receive)
 
 
 def as_json(files: Files, attachment: Attachment, context: RequestContext) -> Response:
@@ -55,20 +58,17 @@ async def upload(request: Request, context: Caller) -> Response:
     """Take a direct upload: multipart/form-data with the field `file`."""
     files, most = request.app.state.files, request.app.state.settings.max_file_bytes
     body = bounded(request, most + FORM_BYTES, too_large(most))
-    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=8, max_part_size=1024)
-    async with files.arriving(context):
-        try:
-            form = await parser.parse()
-        except (MultiPartException, KeyError) as error:  # or there is no Content-Type
-            raise ApiError(400, "form", "Send multipart/form-data with a file.") from error
-        try:
-            if not isinstance(file := form.get("file"), UploadFile):
-                raise ApiError(400, "file_missing", "The field `file` is missing.")
-            name, kind = file.filename or "", file.content_type or ""
-            attachment = await files.receive_directly(file.file, name, kind, context)
-            return as_json(files, attachment, context)
-        finally:
-            await form.close()
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(400, "form", "Send multipart/form-data with a file.")  # others parse slowly
+    async with (
+        files.arriving(context),
+        body.form(max_files=1, max_fields=8, max_part_size=1024) as form,
+    ):
+        if not isinstance(file := form.get("file"), UploadFile):
+            raise ApiError(400, "file_missing", "The field `file` is missing.")
+        name, kind = file.filename or "", file.content_type or ""
+        attachment = await files.receive_directly(file.file, name, kind, context)
+        return as_json(files, attachment, context)
 
 
 @router.put("/{attachment_id}/upload")
@@ -81,7 +81,7 @@ async def upload_announced(attachment_id: str, token: str, request: Request) -> 
     async with files.arriving(context):
         with SpooledTemporaryFile(max_size=1 << 20) as file:
             size = size_of(announced)
-            async for chunk in bounded(request, size, too_large(size)):
+            async for chunk in bounded(request, size, too_large(size)).stream():
                 await to_thread.run_sync(file.write, chunk)
             attachment = await files.receive(file, announced, context)
     return as_json(files, attachment, context)
