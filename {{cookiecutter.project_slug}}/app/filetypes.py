@@ -35,6 +35,7 @@ NAME_CHARS = 120
 JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda\0"
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 warnings.filterwarnings("ignore", module=r"PIL\.")  # one file can cause 40,000
+Image.MAX_IMAGE_PIXELS = None  # ours are fewer
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -50,27 +51,26 @@ def look(file: IO[bytes]) -> tuple[str, bytes]:
     if head.startswith((JPEG, b"\x89PNG", b"GIF8", b"RIFF")):
         with suppress(UnidentifiedImageError):
             return _image(file, head)
-    return (TEXT if _is_text(head) else UNKNOWN), b""
+    with suppress(UnicodeDecodeError):  # SVG and HTML are texts, too
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        if not CONTROL.search(head):
+            return TEXT, b""
+    return UNKNOWN, b""
 
 
 def _image(file: IO[bytes], head: bytes) -> tuple[str, bytes]:
     """Return an image's type and its preview; UnidentifiedImageError when it is none."""
-    data, most, scans = head + file.read(), MAX_PIXELS, 0
+    data, most = head + file.read(), float(MAX_PIXELS)
     if head.startswith(JPEG):  # 31 bytes can ask for one more pass over its pixels
-        most, scans = 2 * MAX_PIXELS, data.count(SCAN)
+        most *= 2 / max(1, data.count(SCAN) / MAX_SCANS)
     try:
         with Image.open(_Pieces(data), formats=[*IMAGES]) as image:
-            if image.width * image.height * max(1, scans / MAX_SCANS) <= most:
-                # phones append a second picture to a JPEG, which Pillow then calls MPO
-                return IMAGES.get(image.format or "", "image/jpeg"), _preview(image)
+            # phones append a second picture to a JPEG, which Pillow then calls MPO
+            return IMAGES.get(image.format or "", "image/jpeg"), _preview(image, most)
     except (UnidentifiedImageError, ApiError):
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        pass  # Pillow's own limit
     except Exception as error:  # a decoder raises anything at all on a broken file
         raise ApiError(415, "file_type", "This image cannot be read: it is damaged.") from error
-    text = f"An image has {MAX_PIXELS // 1_000_000} million pixels at most, a JPEG twice as many."
-    raise ApiError(413, "image_too_large", text)
 
 
 class _Pieces(io.BytesIO):
@@ -87,24 +87,20 @@ class _Pieces(io.BytesIO):
         return super().read(size)
 
 
-def _preview(image: Image.Image) -> bytes:
-    """Return a JPEG that the page and the model see: bounded, upright, without its metadata."""
+def _preview(image: Image.Image, most: float) -> bytes:
+    """Return a JPEG that the page and the model see: bounded, upright, without its metadata.
+
+    ApiError 413 for an image of more than `most` pixels, before it is decoded.
+    """
+    if image.width * image.height > most:
+        text = f"An image has {MAX_PIXELS // 10**6} million pixels at most, a JPEG twice as many."
+        raise ApiError(413, "image_too_large", text)
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))  # a JPEG is decoded at a fraction of its size
-    opaque = ImageOps.exif_transpose(image).convert("RGBA")
-    canvas = Image.new("RGB", opaque.size, "white")
-    canvas.paste(opaque, mask=opaque.getchannel("A"))
+    upright = ImageOps.exif_transpose(image).convert("RGBA")
+    white = Image.new("RGBA", upright.size, "white")
     out = io.BytesIO()
-    canvas.save(out, "JPEG", quality=85)
+    Image.alpha_composite(white, upright).convert("RGB").save(out, "JPEG", quality=85)
     return out.getvalue()
-
-
-def _is_text(head: bytes) -> bool:
-    """Say whether this is the beginning of a UTF-8 text; SVG and HTML are texts, too."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return False
-    return not CONTROL.search(head)
 
 
 def display_name(name: str) -> str:
