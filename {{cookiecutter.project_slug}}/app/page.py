@@ -19,24 +19,20 @@ router = APIRouter(include_in_schema=False)
 static = StaticFiles(directory=FOLDER)
 
 
-def csp(settings: Settings) -> str:
-    """Return the page's Content-Security-Policy: this app, ChatKit's script and its frame."""
+@router.api_route("/", methods=["GET", "HEAD"])
+async def index(request: Request) -> FileResponse:
+    """Return the page and what it may load; it holds no data, so it asks for no login."""
+    settings: Settings = request.app.state.settings
     script = urlsplit(settings.chatkit_script_url)
     own = f"'self' {script.scheme}://{script.netloc}" if script.netloc else "'self'"
-    rules = [
+    policy = [
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         f"script-src {own}; frame-src {own}; connect-src {own}; font-src 'self'",
         "style-src 'self' 'unsafe-inline'",  # the component styles its own shadow tree
         " ".join(["img-src 'self' data: blob:", settings.base_url, *settings.image_hosts]),
     ]
-    return "; ".join(rules)
-
-
-@router.api_route("/", methods=["GET", "HEAD"])
-async def index(request: Request) -> FileResponse:
-    """Return the page; it holds no data, so it asks for no login."""
-    policy = csp(request.app.state.settings)
-    return FileResponse(FOLDER / "index.html", headers={"Content-Security-Policy": policy})
+    headers = {"Content-Security-Policy": "; ".join(policy)}
+    return FileResponse(FOLDER / "index.html", headers=headers)
 
 
 @router.get("/config.json")
