@@ -29,6 +29,7 @@ ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 FETCH_SECONDS = 5.0
 RETRY_SECONDS = 10.0
 """After the issuer failed, it is left alone for this long."""
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 KEYS_SECONDS = 6 * 3600
 """Keys serve so long, also while the issuer fails. A new one is fetched with its first token."""
 
@@ -43,7 +44,8 @@ class Authenticator:
             self._cookie = f"chat_user_{sha256(key.encode()).hexdigest()[:8]}"
         self._cookies = URLSafeSerializer(key, salt="user")
         if settings.oidc_issuer:
-            self._keys = _Keys(settings.oidc_issuer)  # fetched with the first token
+            discovery = f"{settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
+            self._keys = _Keys(discovery, lifespan=KEYS_SECONDS)  # fetched with the first token
         # a silent issuer must not take all threads: files need them, too
         self._checking = anyio.CapacityLimiter(8)
 
@@ -111,10 +113,7 @@ class Authenticator:
 class _Keys(jwt.PyJWKClient):
     """The issuer's keys."""
 
-    def __init__(self, issuer: str) -> None:
-        self._retry_at = 0.0
-        discovery = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-        super().__init__(discovery, lifespan=KEYS_SECONDS)
+    _retry_at = 0.0
 
     def fetch_data(self) -> jwt.PyJWKSet:
         """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), and for them.
@@ -140,13 +139,9 @@ async def context_of(request: Request) -> RequestContext:
     user = await request.app.state.auth.user_of(request)
     request.state.user = user
     request.app.state.limits.hit(user, request)
-    return RequestContext(user_id=user, locale=locale(request), request_id=request.state.request_id)
+    first = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
+    locale = first if LANGUAGE.fullmatch(first) else "en"
+    return RequestContext(user_id=user, locale=locale, request_id=request.state.request_id)
 
 
 Caller = Annotated[RequestContext, Depends(context_of)]
-
-
-def locale(request: Request) -> str:
-    """Return the first language of Accept-Language if it looks like one, else `en`."""
-    first = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
-    return first if re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}", first) else "en"
