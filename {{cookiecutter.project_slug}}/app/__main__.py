@@ -14,7 +14,7 @@ import gc
 import os
 import socket
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,7 +29,7 @@ from .store import StoreError, open_store
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; return its exit status: 2 for what the caller can mend."""
+    """Run the command and return its exit status; what the caller can mend ends it with 2."""
     # jinja: if cookiecutter.storage_type == "memory"
     text = "It serves. No command reaches conversations in memory: delete them on the page."
     argparse.ArgumentParser("python -m app", description=text).parse_args(arguments)
@@ -39,7 +39,12 @@ def main(arguments: list[str]) -> int:
     # jinja: if cookiecutter.storage_type == "sqlite"
     os.umask(0o077)  # what is said is not for the machine's other users
     # jinja: endif
-    settings = _settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        _refuse(*map(_fault, error.errors(include_url=False)))
+    except (OSError, UnicodeDecodeError) as error:
+        _refuse(f".env must be UTF-8 that this user may read: {error}")
     set_up_logging(settings.log_level)
     try:
         settings.signing_key()  # made before workers could each make one
@@ -47,7 +52,7 @@ def main(arguments: list[str]) -> int:
             settings.data_dir.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=settings.data_dir).close()  # else the first upload would tell
     except OSError as error:
-        return _complain(f"DATA_DIR={settings.data_dir}: {error}")
+        _refuse(f"DATA_DIR={settings.data_dir}: {error}")
     if not settings.store_url:
         # jinja: if cookiecutter.storage_type in ["redis", "postgres"]
         import dev  # noqa: PLC0415 - it is no part of a production image
@@ -56,7 +61,7 @@ def main(arguments: list[str]) -> int:
         try:
             engine.start()
         except RuntimeError as error:  # one line: no wheel, or the folder is in use
-            return _complain(str(error))
+            _refuse(str(error))
         os.environ["STORE_URL"] = engine.url
         # jinja: elif cookiecutter.storage_type == "sqlite"
         os.environ["STORE_URL"] = f"sqlite:///{settings.data_dir / 'chat.db'}"
@@ -73,7 +78,7 @@ def main(arguments: list[str]) -> int:
         # jinja: endif
         return serve(settings)
     except StoreError as error:
-        return _complain(str(error))
+        _refuse(str(error))
 
 
 # jinja: if cookiecutter.storage_type != "memory"
@@ -102,16 +107,6 @@ def days(text: str) -> float:
 
 
 # jinja: endif
-def _settings() -> Settings:
-    """Read the settings; what is wrong with them ends the program, a line each."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        sys.exit(_complain(*(_fault(fault) for fault in error.errors(include_url=False))))
-    except (OSError, UnicodeDecodeError) as error:
-        sys.exit(_complain(f".env must be UTF-8 that this user may read: {error}"))
-
-
 def serve(settings: Settings) -> int:
     """Listen until a signal comes; a store that cannot be used ends it before that."""
 
@@ -127,7 +122,7 @@ def serve(settings: Settings) -> int:
         # connections wait here until the app is ready
         listener = socket.create_server((settings.host, settings.port), backlog=2048, **v6)
     except OSError as error:
-        return _complain(f"{error.strerror}: set another HOST or PORT")
+        _refuse(f"{error.strerror}: set another HOST or PORT")
     # asyncio turns Nagle's algorithm off (40 ms an answer) only where a socket names its protocol
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listener.getsockname()[1]
@@ -179,10 +174,10 @@ def _fault(fault: ErrorDetails) -> str:
     return f"{str(fault['loc'][0]).upper()}={fault['input']!s:.100}: {text}"
 
 
-def _complain(*lines: str) -> int:
-    """Say what is wrong, a line each; return the exit status for it."""
+def _refuse(*lines: str) -> NoReturn:
+    """Say what is wrong, a line each, and end the program."""
     print(*lines, sep="\n", file=sys.stderr)
-    return 2
+    sys.exit(2)
 
 
 if __name__ == "__main__":

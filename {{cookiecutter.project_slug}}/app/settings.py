@@ -141,43 +141,39 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
-        """Refuse what would be unsafe; each sentence names the setting to change."""
-        if self.development and self.host not in ("127.0.0.1", "localhost", "::1"):
-            raise ValueError(
-                f"HOST={self.host} would show a development app to the network; "
-                "keep HOST=127.0.0.1 or set ENVIRONMENT=production"
-            )
-        if not self.development:
-            self._production()
-        # jinja: if cookiecutter.storage_type != "memory"
-        if not self.files_url.startswith("memory:"):
-            return self
+        """Refuse what is open, forgetful or signed with a known key; name the setting to change."""
+        shown = self.development and self.host not in ("127.0.0.1", "localhost", "::1")
+        # jinja: if cookiecutter.storage_type == "memory"
+        forgetful = self.workers > 1
+        # jinja: else
+        forgetful = self.workers > 1 and self.files_url.startswith("memory:")
         # jinja: endif
-        if self.workers > 1:
-            raise ValueError("WORKERS must be 1: memory lives in one process")
-        return self
-
-    def _production(self) -> None:
-        """Refuse a production app that is open, forgetful or signs with a known key."""
         key, token = (s.get_secret_value() for s in (self.secret_key, self.metrics_token))
         weak = len(key) < 32 or len(set(key)) < 10  # no word, no placeholder
         issuer, plain = self.oidc_issuer, re.compile(r"http://(?!localhost|127\.|\[::1\])").match
         any_app = issuer and not self.oidc_audience
         nobody = not issuer and not self.allow_anonymous
         copied = self.chatkit_domain_key.startswith("domain_pk_localhost")
-        faults = {
-            "STORE_URL is not set: say where conversations live": not self.store_url,
-            "SECRET_KEY needs 32 random characters: openssl rand -hex 32": weak,
-            "OIDC_AUDIENCE is not set: a token for any app would be taken": any_app,
-            "OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true": nobody,
-            "OIDC_ISSUER needs https://: its keys could be changed on their way": plain(issuer),
-            "PUBLIC_URL needs https://: files are fetched from it": plain(self.public_url),
-            "CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key": copied,
-            "ALLOWED_HOSTS is not set: name the hosts the app answers for": not self.allowed_hosts,
-            "METRICS_TOKEN needs 16 characters: nobody counts the guesses": 0 < len(token) < 16,
+        faults: dict[str, object] = {
+            f"HOST={self.host} would show a development app to the network: keep HOST=127.0.0.1, "
+            "or set ENVIRONMENT=production": shown,
+            "WORKERS must be 1: memory lives in one process": forgetful,
         }
+        if not self.development:
+            faults |= {
+                "STORE_URL is not set: say where conversations live": not self.store_url,
+                "SECRET_KEY needs 32 random characters: openssl rand -hex 32": weak,
+                "OIDC_AUDIENCE is not set: a token for any app would be taken": any_app,
+                "OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true": nobody,
+                "OIDC_ISSUER needs https://: its keys could be changed on their way": plain(issuer),
+                "PUBLIC_URL needs https://: files are fetched from it": plain(self.public_url),
+                "CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key": copied,
+                "ALLOWED_HOSTS is not set: name the hosts to answer for": not self.allowed_hosts,
+                "METRICS_TOKEN needs 16 characters: nobody counts the guesses": 0 < len(token) < 16,
+            }
         if found := [text for text, wrong in faults.items() if wrong]:
             raise ValueError("\n".join(found))
+        return self
 
     @property
     def development(self) -> bool:
