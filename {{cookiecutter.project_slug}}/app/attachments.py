@@ -19,8 +19,7 @@ from io import SEEK_END, BytesIO
 from typing import IO, Any
 from weakref import WeakValueDictionary
 
-import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from chatkit import types as t
 from chatkit.store import AttachmentStore, NotFoundError
 from openai.types.responses import ResponseInputContentParam as ContentParam
@@ -118,7 +117,7 @@ class Files(AttachmentStore[RequestContext]):
         try:
             return await self.receive(file, announced, context)
         except BaseException:
-            with anyio.CancelScope(shield=True):
+            with CancelScope(shield=True):
                 await self.delete_attachment(announced.id, context)
             raise
 

@@ -19,7 +19,6 @@ from pathlib import Path, PurePath
 from typing import IO
 
 import anyio
-from anyio import to_thread
 
 from .store import StoreError
 
@@ -56,7 +55,7 @@ class Folder:
 
     async def put(self, key: str, file: IO[bytes]) -> None:
         """Write under another name, then rename."""
-        await to_thread.run_sync(self._put, self._root / key, file)
+        await anyio.to_thread.run_sync(self._put, self._root / key, file)
 
     def _put(self, path: Path, file: IO[bytes]) -> None:
         draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
@@ -87,7 +86,7 @@ class Folder:
     async def keys(self, prefix: str, before: float) -> AsyncIterator[str]:
         """Yield paths below the folder, one after the other."""
         folders = os.walk(self._root / prefix)
-        while found := await to_thread.run_sync(next, folders, None):
+        while found := await anyio.to_thread.run_sync(next, folders, None):
             for name in found[2]:
                 path = anyio.Path(found[0], name)
                 with suppress(FileNotFoundError):  # deleted meanwhile
