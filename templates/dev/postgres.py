@@ -6,7 +6,6 @@ It listens on 127.0.0.1 alone, asks for a password, and ends with the process th
 
 import atexit
 import contextlib
-import ctypes
 import importlib.util
 import os
 import secrets
@@ -78,7 +77,7 @@ class Server:
     @property
     def url(self) -> str:
         """Return where the server listens, with the user and the password."""
-        password = _beside(self.data, ".password").read_text()
+        password = Path(f"{self.data}.password").read_text()
         # without a question about TLS, which a cancelled connect would leave open
         return f"postgresql://postgres:{password}@127.0.0.1:{self._port}/postgres?sslmode=disable"
 
@@ -86,11 +85,11 @@ class Server:
         """Start the server and wait until it answers; without a data folder, make one."""
         programs = _programs()
         self.data.parent.mkdir(parents=True, exist_ok=True)
-        options = _process_options(programs, self.data.parent)
+        words, options = _as_whom(programs, self.data.parent)
         with _lock(self.data) as lock:
             if not self.data.exists():
-                _initialise(programs, self.data, options, *self._settings)
-            command = [str(programs / "postgres"), "-D", str(self.data), "-p", str(self._port)]
+                _initialise([*words, str(programs / "initdb")], self.data, options, *self._settings)
+            command = [*words, str(programs / "postgres"), "-D", str(self.data), f"-p{self._port}"]
             settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", *self._settings]
             if sys.platform == "linux":  # after a crash, one call and not one for each file
                 settings.append("recovery_init_sync_method=syncfs")
@@ -138,11 +137,6 @@ def _programs() -> Path:
     return Path(wheel.origin).parent / "pginstall" / "bin"
 
 
-def _beside(data: Path, kind: str) -> Path:
-    """Return the name of what belongs to a data folder and must not be in it."""
-    return data.with_name(data.name + kind)
-
-
 def _free_port() -> int:
     """Return a port below those that clients get, so that a stopped server's stays free."""
     while True:
@@ -160,7 +154,7 @@ def _lock(data: Path) -> Iterator[dict[str, Any]]:
     if sys.platform == "win32":
         yield {}  # postmaster.pid has to do
     else:
-        with _beside(data, ".lock").open("w") as file:
+        with Path(f"{data}.lock").open("w") as file:
             for _ in range(100):  # for 5 s: a server whose parent was killed is about to end
                 with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,42 +165,27 @@ def _lock(data: Path) -> Iterator[dict[str, Any]]:
             yield {"pass_fds": (file.fileno(),)}
 
 
-def _process_options(*needed: Path) -> dict[str, Any]:
-    """Return how to start a program so that it is not root, and Ctrl-C is not for it."""
+def _as_whom(*needed: Path) -> tuple[list[str], dict[str, Any]]:
+    """Return a command's first words and its process's options: no root, and no Ctrl-C for it."""
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
     if sys.platform == "win32":
-        return options | {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        return [], options | {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     else:  # noqa: RET505 (mypy reads Windows' branch only so)
         options["start_new_session"] = True  # the app, which has to save, ends it
-        if os.geteuid() == 0:  # PostgreSQL refuses root
-            nobody = pwd.getpwnam("nobody")
-            folders = [folder for path in needed for folder in (path, *path.parents)]
-            if all(folder.stat().st_mode & 0o001 for folder in folders):
-                options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            elif sys.platform == "linux":
-                libc = ctypes.CDLL(None)
-                options["preexec_fn"] = lambda: _rename_root(libc, nobody.pw_uid)
-            else:
-                raise RuntimeError(f"PostgreSQL refuses root: use another user, or {USE_A_SERVER}")
-        return options
+        if os.geteuid() != 0:
+            return [], options
+        nobody = pwd.getpwnam("nobody")  # PostgreSQL refuses root
+        folders = [folder for path in needed for folder in (path, *path.parents)]
+        if all(folder.stat().st_mode & 0o001 for folder in folders):
+            return [], options | {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        if shutil.which("unshare"):  # root under another name, which may pass /root and the like
+            return ["unshare", "--map-user=nobody", f"--map-group={nobody.pw_gid}"], options
+        raise RuntimeError(f"PostgreSQL refuses root: use another user, or {USE_A_SERVER}")
 
 
-def _rename_root(libc: ctypes.CDLL, uid: int) -> None:
-    """Give root another user's name, in a user namespace: it still owns its files.
-
-    It runs between fork and exec, where nobody could not pass a folder of root's, such as /root.
-    """
-    clone_newuser = 0x10000000
-    if libc.unshare(clone_newuser):
-        raise PermissionError
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{uid} 0 1")
-    Path("/proc/self/gid_map").write_text(f"{uid} 0 1")
-
-
-def _initialise(programs: Path, data: Path, options: dict[str, Any], *settings: str) -> None:
+def _initialise(initdb: list[str], data: Path, options: dict[str, Any], *settings: str) -> None:
     """Make the data folder under another name first: one that is there is complete."""
-    draft, password = _beside(data, ".draft"), _beside(data, ".password")
+    draft, password = Path(f"{data}.draft"), Path(f"{data}.password")  # beside it, not in it
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
     password.touch(mode=0o600)
@@ -214,7 +193,7 @@ def _initialise(programs: Path, data: Path, options: dict[str, Any], *settings: 
     if "user" in options:
         for path in (draft, password):
             shutil.chown(path, options["user"], options["group"])
-    command = [str(programs / "initdb"), "-D", str(draft), "--pwfile", str(password)]
+    command = [*initdb, "-D", str(draft), "--pwfile", str(password)]
     command += ["-U", "postgres", "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"]
     command += ["--no-sync"] if "fsync=off" in settings else []
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
