@@ -49,20 +49,18 @@ class Server:
         """Start, and return once it answers; RuntimeError says in one line why it cannot."""
         program = _program()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config = self.folder / "valkey.conf"  # rather than arguments, which every user can list
-        for private in (config, self.folder / "lock"):
-            private.touch(mode=0o600)
-        with (self.folder / "lock").open("w") as lock:
+        with (self.folder / "lock").open("w") as lock, tempfile.TemporaryFile("w+") as config:
             self._take(lock)
-            config.write_text(
+            config.write(  # not as arguments, which every user can list
                 f"bind 127.0.0.1\nport {self._port}\nrequirepass {self.password}\n"
                 f'appendonly yes\nappendfsync {self._fsync}\nsave ""\n'
             )
+            config.seek(0)
             with (self.folder / "valkey.log").open("wb") as log:
                 server = subprocess.Popen(
-                    [program, config],
+                    [program, "-"],
                     cwd=self.folder,
-                    stdin=subprocess.DEVNULL,
+                    stdin=config,
                     stdout=log,
                     stderr=log,
                     pass_fds=[lock.fileno()],  # held for as long as Valkey lives
