@@ -60,9 +60,13 @@ def engine(kind: str, folder: Path) -> Iterator[str]:
     else:
         dev = ROOT / "templates" / "dev" / f"{kind}.py"
         (folder / f"dev_{kind}.py").write_text(dev.read_text())
-        server = importlib.import_module(f"dev_{kind}")
-        with server.engine(folder / kind if kind == "postgres" else None) as url:
-            yield url
+        module = importlib.import_module(f"dev_{kind}")
+        if kind == "redis":
+            with module.engine() as url:
+                yield url
+        else:
+            with module.Server(folder / kind) as server:
+                yield server.url
 
 
 async def measure_store(kind: str, folder: Path, url: str, plan: Plan) -> list[Row]:

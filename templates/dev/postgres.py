@@ -38,14 +38,9 @@ WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 2)"
 
 
 @contextlib.contextmanager
-def engine(data: Path | None = None) -> Iterator[str]:
-    """Yield the URL of a running PostgreSQL; its data is thrown away, or kept in `data`.
-
-    Raises:
-        RuntimeError: it cannot run here, or another process uses the folder; one line says why.
-    """
-    place = contextlib.nullcontext(data) if data else throwaway()
-    with place as folder, Server(folder, *(() if data else FASTER)) as server:
+def engine() -> Iterator[str]:
+    """Yield the URL of a running PostgreSQL, whose data is thrown away."""
+    with throwaway() as data, Server(data, *FASTER) as server:
         yield server.url
 
 
@@ -82,7 +77,7 @@ class Server:
         return f"postgresql://postgres:{password}@127.0.0.1:{self._port}/postgres?sslmode=disable"
 
     def start(self) -> None:
-        """Start the server and wait until it answers; without a data folder, make one."""
+        """Start, and return once it answers; RuntimeError says in one line why it cannot."""
         programs = _programs()
         self.data.parent.mkdir(parents=True, exist_ok=True)
         words, options = _as_whom(programs, self.data.parent)
@@ -206,8 +201,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".data/postgres")
     try:
-        with engine(folder) as address, contextlib.suppress(KeyboardInterrupt):
-            print(address, flush=True)
+        with Server(folder) as server, contextlib.suppress(KeyboardInterrupt):
+            print(server.url, flush=True)
             threading.Event().wait()
     except RuntimeError as error:
         sys.exit(str(error))
