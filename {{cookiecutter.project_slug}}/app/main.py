@@ -92,15 +92,13 @@ async def stop(thread_id: str, request: Request, context: Caller) -> dict[str, b
     return {"stopped": await request.app.state.server.stop(thread_id, context)}
 
 
-@router.get("/healthz")
-@router.head("/healthz", include_in_schema=False)
+@router.api_route("/healthz", methods=["GET", "HEAD"], include_in_schema=False)
 async def healthz() -> dict[str, str]:
     """Say that the process is alive."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
-@router.head("/readyz", include_in_schema=False)
+@router.api_route("/readyz", methods=["GET", "HEAD"], include_in_schema=False)
 async def readyz(request: Request) -> Response:
     """Say whether the store answers: 503 when not, with the reason in development and the log."""
     try:
