@@ -35,8 +35,7 @@ def bounded(request: Request, limit: int, refusal: ApiError) -> Request:
     async def receive() -> Message:
         nonlocal size
         try:
-            async with asyncio.timeout(SILENT_SECONDS):
-                message = await request.receive()
+            message = await asyncio.wait_for(request.receive(), SILENT_SECONDS)
         except TimeoutError:
             raise ApiError(408, "cut_off", "The request stopped arriving.") from None
         size += len(message.get("body", b""))
