@@ -122,16 +122,14 @@ class _Keys(jwt.PyJWKClient):
         """
         if time.monotonic() < self._retry_at:
             raise jwt.PyJWKClientConnectionError(f"no keys at {self.uri} a moment ago")
-        self._retry_at = time.monotonic() + RETRY_SECONDS
         try:
             answer = httpx2.get(self.uri, timeout=FETCH_SECONDS).raise_for_status()
             # not by PyJWT's own request, which would read files, too
             answer = httpx2.get(answer.json()["jwks_uri"], timeout=FETCH_SECONDS).raise_for_status()
-            keys = jwt.PyJWKSet.from_dict(answer.json())
+            return jwt.PyJWKSet.from_dict(answer.json())
         except Exception as error:  # whatever stands there in the place of keys
+            self._retry_at = time.monotonic() + RETRY_SECONDS
             raise jwt.PyJWKClientConnectionError(f"no keys at {self.uri}: {error}") from error
-        self._retry_at = 0.0
-        return keys
 
 
 async def context_of(request: Request) -> RequestContext:
