@@ -20,7 +20,7 @@ from typing import IO, Any, TypeVar
 
 from chatkit.store import NotFoundError
 from chatkit.types import Attachment, Page, ThreadMetadata
-from tqdm import tqdm
+from tqdm.asyncio import tqdm
 
 from .attachments import Files, size_of
 from .blobs import PARTS, key_of, owner_in
@@ -77,12 +77,10 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
 async def _export(owners: list[str], store: ChatStore, files: Files, counts: Counter[str]) -> None:
     """Write the lines; a bar counts them, unless they go to the terminal."""
     hidden = sys.stdout.isatty() or None  # None: hidden where stderr is no terminal
-    with tqdm(desc="export", unit=" lines", disable=hidden) as bar:
-        for owner in owners:
-            async for line in export_lines(owner, store, files):
-                sys.stdout.write(json.dumps(line) + "\n")
-                counts.update(COUNTED[key] for key in line.keys() & COUNTED)
-                bar.update()
+    lines = (line for owner in owners async for line in export_lines(owner, store, files))
+    async for line in tqdm(lines, "export", unit=" lines", disable=hidden):
+        sys.stdout.write(json.dumps(line) + "\n")
+        counts.update(COUNTED[key] for key in line.keys() & COUNTED)
     sys.stdout.flush()
 
 
