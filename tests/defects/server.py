@@ -264,6 +264,13 @@ DEFECTS = [
         "app/main.py",
     ),
     Defect(
+        "every replica sweeps",
+        "if await self._swept_at() < time.time() - 1800:",
+        "if True:",
+        FILE + "the_app_sweeps_by_itself",
+        "app/attachments.py",
+    ),
+    Defect(
         "bytes of a file without a record stay",
         "await self.delete_attachment(announced.id, context)\n            raise",
         "pass\n            raise",

@@ -35,6 +35,7 @@ from .store import ChatStore, new_id
 
 log = logging.getLogger("app.files")
 MAX_FILES = 5000  # that one user may have: each upload reads all their records
+SWEPT = "swept"  # the key of the object that says when a replica last swept
 
 
 def size_of(attachment: t.Attachment) -> int:
@@ -225,13 +226,20 @@ class Files(AttachmentStore[RequestContext]):
         return records, await self._sweep_objects(before) if owner else 0
 
     async def sweep_hourly(self) -> None:
-        """Sweep about every hour, without an end."""
+        """Sweep about every hour, without an end; of all replicas one does it for the others."""
         while True:
-            await asyncio.sleep(random.uniform(1800, 5400))  # noqa: S311 - replicas take turns
+            await asyncio.sleep(random.uniform(1800, 5400))  # noqa: S311 - no secret
             try:
-                await self.sweep()
+                if await self._swept_at() < time.time() - 1800:
+                    await self.sweep()
+                    await self.blobs.put(SWEPT, BytesIO(str(time.time()).encode()))
             except Exception:
                 log.exception("files cannot be swept")
+
+    async def _swept_at(self) -> float:
+        with suppress(FileNotFoundError):
+            return float(b"".join([part async for part in self.blobs.read(SWEPT)]))
+        return 0.0
 
     async def _sweep_objects(self, before: float) -> int:
         owner, known, removed = None, set[str](), 0

@@ -151,7 +151,7 @@ class AppServer(ChatKitServer[RequestContext]):
         deadline = time.monotonic() + CLAIM_SECONDS
         while not await self._store.claim_turn(thread_id, turn.id, context):
             if time.monotonic() > deadline:
-                text = "An answer is under way in this conversation. Stop it or wait for it."
+                text = "An answer is under way in this conversation. Stop it, or try again soon."
                 raise ApiError(409, "turn_under_way", text, {"Retry-After": "2"})
             await asyncio.sleep(0.05)
         turn.thread_id = thread_id
