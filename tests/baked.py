@@ -66,13 +66,16 @@ class Session:
         with self._opener.open(self.url + path, timeout=20) as answer:
             return str(answer.read().decode())
 
-    def post(self, operation: str, **params: object) -> bytes:
-        """Send one operation; return the whole answer."""
-        body = json.dumps({"type": operation, "params": params, "metadata": {}}).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.url + "/chatkit", body, headers)  # noqa: S310 - http
+    def send(self, path: str, body: bytes, kind: str = "application/json") -> bytes:
+        """Send a body to an address; return the whole answer."""
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})  # noqa: S310
         with self._opener.open(request, timeout=60) as answer:
             return bytes(answer.read())
+
+    def post(self, operation: str, **params: object) -> bytes:
+        """Send one operation; return the whole answer."""
+        body = {"type": operation, "params": params, "metadata": {}}
+        return self.send("/chatkit", json.dumps(body).encode())
 
     def events(self, operation: str, **params: object) -> list[dict[str, Any]]:
         """Send one streaming operation; return its events."""

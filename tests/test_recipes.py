@@ -3,49 +3,16 @@
 import base64
 import json
 import re
-import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from baked import TEMPLATE, BakedProject, Session
-
-sys.path.insert(0, str(TEMPLATE / "{{cookiecutter.project_slug}}" / "tests"))
-from model_server import KEY, Call, ModelServer, Raw, model_server
+from baked import BakedProject, Session
+from kitchen import Call, Kitchen, ModelServer, Raw, recipes
 
 pytestmark = [pytest.mark.product, pytest.mark.xdist_group("recipes")]
-BLOCK = re.compile(r'```(\w+) title="([^"]+)"\n(.*?)```\n', re.DOTALL)
-
-
-def recipes(project: BakedProject) -> dict[str, str]:
-    """Return the text of each recipe under its title."""
-    text = (project.path / "docs" / "recipes.md").read_text(encoding="utf-8")
-    return dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
-
-
-def apply(text: str, folder: Path) -> list[str]:
-    """Do what a reader would: make the new files, change the others; return the files' names."""
-    names = []
-    for kind, name, body in BLOCK.findall(text):
-        path = folder / name
-        names.append(name)
-        if kind != "diff":
-            assert not path.exists(), name
-            path.write_text(body, encoding="utf-8")
-            continue
-        for hunk in body.removeprefix("@@\n").split("@@\n"):
-            lines = hunk.splitlines(keepends=True)
-            before = "".join(line[1:] for line in lines if line[0] != "+")
-            after = "".join(line[1:] for line in lines if line[0] != "-")
-            old = path.read_text(encoding="utf-8")
-            assert old.count(before) == 1, f"{name} has not once:\n{before}"
-            path.write_text(old.replace(before, after), encoding="utf-8")
-    assert names, "a recipe without code"
-    return names
 
 
 @pytest.fixture(scope="session")
@@ -54,33 +21,6 @@ def fresh(bake: Callable[..., BakedProject]) -> BakedProject:
     project = bake()
     project.check("uv", "sync", "--quiet")
     return project
-
-
-class Kitchen:
-    """Runs the app with one recipe, its model a server on loopback."""
-
-    def __init__(self, fresh: BakedProject, folder: Path) -> None:
-        """Cook in this folder."""
-        self._fresh, self._folder = fresh, folder
-
-    @contextmanager
-    def cook(self, title: str, *script: Any) -> Iterator[tuple[Session, ModelServer]]:
-        """Apply a recipe, check its code as the app's own, and serve."""
-        path = self._folder / "app with a recipe"
-        shutil.copytree(self._fresh.path, path, ignore=shutil.ignore_patterns(".venv"))
-        names = apply(recipes(self._fresh)[title], path)
-        project = BakedProject(path)
-        python = str(self._fresh.path / ".venv" / "bin" / "python")
-        code = [name for name in names if name.endswith(".py")]
-        project.check(python, "-m", "ruff", "check", *code)
-        project.check(python, "-m", "ruff", "format", "--check", *code)
-        cache = str(self._fresh.path / ".mypy_cache")
-        project.check(python, "-m", "mypy", *code, MYPY_CACHE_DIR=cache)
-        with model_server(*script) as model:
-            known = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": model.url}
-            known["PATH"] = str(self._folder)  # for a recipe that starts a program
-            with project.serve(python, "-m", "app", **known) as user:
-                yield user, model
 
 
 @pytest.fixture
@@ -112,6 +52,53 @@ def items(user: Session, thread: str) -> list[dict[str, Any]]:
 def given(model: ModelServer) -> str:
     """Return what the model was given last."""
     return json.dumps(model.given[-1]["input"], ensure_ascii=False)
+
+
+def test_routes_of_your_own(kitchen: Kitchen) -> None:
+    """A program asks and is answered; the list has the conversation, a stranger's is empty."""
+    with kitchen.cook("Routes of your own", "Noted.") as (user, _):
+        asked = json.loads(user.send("/notes", b'{"text": "milk"}'))
+        assert asked["answer"] == "Noted."
+        assert items(user, asked["thread_id"])[0]["content"][0]["text"] == "milk"
+        assert json.loads(user.get("/notes")) == [{"id": asked["thread_id"], "title": "milk"}]
+        assert json.loads(Session(user.url).get("/notes")) == []
+
+
+FORM = b"""--x\r
+Content-Disposition: form-data; name="file"; filename="a.csv"\r
+\r
+1
+2
+\r
+--x--\r
+"""
+
+
+def test_a_tool_that_reads_the_users_files(kitchen: Kitchen) -> None:
+    """It counts what this conversation has, and is told what it does not have."""
+    script = (Call("count_rows", '{"name": "a.csv"}'), Call("count_rows", '{"name": "b.csv"}'))
+    with kitchen.cook("A tool that reads the user's files", *script, "Two.") as (user, model):
+        sent = json.loads(user.send("/files", FORM, "multipart/form-data; boundary=x"))
+        user.events("threads.create", input=message("count") | {"attachments": [sent["id"]]})
+        assert "2 rows" in given(model)
+        assert "There is no file 'b.csv'" in given(model)
+
+
+def test_a_button_that_the_assistant_answers(kitchen: Kitchen) -> None:
+    """The model is told the choice and speaks; what was not offered is refused."""
+    script = (Call("show_offers"), "Choose.", "The museum it is.")
+    with kitchen.cook("A button that the assistant answers", *script) as (user, model):
+        thread, _ = ask(user, "what can I do?")
+        widget = items(user, thread)[1]
+        click = {"thread_id": thread, "item_id": widget["id"]}
+        action = widget["widget"]["children"][1]["onClickAction"]
+        said = user.events("threads.custom_action", **click, action=action)[-1]
+        assert said["item"]["content"][0]["text"] == "The museum it is."
+        assert "The user chose: Museum." in given(model)
+        forged = {"type": "offer.chosen", "payload": {"offer": "Moon"}}
+        refused = user.events("threads.custom_action", **click, action=forged)[-1]
+        assert refused["type"] == "error"
+        assert len(model.given) == 3
 
 
 def test_a_tool_in_the_users_browser(kitchen: Kitchen) -> None:
