@@ -41,6 +41,8 @@ async def test_an_organisation_shares_what_another_does_not_see(
             preview = path_of(items[0]["attachments"][0]["preview_url"])
             assert (await bob.get(preview)).status_code == 200
 
+            nobody = await eve.get("/files/x/url", headers={"X-Org": ""})
+            assert nobody.json()["error"]["code"] == "no_owner", "all such would share their data"
             assert await threads(eve) == []
             assert await eve.items(thread) == []
             assert (await eve.get(f"/files/{file}/url")).status_code == 404

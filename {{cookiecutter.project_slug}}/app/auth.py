@@ -19,7 +19,7 @@ import jwt
 from fastapi import Depends, Request
 from itsdangerous import BadSignature, URLSafeSerializer
 
-from .context import RequestContext
+from .context import RequestContext, owner_of
 from .errors import ApiError
 from .settings import Settings
 
@@ -92,6 +92,7 @@ class Authenticator:
             log.warning("token refused", extra={"reason": f"{type(error).__name__}: {error}"})
             challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             raise ApiError(401, "login", "Please sign in again.", challenge) from error
+        request.state.claims = claims  # for fields of yours in the context
         return f"{claims['iss']}|{claims['sub']}"
 
     def _verify(self, token: str) -> dict[str, Any]:
@@ -139,7 +140,10 @@ async def context_of(request: Request) -> RequestContext:
     request.app.state.limits.hit(user, request)
     first = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
     locale = first if LANGUAGE.fullmatch(first) else "en"
-    return RequestContext(user_id=user, locale=locale, request_id=request.state.request_id)
+    context = RequestContext(user_id=user, locale=locale, request_id=request.state.request_id)
+    if not owner_of(context):  # all who have none would share their data
+        raise ApiError(403, "no_owner", "You belong to no organisation here.")
+    return context
 
 
 Caller = Annotated[RequestContext, Depends(context_of)]
