@@ -8,7 +8,6 @@ answer and outlives the connection; the response only reads what the task has le
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
@@ -36,8 +35,6 @@ class Turn:
         self.id, self.user = secrets.token_hex(12), user
         self.thread_id = ""  # known from the start, or once the thread is created
         self.events = 0
-        self.first_event_seconds: float | None = None
-        self._started = time.monotonic()
         self._ready: list[bytes] = []  # unbounded: it never holds more than one answer
         self._news = asyncio.Event()
         self.finishing = False  # only the lease is left to release: too late for a stop
@@ -47,8 +44,6 @@ class Turn:
     async def drive(self, answer: Frames) -> None:
         """Run the whole answer; nothing but `answer` is awaited, so a cancel lands inside it."""
         async for event in answer:
-            if self.first_event_seconds is None:
-                self.first_event_seconds = time.monotonic() - self._started
             self.events += 1
             self._ready.append(event)
             self._news.set()
