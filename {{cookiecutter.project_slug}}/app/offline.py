@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agents import Model, ModelResponse
+from agents import ItemHelpers, Model, ModelResponse
 from agents.items import TResponseOutputItem, TResponseStreamEvent
 from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_message, function_call
 
@@ -41,9 +41,7 @@ class OfflineModel(Model):
 
     def _respond(self, asked: ModelCall) -> list[TResponseOutputItem]:
         """Return a call of a tool, or a message."""
-        items, new_id = asked.input, uuid.uuid4().hex
-        if isinstance(items, str):
-            items = [{"role": "user", "content": items}]
+        items: list[Any] = ItemHelpers.input_to_new_input_list(asked.input)
         messages = [item["content"] for item in items if item.get("role") == "user"] or [""]
         said = [m if isinstance(m, str) else m[0].get("text", "") for m in messages]
         words = re.findall(r"\w+", said[-1].lower())
@@ -51,8 +49,8 @@ class OfflineModel(Model):
             wanted = word in words or asked.model_settings.tool_choice == name
             known = name in {tool.name for tool in asked.tools}
             if wanted and known and items[-1].get("type") != "function_call_output":
-                return [function_call(name, arguments, call_id=f"call_{new_id}")]
-        return [assistant_message(self.answer(items, said), item_id=f"msg_{new_id}")]
+                return [function_call(name, arguments, call_id=f"call_{uuid.uuid4().hex}")]
+        return [assistant_message(self.answer(items, said), item_id=f"msg_{uuid.uuid4().hex}")]
 
     def answer(self, items: list[Any], said: list[str]) -> str:
         """Prove what was given: how many messages, the first and the last of them."""
