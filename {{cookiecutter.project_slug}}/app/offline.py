@@ -40,7 +40,6 @@ class OfflineModel(Model):
                 yield event.model_copy(update={"delta": word})
 
     def _respond(self, asked: ModelCall) -> list[TResponseOutputItem]:
-        """Return a call of a tool, or a message."""
         items: list[Any] = ItemHelpers.input_to_new_input_list(asked.input)
         messages = [item["content"] for item in items if item.get("role") == "user"] or [""]
         said = [m if isinstance(m, str) else m[0].get("text", "") for m in messages]

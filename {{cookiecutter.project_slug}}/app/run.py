@@ -171,7 +171,6 @@ class Tools(agents.RunHooks[Chat]):
 
 
 def _hidden(chat: Chat, content: dict[str, str]) -> t.HiddenContextItem:
-    """Return an item that the user never sees."""
     return t.HiddenContextItem(
         id=chat.generate_id("tool_call"),
         thread_id=chat.thread.id,

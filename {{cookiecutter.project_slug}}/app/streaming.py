@@ -65,10 +65,8 @@ class Turn:
     async def first(self) -> None:
         """Wait for the first event, so that an error before it gets a status of its own.
 
-        Raises:
-            Exception: what the answer raised before its first event.
-            ApiError: 409 when it was stopped before its first event.
-            NotFoundError: it ended without one, as the thread was deleted meanwhile.
+        It raises that error, ApiError 409 when the answer was stopped before, NotFoundError when it
+        ended without an event, as the thread was deleted meanwhile.
         """
         await self._news.wait()
         if self._ready:
@@ -102,11 +100,7 @@ class Turns:
         self._renewer = asyncio.create_task(self._keep_leases())
 
     def start(self, user: str, answer: Callable[[Turn], Frames]) -> Turn:
-        """Set a turn of this user's going.
-
-        Raises:
-            ApiError: 429 past a limit.
-        """
+        """Set a turn of this user's going; ApiError 429 past a limit."""
         of_user, limits = sum(turn.user == user for turn in self.running), self._settings
         if of_user >= limits.turns_per_user or len(self.running) >= limits.turns_total:
             text = "Too many answers are under way. Wait for one to end."
