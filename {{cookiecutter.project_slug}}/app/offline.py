@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from agents import ItemHelpers, Model, ModelResponse
-from agents.items import TResponseOutputItem, TResponseStreamEvent
+from agents.items import TResponseOutputItem
 from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_message, function_call
 
 DEMO = {"time": ("current_time", {"zone": "UTC"})}
@@ -26,9 +26,7 @@ class OfflineModel(Model):
         model = ScriptedModel([ModelStep.respond(self._respond)])
         return await model.get_response(*args, **kwargs)
 
-    async def stream_response(
-        self, *args: Any, **kwargs: Any
-    ) -> AsyncIterator[TResponseStreamEvent]:
+    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """Stream the answer in the events of the Responses API, its text word by word."""
         model = ScriptedModel([ModelStep.respond(self._respond)])
         async for event in model.stream_response(*args, **kwargs):

@@ -82,11 +82,10 @@ class Turn:
                 async with asyncio.timeout(heartbeat):
                     await self._news.wait()
             except TimeoutError:
-                yield b": still here\n\n"
+                self._ready.append(b": still here\n\n")
+            data, self._ready = b"".join(self._ready), []
             self._news.clear()
-            if self._ready:
-                data, self._ready = b"".join(self._ready), []
-                yield data
+            yield data
 
 
 class Turns:
@@ -112,23 +111,20 @@ class Turns:
         return turn
 
     async def _keep_leases(self) -> None:
-        """Renew all leases at once, one after the other would be too late on a slow store.
-
-        A turn that lost its lease, or was asked to stop, is stopped.
-        """
+        """Renew all leases at once: one after the other would be too late on a slow store."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            turns = [turn for turn in self.running if turn.thread_id]
-            leases = [(turn.thread_id, turn.id, context_for(turn.user)) for turn in turns]
-            renewals = (self._store.renew_turn(*lease) for lease in leases)
-            # whatever comes of one: the next turns have no other renewer
-            answers = await asyncio.gather(*renewals, return_exceptions=True)
-            for turn, kept in zip(turns, answers, strict=True):
-                if isinstance(kept, BaseException):
-                    facts = {"thread_id": turn.thread_id}
-                    log.error("lease not renewed", exc_info=kept, extra=facts)
-                elif not kept:
-                    turn.stop()
+            renewals = [self._renew(turn) for turn in self.running if turn.thread_id]
+            # whatever comes of one, as the next turns have no other renewer
+            await asyncio.gather(*renewals, return_exceptions=True)
+
+    async def _renew(self, turn: Turn) -> None:
+        """Renew a turn's lease; stop the turn if it was lost, or if somebody asked for that."""
+        try:
+            if not await self._store.renew_turn(turn.thread_id, turn.id, context_for(turn.user)):
+                turn.stop()
+        except Exception:
+            log.exception("lease not renewed", extra={"thread_id": turn.thread_id})
 
     def stop_thread(self, user: str, thread_id: str) -> bool:
         """Stop this user's answer in this thread; say whether one ran in this process."""
