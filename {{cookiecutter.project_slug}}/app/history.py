@@ -96,7 +96,8 @@ class Converter(ThreadItemConverter):
                 pdf_bytes += (file.metadata or {}).get("size", 0)
             if file.mime_type != PDF or pdf_bytes <= PDF_BYTES:
                 self._sent.add(file.id)
-        inputs: list[Any] = await self.to_agent_input(items)
+        # one by one: the SDK drops the quote of a message that is not the last of those it is given
+        inputs: list[Any] = [each for item in items for each in await self.to_agent_input(item)]
         given: list[Any] = []
         for item in inputs:
             if item.get("role") == "user" and isinstance(item["content"], str):
@@ -106,12 +107,6 @@ class Converter(ThreadItemConverter):
             else:
                 given.append(item)
         return [*map(_plain, given)]
-
-    async def user_message_to_input(
-        self, item: t.UserMessageItem, is_last_message: bool = True
-    ) -> Input:
-        """Keep a quote even when tools or answers follow its message."""
-        return await super().user_message_to_input(item, is_last_message=True)
 
     async def assistant_message_to_input(self, item: t.AssistantMessageItem) -> Input:
         """Replay as plain text: chat-completions servers refuse `output_text`."""
