@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
 from chatkit.store import NotFoundError
-from starlette.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from .context import context_for
@@ -145,10 +145,8 @@ class Turns:
         await asyncio.wait({self._renewer})
 
 
-class EventStream(StreamingResponse):
+class EventStream(EventSourceResponse):
     """The connection's side of a turn: sends what is ready, and notices when the reader leaves."""
-
-    media_type = "text/event-stream"
 
     def __init__(self, turn: Turn, settings: Settings) -> None:
         """Answer with the events of `turn`; X-Accel-Buffering keeps nginx from holding them."""
