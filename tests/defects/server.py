@@ -62,8 +62,8 @@ DEFECTS = [
     ),
     Defect(
         "no lease is renewed",
-        "(self._store.renew_turn(*lease) for lease in leases)",
-        "(asyncio.sleep(0, True) for lease in leases)",
+        "await self._store.renew_turn(turn.thread_id, turn.id, context_for(turn.user)):",
+        "await asyncio.sleep(0, True):",
         ANSWER + "an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere",
         "app/streaming.py",
     ),

@@ -90,7 +90,6 @@ def _check_values(request: ChatKitReq, settings: Settings) -> None:
 
 
 def _check_message(message: t.UserMessageInput, settings: Settings) -> None:
-    """Check a message's length, choices and number of files."""
     texts = [p.text for p in message.content if isinstance(p, t.UserMessageTextContent)]
     tags = [p.model_dump_json() for p in message.content if isinstance(p, t.UserMessageTagContent)]
     size = sum(map(len, [*texts, *tags, message.quoted_text or ""]))

@@ -90,6 +90,9 @@ def bound(tool: Any, seconds: float) -> None:
     run = getattr(tool, "on_invoke_tool", None)
     if isinstance(tool, agents.FunctionTool) and getattr(run, "func", None) is not _bounded:
         tool.on_invoke_tool = partial(_bounded, run, None if tool.timeout_seconds else seconds)
+        failed = agents.tool.resolve_function_tool_failure_error_function(tool)
+        if failed is agents.default_tool_error_function:  # named by the SDK: let ours be asked
+            agents.tool.set_function_tool_failure_error_function(tool)
         for inner in getattr(getattr(tool, "_agent_instance", None), "tools", ()):
             bound(inner, seconds)
 

@@ -89,28 +89,24 @@ class Converter(ThreadItemConverter):
 
     async def convert(self, items: list[t.ThreadItem]) -> list[TResponseInputItem]:
         """Return the model's input for these items, oldest first."""
-        messages = [item for item in items if isinstance(item, t.UserMessageItem)]
-        files = {file.id: file for message in messages for file in message.attachments}
+        files = {file.id: file for item in items for file in getattr(item, "attachments", ())}
         pdf_bytes = 0
         for file in [*files.values()][::-1][: self._files]:  # newest first
             if file.mime_type == PDF:
                 pdf_bytes += (file.metadata or {}).get("size", 0)
             if file.mime_type != PDF or pdf_bytes <= PDF_BYTES:
                 self._sent.add(file.id)
-        inputs: list[Any] = await self.to_agent_input(items)
+        # one by one: the SDK drops the quote of a message that is not the last of those it is given
+        inputs: list[Any] = [each for item in items for each in await self.to_agent_input(item)]
         given: list[Any] = []
         for item in inputs:
+            if item.get("role") == "user" and isinstance(item["content"], str):
+                item["content"] = [_text(item["content"])]
             if given and item.get("role") == given[-1].get("role") == "user":
-                given[-1]["content"] = [*_parts(given[-1]), *_parts(item)]  # some take no two
+                given[-1]["content"] += item["content"]  # some servers take no two
             else:
                 given.append(item)
         return [*map(_plain, given)]
-
-    async def user_message_to_input(
-        self, item: t.UserMessageItem, is_last_message: bool = True
-    ) -> Input:
-        """Keep a quote even when tools or answers follow its message."""
-        return await super().user_message_to_input(item, is_last_message=True)
 
     async def assistant_message_to_input(self, item: t.AssistantMessageItem) -> Input:
         """Replay as plain text: chat-completions servers refuse `output_text`."""
@@ -149,10 +145,6 @@ class Converter(ThreadItemConverter):
             return _text(f"(file {attachment.name!r}, {attachment.mime_type})")
         self._sent.remove(attachment.id)  # once is enough, also where two messages have it
         return await self._content_part(attachment, self._context)
-
-
-def _parts(item: Any) -> list[Any]:
-    return [_text(item["content"])] if isinstance(item["content"], str) else item["content"]
 
 
 def _plain(item: Any) -> Any:

@@ -1,6 +1,5 @@
 """How much one user may ask for; counted in memory, so each worker counts for itself."""
 
-import math
 import time
 from contextlib import suppress
 from ipaddress import IPv6Interface
@@ -46,7 +45,7 @@ class Limits:
 
     def _refuse(self, item: RateLimitItem, name: str, text: str) -> None:
         seconds = self._limiter.get_window_stats(item, name).reset_time - time.time()
-        raise ApiError(429, "too_many", text, {"Retry-After": str(max(math.ceil(seconds), 1))})
+        raise ApiError(429, "too_many", text, {"Retry-After": str(int(seconds) + 1)})
 
 
 def network_of(host: str) -> str:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError, error_response
 from .settings import Settings
-from .streaming import Turn, Turns
+from .streaming import Turns
 
 log = logging.getLogger("app.request")
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
@@ -76,12 +76,7 @@ class Metrics:
         self.first_event = Histogram("chat_first_event_seconds", "First event.", registry=own)
         active = Gauge("chat_active_streams", "Answers under way.", registry=own)
         active.set_function(lambda: len(turns.running))
-        turns.on_end = self._turn_ended
-
-    def _turn_ended(self, turn: Turn) -> None:
-        self.turns.labels(turn.outcome).inc()
-        if turn.first_event_seconds is not None:  # a refused turn has none
-            self.first_event.observe(turn.first_event_seconds)
+        turns.on_end = lambda turn: self.turns.labels(turn.outcome).inc()
 
 
 class RequestLog:
@@ -111,6 +106,7 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                state["began"] = time.monotonic() - started
                 sent = MutableHeaders(scope=message)
                 sent["X-Request-ID"] = request_id
                 for name, value in SECURITY.items():
@@ -134,7 +130,8 @@ class RequestLog:
         fields |= {"method": scope["method"], "path": path, "status": status, "ms": ms}
         if turn := state.get("turn"):
             fields |= {"thread_id": turn.thread_id, "events": turn.events, "outcome": turn.outcome}
-            fields["first_event_ms"] = round((turn.first_event_seconds or 0.0) * 1000, 1)
+            fields["first_event_ms"] = round(state["began"] * 1000, 1)  # it begins with the first
+            scope["app"].state.metrics.first_event.observe(state["began"])
         name = path.split("/")[1] if "endpoint" in scope else ""  # one label for all unknown paths
         scope["app"].state.metrics.requests.labels(fields["op"] or name, status).inc()
         log.log(logging.DEBUG if path in PROBES else logging.INFO, "request", extra=fields)

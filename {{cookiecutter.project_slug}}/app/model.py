@@ -105,11 +105,7 @@ async def title_by_model(model: Any, message: UserMessageItem, settings: Setting
 
 
 async def transcribe(audio: AudioInput, settings: Settings) -> str:
-    """Return what was said, through the model's server.
-
-    Raises:
-        ApiError: 501 without such a server, 400 for what it cannot understand.
-    """
+    """Return what was said; ApiError 501 without a model's server, 400 if it cannot understand."""
     client, model = make_client(settings), settings.transcribe_model
     if client is None or not model:
         raise ApiError(501, "not_offered", "Dictation needs TRANSCRIBE_MODEL and a model's server.")

@@ -6,8 +6,8 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agents import Model, ModelResponse
-from agents.items import TResponseOutputItem, TResponseStreamEvent
+from agents import ItemHelpers, Model, ModelResponse
+from agents.items import TResponseOutputItem
 from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_message, function_call
 
 DEMO = {"time": ("current_time", {"zone": "UTC"})}
@@ -26,9 +26,7 @@ class OfflineModel(Model):
         model = ScriptedModel([ModelStep.respond(self._respond)])
         return await model.get_response(*args, **kwargs)
 
-    async def stream_response(
-        self, *args: Any, **kwargs: Any
-    ) -> AsyncIterator[TResponseStreamEvent]:
+    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """Stream the answer in the events of the Responses API, its text word by word."""
         model = ScriptedModel([ModelStep.respond(self._respond)])
         async for event in model.stream_response(*args, **kwargs):
@@ -40,10 +38,7 @@ class OfflineModel(Model):
                 yield event.model_copy(update={"delta": word})
 
     def _respond(self, asked: ModelCall) -> list[TResponseOutputItem]:
-        """Return a call of a tool, or a message."""
-        items, new_id = asked.input, uuid.uuid4().hex
-        if isinstance(items, str):
-            items = [{"role": "user", "content": items}]
+        items: list[Any] = ItemHelpers.input_to_new_input_list(asked.input)
         messages = [item["content"] for item in items if item.get("role") == "user"] or [""]
         said = [m if isinstance(m, str) else m[0].get("text", "") for m in messages]
         words = re.findall(r"\w+", said[-1].lower())
@@ -51,8 +46,8 @@ class OfflineModel(Model):
             wanted = word in words or asked.model_settings.tool_choice == name
             known = name in {tool.name for tool in asked.tools}
             if wanted and known and items[-1].get("type") != "function_call_output":
-                return [function_call(name, arguments, call_id=f"call_{new_id}")]
-        return [assistant_message(self.answer(items, said), item_id=f"msg_{new_id}")]
+                return [function_call(name, arguments, call_id=f"call_{uuid.uuid4().hex}")]
+        return [assistant_message(self.answer(items, said), item_id=f"msg_{uuid.uuid4().hex}")]
 
     def answer(self, items: list[Any], said: list[str]) -> str:
         """Prove what was given: how many messages, the first and the last of them."""

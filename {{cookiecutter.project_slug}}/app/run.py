@@ -158,10 +158,6 @@ class Tools(agents.RunHooks[Chat]):
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
         """Bound the tools of MCP servers, which are made anew for each step."""
         bound(tool, self._seconds)
-        if isinstance(tool, agents.FunctionTool):
-            failed = agents.tool.resolve_function_tool_failure_error_function(tool)
-            if failed is agents.default_tool_error_function:  # named by the SDK: let ours be asked
-                agents.tool.set_function_tool_failure_error_function(tool)
 
     async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: object) -> None:
         """Store a call and its output where it happened in the thread."""
@@ -175,7 +171,6 @@ class Tools(agents.RunHooks[Chat]):
 
 
 def _hidden(chat: Chat, content: dict[str, str]) -> t.HiddenContextItem:
-    """Return an item that the user never sees."""
     return t.HiddenContextItem(
         id=chat.generate_id("tool_call"),
         thread_id=chat.thread.id,

@@ -50,9 +50,7 @@ class AppServer(ChatKitServer[RequestContext]):
     async def handle(self, request: t.ChatKitReq, context: RequestContext) -> bytes | Turn:
         """Return the operation's JSON answer, or a turn whose first event is there.
 
-        Raises:
-            ApiError: a request that is refused, with its status.
-            NotFoundError: something that this user does not have.
+        NotFoundError for what this user does not have; ApiError for whatever else is refused.
         """
         await check(request, context, self._store, self._files, self._settings)
         if t.is_streaming_req(request):
@@ -147,7 +145,6 @@ class AppServer(ChatKitServer[RequestContext]):
         """
 
     async def _claim(self, turn: Turn, thread_id: str, context: RequestContext) -> None:
-        """Take the thread's lease, waiting a little for an answer that is just stopping."""
         deadline = time.monotonic() + CLAIM_SECONDS
         while not await self._store.claim_turn(thread_id, turn.id, context):
             if time.monotonic() > deadline:

@@ -8,12 +8,11 @@ answer and outlives the connection; the response only reads what the task has le
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
 from chatkit.store import NotFoundError
-from starlette.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from .context import context_for
@@ -36,8 +35,6 @@ class Turn:
         self.id, self.user = secrets.token_hex(12), user
         self.thread_id = ""  # known from the start, or once the thread is created
         self.events = 0
-        self.first_event_seconds: float | None = None
-        self._started = time.monotonic()
         self._ready: list[bytes] = []  # unbounded: it never holds more than one answer
         self._news = asyncio.Event()
         self.finishing = False  # only the lease is left to release: too late for a stop
@@ -47,8 +44,6 @@ class Turn:
     async def drive(self, answer: Frames) -> None:
         """Run the whole answer; nothing but `answer` is awaited, so a cancel lands inside it."""
         async for event in answer:
-            if self.first_event_seconds is None:
-                self.first_event_seconds = time.monotonic() - self._started
             self.events += 1
             self._ready.append(event)
             self._news.set()
@@ -70,10 +65,8 @@ class Turn:
     async def first(self) -> None:
         """Wait for the first event, so that an error before it gets a status of its own.
 
-        Raises:
-            Exception: what the answer raised before its first event.
-            ApiError: 409 when it was stopped before its first event.
-            NotFoundError: it ended without one, as the thread was deleted meanwhile.
+        It raises that error, ApiError 409 when the answer was stopped before, NotFoundError when it
+        ended without an event, as the thread was deleted meanwhile.
         """
         await self._news.wait()
         if self._ready:
@@ -89,11 +82,10 @@ class Turn:
                 async with asyncio.timeout(heartbeat):
                     await self._news.wait()
             except TimeoutError:
-                yield b": still here\n\n"
+                self._ready.append(b": still here\n\n")
+            data, self._ready = b"".join(self._ready), []
             self._news.clear()
-            if self._ready:
-                data, self._ready = b"".join(self._ready), []
-                yield data
+            yield data
 
 
 class Turns:
@@ -107,11 +99,7 @@ class Turns:
         self._renewer = asyncio.create_task(self._keep_leases())
 
     def start(self, user: str, answer: Callable[[Turn], Frames]) -> Turn:
-        """Set a turn of this user's going.
-
-        Raises:
-            ApiError: 429 past a limit.
-        """
+        """Set a turn of this user's going; ApiError 429 past a limit."""
         of_user, limits = sum(turn.user == user for turn in self.running), self._settings
         if of_user >= limits.turns_per_user or len(self.running) >= limits.turns_total:
             text = "Too many answers are under way. Wait for one to end."
@@ -123,23 +111,20 @@ class Turns:
         return turn
 
     async def _keep_leases(self) -> None:
-        """Renew all leases at once, one after the other would be too late on a slow store.
-
-        A turn that lost its lease, or was asked to stop, is stopped.
-        """
+        """Renew all leases at once: one after the other would be too late on a slow store."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            turns = [turn for turn in self.running if turn.thread_id]
-            leases = [(turn.thread_id, turn.id, context_for(turn.user)) for turn in turns]
-            renewals = (self._store.renew_turn(*lease) for lease in leases)
-            # whatever comes of one: the next turns have no other renewer
-            answers = await asyncio.gather(*renewals, return_exceptions=True)
-            for turn, kept in zip(turns, answers, strict=True):
-                if isinstance(kept, BaseException):
-                    facts = {"thread_id": turn.thread_id}
-                    log.error("lease not renewed", exc_info=kept, extra=facts)
-                elif not kept:
-                    turn.stop()
+            renewals = [self._renew(turn) for turn in self.running if turn.thread_id]
+            # whatever comes of one, as the next turns have no other renewer
+            await asyncio.gather(*renewals, return_exceptions=True)
+
+    async def _renew(self, turn: Turn) -> None:
+        """Renew a turn's lease; stop the turn if it was lost, or if somebody asked for that."""
+        try:
+            if not await self._store.renew_turn(turn.thread_id, turn.id, context_for(turn.user)):
+                turn.stop()
+        except Exception:
+            log.exception("lease not renewed", extra={"thread_id": turn.thread_id})
 
     def stop_thread(self, user: str, thread_id: str) -> bool:
         """Stop this user's answer in this thread; say whether one ran in this process."""
@@ -160,10 +145,8 @@ class Turns:
         await asyncio.wait({self._renewer})
 
 
-class EventStream(StreamingResponse):
+class EventStream(EventSourceResponse):
     """The connection's side of a turn: sends what is ready, and notices when the reader leaves."""
-
-    media_type = "text/event-stream"
 
     def __init__(self, turn: Turn, settings: Settings) -> None:
         """Answer with the events of `turn`; X-Accel-Buffering keeps nginx from holding them."""
