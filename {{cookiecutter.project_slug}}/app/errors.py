@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from traceback import extract_tb
 
 from chatkit.store import NotFoundError
@@ -15,6 +16,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
 
 log = logging.getLogger("app.errors")
+FOLDER = str(Path(__file__).parent)
 
 
 @dataclass(eq=False)
@@ -28,8 +30,9 @@ class ApiError(Exception):
 
 
 def place_of(error: Exception) -> str:
-    """Return the file and the line where an error was raised; its text may quote the user."""
-    frame = extract_tb(error.__traceback__)[-1]
+    """Return the app's file and line where an error was raised; its text may quote the user."""
+    frames = extract_tb(error.__traceback__)
+    frame = [frames[-1], *(each for each in frames if each.filename.startswith(FOLDER))][-1]
     return f"{frame.filename}:{frame.lineno}"
 
 
@@ -47,7 +50,9 @@ def error_response(error: BaseException, state: dict[str, object]) -> JSONRespon
         case HTTPException():
             answer = ApiError(error.status_code, "http", str(error.detail), error.headers)
         case RequestValidationError():
-            answer = ApiError(400, "invalid_request", "A parameter of the address is missing.")
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            answer = ApiError(400, "invalid_request", f"{place} is not valid: {first['msg']}.")
         case ValueError() if not isinstance(error, ValidationError):  # which is of stored data
             facts = {"request_id": state["request_id"], "place": place_of(error)}
             log.warning("refused", extra=facts)  # as it may be a fault of ours

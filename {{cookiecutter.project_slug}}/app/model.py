@@ -37,6 +37,9 @@ def make_model(settings: Settings) -> agents.Model:
         if not settings.development:
             log.warning("the offline model answers: set OPENAI_API_KEY or OPENAI_BASE_URL")
         return OfflineModel()
+    # agents without a model of their own ask the same server, not whichever the environment names
+    agents.set_default_openai_client(client, use_for_tracing=False)
+    agents.set_default_openai_api(settings.model_api)
     if traced(settings):
         agents.set_tracing_export_api_key(client.api_key)
     if settings.model_api == "responses":

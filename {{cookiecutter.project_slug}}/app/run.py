@@ -16,7 +16,7 @@ from chatkit.store import NotFoundError
 from .assistant import Chat
 from .attachments import Files
 from .context import owner_of
-from .events import TURN_STATE, Events, Hidden, storable
+from .events import TURN_STATE, Events, Hidden, mend, storable
 from .failures import GUARDRAILS, NoAnswerError, TurnTimeoutError, bound, explain, tool_failed
 from .history import REFUSED, Converter, length_of, load_history, tool_memory
 from .limits import Limits
@@ -59,8 +59,17 @@ async def run(
         raise explain(error, chat) from error
     if state.cut:
         raise explain(agents.ModelBehaviorError("cut off"), chat)
-    if not state.answered:
+    if state.answered:
+        return
+    if not result.final_output:
         raise explain(NoAnswerError(), chat)
+    item = t.AssistantMessageItem(  # what a tool returned that ends the answer: StopAtTools
+        id=chat.generate_id("message"),
+        thread_id=chat.thread.id,
+        created_at=datetime.now(UTC),
+        content=[t.AssistantMessageContent(text=mend(str(result.final_output)))],
+    )
+    yield t.ThreadItemDoneEvent(item=item)
 
 
 def _choices(history: list[t.ThreadItem]) -> t.InferenceOptions:

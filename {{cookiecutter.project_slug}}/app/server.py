@@ -11,7 +11,7 @@ from typing import Any
 from agents import Agent
 from chatkit import types as t
 from chatkit.actions import Action
-from chatkit.errors import CustomStreamError, ErrorCode
+from chatkit.errors import BaseStreamError, CustomStreamError, ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
 
@@ -21,7 +21,7 @@ from .checks import check
 from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
 from .events import TURN_STATE, Events, TurnState
-from .failures import NO_ACTION, UNEXPECTED
+from .failures import NO_ACTION, UNEXPECTED, explain
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
 from .run import run
@@ -121,6 +121,7 @@ class AppServer(ChatKitServer[RequestContext]):
                 behind.insert(0, item)
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
+                turn.failed = True
                 await self._store.load_thread(turn.thread_id, context)  # if it is there still
                 async for end in state.rest(turn.thread_id):
                     yield end
@@ -172,12 +173,7 @@ class AppServer(ChatKitServer[RequestContext]):
             yield self._renamed(thread, title)
         chat = Chat(thread=thread, store=self._store, request_context=context)
         answer = run(chat, self._agent, self._settings, self._files, self._limits)
-        known = thread.model_copy(deep=True)
-        async for event in TURN_STATE.get().keep(answer, thread.id):
-            if thread != known:  # a tool changed it, and the SDK saves it: not over a newer title
-                if thread.title == known.title:
-                    thread.title = (await self._store.load_thread(thread.id, context)).title
-                known = thread.model_copy(deep=True)
+        async for event in self._keep(answer, thread, context):
             yield event
         TURN_STATE.get().whole = True
         if title and message and self._settings.title_model:
@@ -187,6 +183,27 @@ class AppServer(ChatKitServer[RequestContext]):
             await asyncio.wait({naming}, timeout=CLAIM_SECONDS / 2)  # the list shows a late one
             if naming.done() and (new := naming.result()):
                 yield self._renamed(thread, new)
+
+    async def _keep(
+        self, events: Events, thread: t.ThreadMetadata, context: RequestContext
+    ) -> Events:
+        """Yield the events; keep their items, and what others change of the thread meanwhile."""
+        known = thread.model_copy(deep=True)
+        async for event in TURN_STATE.get().keep(events, thread.id):
+            if thread != known:  # a tool changed it, and the SDK saves the whole of it
+                await self._merge(thread, known, context)
+                known = thread.model_copy(deep=True)
+            yield event
+
+    async def _merge(
+        self, thread: t.ThreadMetadata, known: t.ThreadMetadata, context: RequestContext
+    ) -> None:
+        """Bring a changed thread up to date, but for what was changed since it was `known`."""
+        now, old, new = await self._store.load_thread(thread.id, context), known.metadata, thread
+        new.title = now.title if new.title == known.title else new.title
+        new.status = now.status if new.status == known.status else new.status
+        others = {k: v for k, v in now.metadata.items() if new.metadata.get(k) == old.get(k)}
+        new.metadata = others | {k: v for k, v in new.metadata.items() if old.get(k) != v}
 
     async def _name(
         self, thread_id: str, old: str, message: t.UserMessageItem, context: RequestContext
@@ -217,11 +234,16 @@ class AppServer(ChatKitServer[RequestContext]):
         """Run the handler that `assistant.ACTIONS` names for the action's type."""
         try:
             events = ACTIONS[action.type](thread, action, sender, context)
-            async for event in TURN_STATE.get().keep(events, thread.id):
+            async for event in self._keep(events, thread, context):
                 yield event
         except ValueError as error:  # the handler does not accept what the page sent
             log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
             raise CustomStreamError(f"{NO_ACTION} (request {request_id_of(context)})") from error
+        except (BaseStreamError, NotFoundError):
+            raise
+        except Exception as error:
+            chat = Chat(thread=thread, store=self._store, request_context=context)
+            raise explain(error, chat) from error
 
     async def sync_action(
         self,
@@ -230,7 +252,8 @@ class AppServer(ChatKitServer[RequestContext]):
         sender: t.WidgetItem | None,
         context: RequestContext,
     ) -> t.SyncCustomActionResponse:
-        """Run the handler that `assistant.SYNC_ACTIONS` names, and store the item it changed."""
+        """Run the handler that `assistant.SYNC_ACTIONS` names, and store what it changed."""
+        known = thread.model_copy(deep=True)
         try:
             answer = await SYNC_ACTIONS[action.type](thread, action, sender, context)
         except ValueError as error:
@@ -238,6 +261,9 @@ class AppServer(ChatKitServer[RequestContext]):
             raise ApiError(400, "action", NO_ACTION) from error
         if answer.updated_item is not None:
             await self._store.save_item(thread.id, answer.updated_item, context)
+        if thread != known:
+            await self._merge(thread, known, context)
+            await self._store.save_thread(thread, context)
         return answer
 
     async def add_feedback(

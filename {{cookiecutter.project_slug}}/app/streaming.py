@@ -37,6 +37,7 @@ class Turn:
         self.events = 0
         self._ready: list[bytes] = []  # unbounded: it never holds more than one answer
         self._news = asyncio.Event()
+        self.failed = False  # its error was told as an event
         self.finishing = False  # only the lease is left to release: too late for a stop
         self.task = asyncio.create_task(self.drive(answer(self)))
         self.task.add_done_callback(lambda _: self._news.set())
@@ -55,7 +56,7 @@ class Turn:
             return "stopped"
         if not self.task.done():
             return "running"
-        return "failed" if self.task.exception() else "done"
+        return "failed" if self.failed or self.task.exception() else "done"
 
     def stop(self) -> None:
         """Cancel the answer, once: a second cancel would cut its clean-up short."""

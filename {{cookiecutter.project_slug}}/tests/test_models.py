@@ -164,7 +164,7 @@ async def test_a_fault_is_one_sentence_and_the_thread_stays_usable(
 async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Path) -> None:
     """The words that the user saw are in the thread, and in the model's next input."""
     with model_server(Pause("first words", 3)) as server:
-        slow = settings(store_url, tmp_path, server, turn_seconds=0.3)
+        slow = settings(store_url, tmp_path, server, turn_seconds=1)
         async with serving(slow) as app, app.caller() as caller:
             events = await caller.say("go")
             items = await caller.items(thread_of(events))
@@ -210,7 +210,7 @@ async def test_a_message_that_never_had_a_word_is_taken_off_the_page(
 ) -> None:
     """Else an empty one stays there until a reload."""
     with model_server(Pause("", 3)) as server:
-        slow = settings(store_url, tmp_path, server, turn_seconds=0.3)
+        slow = settings(store_url, tmp_path, server, turn_seconds=1)
         async with serving(slow) as app, app.caller() as caller:
             events = await caller.say("go")
             items = await caller.items(thread_of(events))
