@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from baked import TEMPLATE, BakedProject, Session
+from baked import TEMPLATE, BakedProject, Session, message
 
 sys.path.insert(0, str(TEMPLATE / "{{cookiecutter.project_slug}}" / "tests"))
 from model_server import KEY, Call, ModelServer, Raw, model_server
@@ -87,12 +87,6 @@ class Kitchen:
 def kitchen(fresh: BakedProject, tmp_path: Path) -> Kitchen:
     """Return where a recipe is tried."""
     return Kitchen(fresh, tmp_path)
-
-
-def message(text: str, **more: Any) -> dict[str, Any]:
-    """Return a user's message."""
-    part = {"type": "input_text", "text": text}
-    return {"content": [part], "attachments": [], "inference_options": {}} | more
 
 
 def ask(user: Session, text: str) -> tuple[str, list[dict[str, Any]]]:
@@ -198,7 +192,7 @@ def test_mentions(kitchen: Kitchen) -> None:
         (found,) = json.loads(user.get("/people?q=ada"))
         tag = {"type": "input_tag", "id": found["id"], "text": found["title"]}
         tag |= {"data": {"topic": "forged"}, "group": found["group"]}
-        user.events("threads.create", input=message("") | {"content": [tag]})
+        user.events("threads.create", input=message("", content=[tag]))
         assert "Ada Lovelace works on mathematics." in given(model)
         assert "forged" not in given(model)
 
