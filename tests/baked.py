@@ -1,5 +1,6 @@
 """A baked app as tests see it: commands run in it without the environment of those who test."""
 
+import ast
 import contextlib
 import http.cookiejar
 import json
@@ -10,12 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
+import tomllib
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 TEMPLATE = Path(__file__).parents[1]
 STORAGES = ("memory", "sqlite", "redis", "postgres")
@@ -40,6 +43,42 @@ def uv() -> str:
     if not found:
         raise RuntimeError("no uv: run the tests with `make test`")
     return found
+
+
+def tracked() -> list[Path]:
+    """Return the paths of all files that belong to the template."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=TEMPLATE, capture_output=True, check=True, text=True,
+    ).stdout  # fmt: skip
+    return [path for name in listed.split("\0") if name and (path := TEMPLATE / name).exists()]
+
+
+def copy_template(folder: Path) -> None:
+    """Copy what cookiecutter reads, over an older copy if there is one."""
+    skip = shutil.ignore_patterns(".*_cache", "__pycache__", ".venv", ".hypothesis")
+    for name in ("hooks", "templates", "{{cookiecutter.project_slug}}"):
+        shutil.copytree(TEMPLATE / name, folder / name, ignore=skip, dirs_exist_ok=True)
+    shutil.copy(TEMPLATE / "cookiecutter.json", folder)
+
+
+def parse(path: Path) -> None:
+    """Parse a file if its ending is of a language that can be; its fault is an exception."""
+    parsers: dict[str, Callable[[str], object]] = {
+        ".py": ast.parse,
+        ".toml": tomllib.loads,
+        ".yaml": yaml.safe_load,
+        ".yml": yaml.safe_load,
+        ".json": json.loads,
+    }
+    if found := parsers.get(path.suffix):
+        found(path.read_text(encoding="utf-8"))
+
+
+def message(text: str, **more: object) -> dict[str, Any]:
+    """Return a user's message as the protocol has it."""
+    part = {"type": "input_text", "text": text}
+    return {"content": [part], "attachments": [], "inference_options": {}} | more
 
 
 def free_port() -> int:
@@ -84,16 +123,12 @@ class Session:
 
     def say(self, text: str, thread_id: str | None = None) -> tuple[str, str]:
         """Send a message, in a new thread without an id; return the thread's id and the answer."""
-        message = {
-            "content": [{"type": "input_text", "text": text}],
-            "attachments": [],
-            "inference_options": {},
-        }
+        said = message(text)
         if thread_id is None:
-            events = self.events("threads.create", input=message)
+            events = self.events("threads.create", input=said)
             thread_id = next(e["thread"]["id"] for e in events if e["type"] == "thread.created")
         else:
-            events = self.events("threads.add_user_message", thread_id=thread_id, input=message)
+            events = self.events("threads.add_user_message", thread_id=thread_id, input=said)
         items = [e["item"] for e in events if e["type"] == "thread.item.done"]
         answers = [i for i in items if i["type"] == "assistant_message"]
         if not answers:
@@ -202,7 +237,7 @@ class BakedProject:
             )
         session = Session(f"http://127.0.0.1:{port}")
         try:
-            _wait_until_ready(session, process, log)
+            wait_until_ready(session, process, log)
             yield session
             with contextlib.suppress(OSError):  # one that ends already is not told twice
                 session.get("/healthz")
@@ -235,11 +270,11 @@ def _all_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return True
 
 
-def _wait_until_ready(session: Session, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until /readyz answers, two minutes at the most."""
+def wait_until_ready(session: Session, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until /readyz answers, two minutes at the most; else the log says why it does not."""
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError, urllib.error.URLError):
+        with contextlib.suppress(OSError):
             session.get("/readyz")
             return
         time.sleep(0.1)

@@ -1,34 +1,20 @@
 """CONTRIBUTING.md promises: a storage type is one file and three lines."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cookiecutter.main import cookiecutter
 
-from baked import TEMPLATE, BakedProject
-
-
-@pytest.fixture
-def workshop(tmp_path: Path) -> Path:
-    """Return a copy of the template to work on."""
-    folder = tmp_path / "workshop"
-    for name in ("cookiecutter.json", "hooks", "templates", "{{cookiecutter.project_slug}}"):
-        source = TEMPLATE / name
-        if source.is_dir():
-            skip = shutil.ignore_patterns(".*_cache", "__pycache__", ".venv", ".hypothesis")
-            shutil.copytree(source, folder / name, ignore=skip)
-        else:
-            folder.mkdir(exist_ok=True)
-            shutil.copy(source, folder / name)
-    return folder
+from baked import TEMPLATE, BakedProject, copy_template
 
 
 @pytest.mark.product
-def test_a_storage_type_is_one_file_and_three_lines(workshop: Path, tmp_path: Path) -> None:
+def test_a_storage_type_is_one_file_and_three_lines(tmp_path: Path) -> None:
     """A toy storage bakes, and passes the whole contract, which its app brings along."""
+    workshop = tmp_path / "workshop"
+    copy_template(workshop)
     memory = (workshop / "templates/store/memory.py").read_text(encoding="utf-8")
     toy = memory.replace("MemoryStore", "ToyStore")
     (workshop / "templates/store/toy.py").write_text(toy, encoding="utf-8")

@@ -7,20 +7,19 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
-from baked import STORAGES, BakedProject, Session, free_port
+from baked import STORAGES, BakedProject, Session, free_port, message
+from test_recipes import KEY, model_server
 
 pytestmark = pytest.mark.product
 PRODUCTION = {
@@ -102,45 +101,19 @@ def test_compose_keeps_what_is_stored(
         assert "--appendonly yes --appendfsync always" in " ".join(engine["command"])
 
 
-@pytest.fixture
-def slow_words() -> Iterator[str]:
-    """Return the address of a model's server that says a few words, with a pause before each."""
-
-    class Words(BaseHTTPRequestHandler):
-        """POST /chat/completions, streamed."""
-
-        def do_POST(self) -> None:
-            """Say the words."""
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()
-            for number in range(WORDS):
-                time.sleep(PAUSE)
-                delta = {"role": "assistant", "content": f"word{number} "}
-                self.say({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-            self.say({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-            self.wfile.write(b"data: [DONE]\n\n")
-
-        def say(self, chunk: dict[str, object]) -> None:
-            """Send one chunk."""
-            chunk |= {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "slow"}
-            self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-            self.wfile.flush()
-
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Words)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+def slowly(_: object) -> Iterator[str]:
+    """Say a few words, with a pause before each, in the place of a model's server's own."""
+    for number in range(WORDS):
+        time.sleep(PAUSE)
+        yield f"word{number} "
 
 
 @pytest.mark.xdist_group("memory-dict")
 def test_events_arrive_one_by_one_through_nginx(
-    bake: Callable[..., BakedProject], tool: Callable[[str], str], tmp_path: Path, slow_words: str
+    bake: Callable[..., BakedProject],
+    tool: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The README's nginx lines, with gzip on: each word arrives when it is said.
 
@@ -150,8 +123,12 @@ def test_events_arrive_one_by_one_through_nginx(
     project = bake(storage_type="memory")
     readme = (project.path / "README.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```nginx\n(.*?)```", readme, re.DOTALL)
-    model = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": slow_words, "MODEL_API": "chat_completions"}
-    with project.serve("make", "run", **model) as direct:
+    monkeypatch.setattr("model_server.words", slowly)
+    model = {"OPENAI_API_KEY": KEY, "MODEL_API": "chat_completions"}
+    with (
+        model_server() as server,
+        project.serve("make", "run", OPENAI_BASE_URL=server.url, **model) as direct,
+    ):
         port = free_port()
         config = tmp_path / "nginx.conf"
         lines = lines.replace("http://127.0.0.1:8000", direct.url)
@@ -190,9 +167,7 @@ TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 def words_through(session: Session) -> list[float]:
     """Send a message; return when each word arrived."""
-    content = [{"type": "input_text", "text": "hello"}]
-    message = {"content": content, "attachments": [], "inference_options": {}}
-    body = json.dumps({"type": "threads.create", "params": {"input": message}}).encode()
+    body = json.dumps({"type": "threads.create", "params": {"input": message("hello")}}).encode()
     headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
     end = time.monotonic() + 10
     while True:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
-from baked import CONTEXTS, STORAGES, BakedProject
+from baked import CONTEXTS, STORAGES, BakedProject, parse
 
 pytestmark = pytest.mark.product
 COMBINATIONS = [(storage, context) for storage in STORAGES for context in CONTEXTS]
@@ -61,16 +60,8 @@ def test_no_trace_of_jinja(project: BakedProject) -> None:
 
 def test_data_files_parse(project: BakedProject) -> None:
     """Every Python, TOML, YAML and JSON file parses, and the project is called by its name."""
-    parsers: dict[str, Callable[[str], object]] = {
-        ".py": ast.parse,
-        ".toml": tomllib.loads,
-        ".yaml": yaml.safe_load,
-        ".yml": yaml.safe_load,
-        ".json": json.loads,
-    }
     for name in project.files():
-        if parse := parsers.get(Path(name).suffix):
-            parse((project.path / name).read_text(encoding="utf-8"))
+        parse(project.path / name)
     about = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (about["name"], about["description"]) == ("chatkit-app", "ChatKit App")
 

@@ -6,15 +6,22 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from baked import STORAGES, TEMPLATE, BakedProject, bare_environment, free_port
+from baked import (
+    STORAGES,
+    TEMPLATE,
+    BakedProject,
+    Session,
+    bare_environment,
+    free_port,
+    tracked,
+    wait_until_ready,
+)
 
 BLOCK = re.compile(r"(?:<!-- not run by the tests: (.*?) -->\n)?```sh\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
@@ -69,7 +76,7 @@ class Reader:
             )
             self.servers.append(process)
         if block.strip() in SERVERS:
-            self._wait(process, log)
+            wait_until_ready(Session(f"http://127.0.0.1:{self.port}"), process, log)
             return
         try:
             code = process.wait(300)
@@ -86,15 +93,6 @@ class Reader:
             "STORE_URL": f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres",
             "PATH": f"{programs}{os.pathsep}{self.environment['PATH']}",
         }
-
-    def _wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        end = time.monotonic() + 180
-        while time.monotonic() < end and process.poll() is None:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5).close()
-                return
-            time.sleep(0.2)
-        raise AssertionError(log.read_text(encoding="utf-8", errors="replace"))
 
     def leave(self) -> None:
         """End what still runs."""
@@ -124,14 +122,10 @@ def reader() -> Iterator[Callable[[Path], Reader]]:
 def test_the_templates_readme_runs(tmp_path: Path, reader: Callable[[Path], Reader]) -> None:
     """From a fresh clone, without uv on the PATH, in a folder with a space in its name."""
     clone = tmp_path / "a fresh clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=TEMPLATE, capture_output=True, check=True, text=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if (TEMPLATE / name).exists():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(TEMPLATE / name, clone / name)
+    for path in tracked():
+        copy = clone / path.relative_to(TEMPLATE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
     assert reader(clone).follow("README.md", NOT_RUN["README.md"]) == 2
 
 

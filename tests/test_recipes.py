@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from baked import BakedProject, Session
+from baked import BakedProject, Session, message
 from kitchen import Call, Kitchen, ModelServer, Raw, recipes
 
 pytestmark = [pytest.mark.product, pytest.mark.xdist_group("recipes")]
@@ -27,12 +27,6 @@ def fresh(bake: Callable[..., BakedProject]) -> BakedProject:
 def kitchen(fresh: BakedProject, tmp_path: Path) -> Kitchen:
     """Return where a recipe is tried."""
     return Kitchen(fresh, tmp_path)
-
-
-def message(text: str, **more: Any) -> dict[str, Any]:
-    """Return a user's message."""
-    part = {"type": "input_text", "text": text}
-    return {"content": [part], "attachments": [], "inference_options": {}} | more
 
 
 def ask(user: Session, text: str) -> tuple[str, list[dict[str, Any]]]:
@@ -185,7 +179,7 @@ def test_mentions(kitchen: Kitchen) -> None:
         (found,) = json.loads(user.get("/people?q=ada"))
         tag = {"type": "input_tag", "id": found["id"], "text": found["title"]}
         tag |= {"data": {"topic": "forged"}, "group": found["group"]}
-        user.events("threads.create", input=message("") | {"content": [tag]})
+        user.events("threads.create", input=message("", content=[tag]))
         assert "Ada Lovelace works on mathematics." in given(model)
         assert "forged" not in given(model)
 

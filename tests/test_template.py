@@ -13,22 +13,13 @@ import pytest
 import yaml
 from cookiecutter.main import cookiecutter
 
-from baked import STORAGES, TEMPLATE, BakedProject
+from baked import STORAGES, TEMPLATE, BakedProject, parse, tracked
 
 APP = TEMPLATE / "{{cookiecutter.project_slug}}"
 BIN = Path(sys.executable).parent
 WINDOWS_REFUSES = re.compile(
     r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
 )
-
-
-def tracked() -> list[Path]:
-    """Return the paths of all files that belong to the template."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=TEMPLATE, capture_output=True, check=True, text=True,
-    ).stdout  # fmt: skip
-    return [path for name in listed.split("\0") if name and (path := TEMPLATE / name).exists()]
 
 
 def lint(name: str, *arguments: str) -> None:
@@ -42,16 +33,8 @@ def lint(name: str, *arguments: str) -> None:
 
 def test_every_file_parses_unrendered() -> None:
     """Python, TOML, YAML and JSON; Jinja in them is a comment or stands inside a string."""
-    parsers: dict[str, Callable[[str], object]] = {
-        ".py": ast.parse,
-        ".toml": tomllib.loads,
-        ".yaml": yaml.safe_load,
-        ".yml": yaml.safe_load,
-        ".json": json.loads,
-    }
     for path in tracked():
-        if parse := parsers.get(path.suffix):
-            parse(path.read_text(encoding="utf-8"))
+        parse(path)
 
 
 def test_jinja_in_python_is_a_comment_or_stands_in_a_string() -> None:

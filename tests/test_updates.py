@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from baked import TEMPLATE, BakedProject
+from baked import TEMPLATE, BakedProject, copy_template
 
 pytestmark = [pytest.mark.product, pytest.mark.xdist_group("updates")]
 GIT = {
@@ -56,14 +55,6 @@ def history(tmp_path: Path) -> Path:
     commit(folder, "0.0.9")
     run(folder, "git", "tag", "v0.0.9")
     return folder
-
-
-def copy_template(folder: Path) -> None:
-    """Copy what cookiecutter reads."""
-    skip = shutil.ignore_patterns(".*_cache", "__pycache__", ".venv", ".hypothesis")
-    for name in ("hooks", "templates", "{{cookiecutter.project_slug}}"):
-        shutil.copytree(TEMPLATE / name, folder / name, ignore=skip, dirs_exist_ok=True)
-    shutil.copy(TEMPLATE / "cookiecutter.json", folder)
 
 
 def replace(path: Path, old: str, new: str) -> None:

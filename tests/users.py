@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from baked import Session
+from baked import Session, message
 
 TOKEN = "t" * 32
 METRICS = {"Authorization": f"Bearer {TOKEN}"}
@@ -28,12 +28,7 @@ class Browser(httpx2.AsyncClient):
     @asynccontextmanager
     async def talk(self, text: str, thread_id: str | None) -> AsyncIterator[AsyncIterator[Event]]:
         """Send a message and yield its events; leaving the block closes the connection."""
-        user_input = {
-            "content": [{"type": "input_text", "text": text}],
-            "attachments": [],
-            "inference_options": {},
-        }
-        body: dict[str, Any] = {"type": "threads.create", "params": {"input": user_input}}
+        body: dict[str, Any] = {"type": "threads.create", "params": {"input": message(text)}}
         if thread_id:
             body["type"] = "threads.add_user_message"
             body["params"]["thread_id"] = thread_id

@@ -20,6 +20,7 @@ from .sending import on_disk
 from .serving import settings_for
 from .values import ITEMS, file, message, thread
 
+pytestmark = pytest.mark.anyio
 DAY = 86_400.0
 NOW = datetime.now(UTC)
 OWNER = "https://login.example/|ada \0 {x}"
@@ -41,7 +42,6 @@ def saved(lines: list[bytes]) -> io.BytesIO:
     return io.BytesIO(b"".join(line + b"\n" for line in lines))
 
 
-@pytest.mark.anyio
 async def test_what_was_forgotten_comes_back_equal(
     store: Store, files: Files, tmp_path: Path
 ) -> None:
@@ -61,7 +61,6 @@ async def test_what_was_forgotten_comes_back_equal(
     assert await exported(store, files, "other") == other
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -87,7 +86,6 @@ async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> 
     assert len(await exported(store, files, "a")) == 1
 
 
-@pytest.mark.anyio
 async def test_forget_takes_bytes_without_a_record(
     store: Store, files: Files, tmp_path: Path
 ) -> None:
@@ -100,7 +98,6 @@ async def test_forget_takes_bytes_without_a_record(
     assert on_disk(tmp_path) == []
 
 
-@pytest.mark.anyio
 async def test_purge_deletes_threads_in_which_nobody_wrote_for_long(
     store: Store, files: Files, tmp_path: Path
 ) -> None:
@@ -124,7 +121,6 @@ async def test_purge_deletes_threads_in_which_nobody_wrote_for_long(
         assert [each.id for each in page.data] == ["old7", "new"]
 
 
-@pytest.mark.anyio
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has no TZ")
 async def test_purge_reads_naive_times_as_this_machine_s(
     store: Store, files: Files, monkeypatch: pytest.MonkeyPatch

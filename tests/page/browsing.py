@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
 
-from baked import STORAGES, BakedProject, free_port, uv
+from baked import STORAGES, BakedProject, Session, free_port, uv, wait_until_ready
 
 HERE = Path(__file__).parent
 CHROMIUM_FLAGS = [
@@ -76,7 +75,7 @@ class RunningApp:
         return self.project.path.with_name(f"{self.project.path.name}-{self.port}.log")
 
     def start(self) -> None:
-        """Start it, and return when it is ready, within a minute."""
+        """Start it, and return when it is ready."""
         command = [uv(), "run", "python", str(HERE / "launch.py")]
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
@@ -88,13 +87,7 @@ class RunningApp:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        end = time.monotonic() + 60
-        while time.monotonic() < end and self.process.poll() is None:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(self.url + "/readyz", timeout=5).close()  # noqa: S310
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"not ready:\n{self.log.read_text()}")
+        wait_until_ready(Session(self.url), self.process, self.log)
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End it, and all that it started."""

@@ -1,5 +1,8 @@
 """Ways to read what a store holds: page by page, and the whole of it."""
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from chatkit.types import Page, ThreadItem, ThreadMetadata
 
 from app.context import RequestContext
@@ -13,6 +16,20 @@ def ids(page: Page[ThreadItem] | Page[ThreadMetadata]) -> list[str]:
     return found
 
 
+async def walk(ask: Callable[[str | None], Awaitable[Page[Any]]], limit: int) -> list[str]:
+    """Ask for one page after the other; return the ids of all, each of which comes once."""
+    walked: list[str] = []
+    after = None
+    while True:
+        page = await ask(after)
+        assert len(page.data) <= limit
+        assert not set(walked).intersection(ids(page))
+        walked += ids(page)
+        if not page.has_more:
+            return walked
+        after = page.after
+
+
 async def items(
     store: Store,
     context: RequestContext,
@@ -20,34 +37,17 @@ async def items(
     thread_id: str = "t",
     order: str = "asc",
     limit: int = 40,
-    after: str | None = None,
 ) -> list[str]:
     """Walk through a thread and return the ids of its items."""
-    walked: list[str] = []
-    while True:
-        page = await store.load_thread_items(thread_id, after, limit, order, context)
-        assert len(page.data) <= limit
-        assert not set(walked).intersection(ids(page))
-        walked += ids(page)
-        if not page.has_more:
-            return walked
-        after = page.after
+    load = store.load_thread_items
+    return await walk(lambda after: load(thread_id, after, limit, order, context), limit)
 
 
 async def threads(
     store: Store, context: RequestContext, *, order: str = "asc", limit: int = 40
 ) -> list[str]:
     """Walk through an owner's threads and return their ids."""
-    walked: list[str] = []
-    after = None
-    while True:
-        page = await store.load_threads(limit, after, order, context)
-        assert len(page.data) <= limit
-        assert not set(walked).intersection(ids(page))
-        walked += ids(page)
-        if not page.has_more:
-            return walked
-        after = page.after
+    return await walk(lambda after: store.load_threads(limit, after, order, context), limit)
 
 
 async def export(store: Store, context: RequestContext) -> str:

@@ -1,9 +1,9 @@
-"""Files to send, and an app to send them to."""
+"""Files, and ways to send them."""
 
 import io
+import struct
 import zipfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import zlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 from PIL import Image
 
-from .serving import Caller, Served, Words, message, serving, settings_for
+from .serving import Caller
 
 PDF = b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF\n"
 
@@ -21,6 +21,11 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (40, 20), **options: Any)
     out = io.BytesIO()
     Image.new("RGB", size, "red").save(out, kind, **options)
     return out.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def archive() -> bytes:
@@ -55,24 +60,22 @@ async def address(caller: Caller, attachment_id: str) -> str:
     return path_of((await caller.get(f"/files/{attachment_id}/url")).json()["url"])
 
 
+async def announced(
+    caller: Caller, name: str, size: int, kind: str = "text/plain"
+) -> tuple[str, str]:
+    """Announce a file; return its id, and where its bytes are to be put."""
+    answer = await caller.op("attachments.create", name=name, size=size, mime_type=kind)
+    where = answer.json()["upload_descriptor"]
+    assert where["method"] == "PUT"
+    return answer.json()["id"], path_of(where["url"])
+
+
 async def tried(caller: Caller, attachment_id: str) -> tuple[int, str]:
     """Begin a thread with a file; return the refusal."""
-    kind, params = message("look", attachments=[attachment_id])
-    answer = await caller.op(kind, **params)
+    answer = await caller.ask("look", attachments=[attachment_id])
     return answer.status_code, answer.json()["error"]["code"]
 
 
 def on_disk(folder: Path) -> list[Path]:
     """Return every file that the app keeps for its users."""
     return [path for path in (folder / "files").rglob("*") if path.is_file()]
-
-
-@asynccontextmanager
-async def app_for(
-    store_url: str, folder: Path, **changes: Any
-) -> AsyncIterator[tuple[Served, Caller, Words]]:
-    """Serve an app; yield it, a browser and the model."""
-    model = Words(3, 0)
-    async with serving(settings_for(store_url, folder, **changes), model) as served:
-        async with served.caller() as caller:
-            yield served, caller, model

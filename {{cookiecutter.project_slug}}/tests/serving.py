@@ -17,9 +17,12 @@ from agents.models.interface import Model
 from fastapi import FastAPI
 
 from app.auth import Authenticator
+from app.context import RequestContext, context_for
 from app.main import create_app
 from app.offline import OfflineModel
 from app.settings import Settings
+from app.store import ChatStore as Store
+from app.streaming import Turns
 
 SECRET = "0123456789abcdef0123456789abcdef"
 Event = dict[str, Any]
@@ -60,7 +63,13 @@ class Words(OfflineModel):
 
 
 class Caller(httpx2.AsyncClient):
-    """One browser: its cookie, and the protocol's operations."""
+    """One browser: the app that it is on, its cookie, and the protocol's operations."""
+
+    def __init__(self, served: "Served", **headers: str) -> None:
+        """Begin without a cookie."""
+        # verify=False: there is no TLS here, and reading the certificates takes 50 ms
+        super().__init__(base_url=served.url, headers=headers, timeout=30, verify=False)
+        self.served = served
 
     async def op(self, kind: str, /, **params: Any) -> httpx2.Response:
         """Call an operation and read the whole answer."""
@@ -74,11 +83,20 @@ class Caller(httpx2.AsyncClient):
             assert response.status_code == 200, await response.aread()
             yield read_events(response)
 
+    async def answer(self, kind: str, **params: Any) -> list[Event]:
+        """Call a streaming operation and return every event of the answer."""
+        async with self.events(kind, **params) as events:
+            return [event async for event in events]
+
     async def say(self, text: str, thread_id: str | None = None, **extra: Any) -> list[Event]:
         """Send a message and return every event of the answer."""
         kind, params = message(text, thread_id, **extra)
-        async with self.events(kind, **params) as events:
-            return [event async for event in events]
+        return await self.answer(kind, **params)
+
+    async def ask(self, text: str, thread_id: str | None = None, **extra: Any) -> httpx2.Response:
+        """Send a message that may be refused, and read the whole response."""
+        kind, params = message(text, thread_id, **extra)
+        return await self.op(kind, **params)
 
     async def items(self, thread_id: str) -> list[Event]:
         """Return the thread's items as the page would see them after a reload."""
@@ -118,13 +136,22 @@ class Served:
     """A running app and its address."""
 
     def __init__(self, app: FastAPI, url: str) -> None:
-        """Keep both."""
+        """Keep both, and of the app what tests look at most."""
         self.app, self.url = app, url
+        self.store: Store = app.state.store
+        self.turns: Turns = app.state.server.turns
 
     def caller(self, **headers: str) -> Caller:
         """Return a new browser."""
-        # verify=False: there is no TLS here, and reading the certificates takes 50 ms
-        return Caller(base_url=self.url, headers=headers, timeout=30, verify=False)
+        return Caller(self, **headers)
+
+    async def first_user(self) -> RequestContext:
+        """Return the context of a user who has something: of the only one, in most tests."""
+        return context_for(await anext(self.store.owners()))
+
+    async def settled(self) -> None:
+        """Wait until no answer is under way."""
+        await until(lambda: not self.turns.running)
 
 
 class Server(uvicorn.Server):
@@ -208,24 +235,21 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def begun(
-    caller: Caller, text: str, **extra: Any
-) -> AsyncIterator[tuple[str, AsyncIterator[Event]]]:
-    """Send a message; yield its thread, and the events that follow the answer's first words."""
-    kind, params = message(text, **extra)
+async def created(caller: Caller, text: str) -> AsyncIterator[tuple[str, AsyncIterator[Event]]]:
+    """Send a first message; yield its thread as soon as it is there, and the events that follow."""
+    kind, params = message(text)
     async with caller.events(kind, **params) as events:
-        thread_id = thread_of([await anext(events)])
+        yield thread_of([await anext(events)]), events
+
+
+@asynccontextmanager
+async def begun(caller: Caller, text: str) -> AsyncIterator[tuple[str, AsyncIterator[Event]]]:
+    """Send a first message; yield its thread, and the events behind the answer's first words."""
+    async with created(caller, text) as (thread_id, events):
         async for event in events:
             if event["type"] == "thread.item.updated":
                 break
         yield thread_id, events
-
-
-async def answered(events: AsyncIterator[Event]) -> None:
-    """Read on until the answer is whole, whatever follows it."""
-    async for event in events:
-        if event["type"] == "thread.item.done" and event["item"]["type"] == "assistant_message":
-            return
 
 
 async def read_some(caller: Caller, thread_id: str | None, words: int) -> tuple[str, str]:

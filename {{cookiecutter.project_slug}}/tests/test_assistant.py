@@ -1,7 +1,6 @@
 """The assistant over HTTP: what the model is given, and what is kept of widgets and steps."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from app.model import make_model, traced
 from app.offline import OfflineModel
 
 from .model_server import KEY
-from .serving import Caller, message, settings_for, text_of, thread_of
-from .talking import Chat, calls, card, talking, tools
+from .serving import Caller, created, settings_for, text_of, thread_of
+from .talking import Chat, calls, hang, talking, tools, widget_tool
 from .values import NOON
 
 pytestmark = pytest.mark.anyio
@@ -85,8 +84,8 @@ async def test_an_operation_needs_an_item_of_its_kind(
         ):
             answer = await caller.op(kind, **place, **more)
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid"), kind
-        async with caller.events("threads.custom_action", **place, **action) as events:
-            assert [event["type"] async for event in events] == ["error"]
+        (event,) = await caller.answer("threads.custom_action", **place, **action)
+        assert event["type"] == "error"
         assert await caller.items(thread) == before
 
 
@@ -111,10 +110,9 @@ async def test_retry_answers_anew_without_the_old_answer(store_url: str, tmp_pat
     async with talking(store_url, tmp_path, model) as caller:
         thread = thread_of(await caller.say("one"))
         await caller.say("two", thread)
-        second = (await caller.items(thread))[2]["id"]
-        kind = "threads.retry_after_item"
-        async with caller.events(kind, thread_id=thread, item_id=second) as events:
-            assert text_of([event async for event in events]) == "better"
+        place = {"thread_id": thread, "item_id": (await caller.items(thread))[2]["id"]}
+        events = await caller.answer("threads.retry_after_item", **place)
+        assert text_of(events) == "better"
         items = await caller.items(thread)
     said = [item["content"][0]["text"] for item in items]
     assert said == ["one", "first", "two", "better"]
@@ -156,39 +154,20 @@ async def test_calls_of_which_one_is_looked_at_longer_run_at_once(
 
 async def stopped_at(caller: Caller, kind: str, text: str = "") -> list[dict[str, Any]]:
     """Press Stop when an update of this kind, with this text, was seen; return what is stored."""
-    operation, params = message("go")
-    async with caller.events(operation, **params) as events:
+    async with created(caller, "go") as (thread_id, events):
         async for event in events:
-            if event["type"] == "thread.created":
-                thread = event["thread"]["id"]
             if event.get("update", {}).get("type") == kind and text in str(event):
                 break
-    for _ in range(100):
-        items = await caller.items(thread)
-        if len(items) > 1:
-            break
-        await asyncio.sleep(0.02)
-    return items
+    await caller.served.settled()
+    return await caller.items(thread_id)
 
 
 async def test_a_widget_is_kept_as_it_was_when_the_user_stopped(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the text that had come, not as it began."""
-
-    @function_tool
-    async def growing(ctx: Chat) -> None:
-        """Grow, then hang."""
-
-        async def grow() -> AsyncGenerator[Any, None]:
-            yield card("It")
-            yield card("It is late")
-            await asyncio.Event().wait()
-
-        await ctx.context.stream_widget(grow())
-
-    tools(monkeypatch, growing)
-    async with talking(store_url, tmp_path, calls("growing")) as caller:
+    tools(monkeypatch, widget_tool("It", "It is late"))
+    async with talking(store_url, tmp_path, calls("show")) as caller:
         items = await stopped_at(caller, "widget.streaming_text.value_delta")
     assert [item["type"] for item in items] == ["user_message", "widget"]
     assert items[1]["widget"]["children"][0]["value"] == "It is late"
@@ -206,7 +185,7 @@ async def test_a_workflow_is_kept_with_the_steps_it_had_when_the_user_stopped(
         await ctx.context.add_workflow_task(CustomTask(title="two"))  # before the first is read
         await asyncio.sleep(0.05)
         await ctx.context.add_workflow_task(CustomTask(title="three"))
-        await asyncio.Event().wait()
+        await hang()
 
     tools(monkeypatch, working)
     async with talking(store_url, tmp_path, calls("working")) as caller:

@@ -9,12 +9,12 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import ValidationError
 
 from app.auth import Authenticator
-from app.context import context_for, owner_of
 from app.errors import add_error_handlers
 from app.limits import network_of
 
 from .engine import SHARED
 from .serving import Words, production, serving, settings_for, thread_of
+from .talking import talking
 
 pytestmark = pytest.mark.anyio
 
@@ -41,23 +41,20 @@ async def test_two_browsers_are_two_users_and_a_restart_loses_none(
 
 async def test_a_forged_cookie_is_a_new_user(store_url: str, tmp_path: Path) -> None:
     """The signature decides; HttpOnly and SameSite keep scripts and foreign pages out."""
-    settings = settings_for(store_url, tmp_path)
-    async with serving(settings, Words(3)) as served:
-        forged = f'{Authenticator(settings)._cookie}="admin".AAAA'
-        async with served.caller(Cookie=forged) as caller:
-            answer = await caller.op("threads.list")
-            assert "HttpOnly; SameSite=Lax" in answer.headers["set-cookie"]
+    async with talking(store_url, tmp_path) as caller:
+        caller.headers["Cookie"] = f'{caller.served.app.state.auth._cookie}="admin".AAAA'
+        answer = await caller.op("threads.list")
+        assert "HttpOnly; SameSite=Lax" in answer.headers["set-cookie"]
 
 
 async def test_a_foreign_page_cannot_use_the_cookie(store_url: str, tmp_path: Path) -> None:
     """The origin must be the app's own or a named one."""
-    settings = settings_for(store_url, tmp_path, allowed_origins="https://shop.example")
-    async with serving(settings, Words(3)) as served, served.caller() as caller:
+    async with talking(store_url, tmp_path, allowed_origins="https://shop.example") as caller:
         for origin, status in (
             ("https://evil.example", 403),
             ("null", 403),
             ("https://shop.example", 200),
-            (served.url, 200),
+            (caller.served.url, 200),
         ):
             answer = await caller.post(
                 "/chatkit", json={"type": "threads.list", "params": {}}, headers={"Origin": origin}
@@ -157,11 +154,6 @@ async def test_who_signs_in_by_a_login_of_your_own_does_not_count_by_address(
 def test_a_whole_network_of_ipv6_is_one_address(host: str, counted: str) -> None:
     """One caller has 2**64 of them."""
     assert network_of(host) == counted
-
-
-def test_a_context_can_be_made_for_every_owner() -> None:
-    """The data commands and these tests act for owners, not for users."""
-    assert owner_of(context_for("ada")) == "ada"
 
 
 async def test_what_a_middleware_refuses_is_answered_in_the_apps_form() -> None:

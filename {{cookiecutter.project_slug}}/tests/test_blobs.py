@@ -17,7 +17,9 @@ from app.blobs import CHUNK, Blobs, Cloud, Folder, key_of, open_blobs, owner_in
 from app.filetypes import look
 from app.store import StoreError
 
-from .sending import app_for, on_disk, path_of, picture, sent
+from .sending import announced, on_disk, picture, sent
+from .serving import Words
+from .talking import delayed, talking
 
 pytestmark = pytest.mark.anyio
 
@@ -73,18 +75,9 @@ async def test_of_two_tries_at_once_one_is_kept(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record would say what one of them is, over the bytes of the other."""
-    async with app_for(store_url, tmp_path) as (served, caller, _):
-        blobs = served.app.state.files.blobs
-        put = blobs.put
-
-        async def slowly(key: str, file: io.BytesIO) -> None:
-            await asyncio.sleep(0.1)
-            await put(key, file)
-
-        monkeypatch.setattr(blobs, "put", slowly)
-        params = {"name": "a.txt", "size": 5, "mime_type": "text/plain"}
-        announced = (await caller.op("attachments.create", **params)).json()
-        url = path_of(announced["upload_descriptor"]["url"])
+    async with talking(store_url, tmp_path) as caller:
+        delayed(monkeypatch, caller.served.app.state.files.blobs, "put", 0.1)
+        _, url = await announced(caller, "a.txt", 5)
         tries = [caller.put(url, content=data) for data in (b"first", b"other")]
         assert sorted([each.status_code for each in await asyncio.gather(*tries)]) == [200, 409]
 
@@ -115,7 +108,7 @@ async def test_disk_and_pictures_are_off_the_event_loop(
 
     monkeypatch.setattr("app.blobs.os.fsync", noting("disk", os.fsync))
     monkeypatch.setattr("app.attachments.look", noting("picture", look))
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         await sent(caller, picture(), "a.png")
     assert threads.keys() == {"disk", "picture"}
     assert threading.get_ident() not in threads.values()
@@ -134,7 +127,8 @@ async def test_of_a_long_text_only_what_is_given_is_read(
             yield chunk
 
     monkeypatch.setattr(Folder, "read", counted)
-    async with app_for(store_url, tmp_path, max_text_chars=5) as (_, caller, model):
+    model = Words(3, 0)
+    async with talking(store_url, tmp_path, model, max_text_chars=5) as caller:
         file = await sent(caller, b"beginning" * 200_000, "a.txt")
         await caller.say("read", attachments=[file["id"]])
     assert "begin\n(cut after 5 characters)" in model.given[0][-1]["content"]

@@ -36,8 +36,7 @@ async def test_buttons_change_the_widget_with_and_without_a_stream(
         widget = (await caller.items(thread))[1]
         again = {"type": "clock.again", "payload": {"zone": "Europe/Paris"}}
         place = {"thread_id": thread, "item_id": widget["id"]}
-        async with caller.events("threads.custom_action", **place, action=again) as events:
-            last = [event async for event in events][-1]
+        last = (await caller.answer("threads.custom_action", **place, action=again))[-1]
         assert last["type"] == "thread.item.replaced"
         assert last["item"]["widget"]["children"][0]["value"].endswith("Europe/Paris")
         close = {"type": "clock.close"}
@@ -47,8 +46,8 @@ async def test_buttons_change_the_widget_with_and_without_a_stream(
         assert stored["id"] == widget["id"]
         assert stored["widget"] == answer.json()["updated_item"]["widget"]
         wrong = {"type": "clock.again", "payload": {"zone": ["no", "zone"]}}
-        async with caller.events("threads.custom_action", **place, action=wrong) as events:
-            (error,) = [event async for event in events if event["type"] == "error"]
+        events = await caller.answer("threads.custom_action", **place, action=wrong)
+        (error,) = [event for event in events if event["type"] == "error"]
         assert error["message"].startswith("That button cannot do this. Reload the page")
         assert "(request " in error["message"]
         assert (await caller.items(thread))[1] == stored

@@ -1,7 +1,7 @@
 """How answers end: what is left open, out of order or broken is stored as the user saw it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,24 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit import types as t
 from openai.types.responses.response_reasoning_item import ResponseReasoningItem, Summary
 
-from app import assistant
+from app import assistant, server
 from app.events import TurnState
 from app.store import ChatStore as Store
 
 from .model_server import Cut, Fault, model_server
-from .serving import Caller, Words, answered, message, serving, settings_for, text_of, thread_of
-from .talking import Chat, agent_with, calls, card, talking, tools
+from .serving import Caller, Words, created, text_of, thread_of
+from .talking import (
+    Chat,
+    agent_with,
+    asking,
+    calls,
+    card,
+    delayed,
+    hang,
+    talking,
+    tools,
+    widget_tool,
+)
 from .values import ALICE, NOON, thread
 
 pytestmark = pytest.mark.anyio
@@ -29,27 +40,18 @@ async def texts(caller: Caller, thread_id: str) -> list[str]:
     return [item["content"][0]["text"] if "content" in item else item["type"] for item in items]
 
 
-@pytest.mark.parametrize("how", ["raises", "hangs"])
+async def fail() -> None:
+    """Break off."""
+    raise RuntimeError
+
+
+@pytest.mark.parametrize("end", [fail, hang])
 async def test_a_widget_that_its_tool_leaves_open_ends_as_it_was(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Any
 ) -> None:
     """The page sees its end, and a reload shows it."""
-
-    @function_tool
-    async def leaving(ctx: Chat) -> None:
-        """Begin a widget, and fail."""
-
-        async def grow() -> AsyncGenerator[Any, None]:
-            yield card("It")
-            yield card("It is late")
-            if how == "raises":
-                raise RuntimeError
-            await asyncio.Event().wait()
-
-        await ctx.context.stream_widget(grow())
-
-    tools(monkeypatch, leaving)
-    async with talking(store_url, tmp_path, calls("leaving", "Sorry."), tool_seconds=0.2) as caller:
+    tools(monkeypatch, widget_tool("It", "It is late", end=end))
+    async with talking(store_url, tmp_path, calls("show", "Sorry."), tool_seconds=0.2) as caller:
         events = await caller.say("go")
         items = await caller.items(thread_of(events))
     added = [e["item"]["id"] for e in events if e["type"] == "thread.item.added"]
@@ -108,19 +110,15 @@ async def test_a_retry_that_fails_gives_the_answer_back(
     store_url: str, tmp_path: Path, fault: Fault | Cut
 ) -> None:
     """The SDK removes it first; the page is shown it again, before the error."""
-    with model_server("good answer", fault, "better answer") as server:
-        base = {"openai_api_key": "sk-local", "openai_base_url": server.url}
-        async with serving(settings_for(store_url, tmp_path, **base)) as app:
-            async with app.caller() as caller:
-                thread_id = thread_of(await caller.say("go"))
-                place = {"thread_id": thread_id}
-                place["item_id"] = (await caller.items(thread_id))[0]["id"]
-                async with caller.events("threads.retry_after_item", **place) as events:
-                    seen = [event async for event in events]
-                assert await texts(caller, thread_id) == ["go", "good answer"]
-                async with caller.events("threads.retry_after_item", **place) as events:
-                    assert text_of([event async for event in events]) == "better answer"
-                assert await texts(caller, thread_id) == ["go", "better answer"]
+    with model_server("good answer", fault, "better answer") as models:
+        async with asking(store_url, tmp_path, models) as caller:
+            thread_id = thread_of(await caller.say("go"))
+            place = {"thread_id": thread_id, "item_id": (await caller.items(thread_id))[0]["id"]}
+            seen = await caller.answer("threads.retry_after_item", **place)
+            assert await texts(caller, thread_id) == ["go", "good answer"]
+            again = await caller.answer("threads.retry_after_item", **place)
+            assert text_of(again) == "better answer"
+            assert await texts(caller, thread_id) == ["go", "better answer"]
     assert [event["type"] for event in seen][-2:] == ["thread.item.done", "error"]
 
 
@@ -163,8 +161,7 @@ async def test_a_retry_without_an_answer_leaves_all_as_it_was(
     async with talking(store_url, tmp_path, model) as caller:
         thread_id = thread_of(await caller.say("go"))
         place = {"thread_id": thread_id, "item_id": (await caller.items(thread_id))[0]["id"]}
-        async with caller.events("threads.retry_after_item", **place) as events:
-            seen = [event async for event in events]
+        seen = await caller.answer("threads.retry_after_item", **place)
         assert await texts(caller, thread_id) == ["go", "good"]
         await caller.say("and?", thread_id)
     assert seen[-1]["type"] == "error"
@@ -223,8 +220,8 @@ async def test_what_a_button_streamed_before_it_failed_stays(
     async with talking(store_url, tmp_path) as caller:
         thread_id = thread_of(await caller.say("go"))
         action = {"thread_id": thread_id, "action": {"type": "test.fail"}}
-        async with caller.events("threads.custom_action", **action) as events:
-            assert [event async for event in events][-1]["type"] == "error"
+        events = await caller.answer("threads.custom_action", **action)
+        assert events[-1]["type"] == "error"
         assert (await texts(caller, thread_id))[2:] == ["half an"]
 
 
@@ -233,8 +230,8 @@ async def test_an_answer_whose_write_fails_once_is_stored(
 ) -> None:
     """The user is told of the trouble, and has the answer."""
     model = ScriptedModel([[assistant_message("fine", item_id="m")]])
-    async with serving(settings_for(store_url, tmp_path), model) as app, app.caller() as caller:
-        store, add = app.app.state.store, app.app.state.store.add_thread_item
+    async with talking(store_url, tmp_path, model) as caller:
+        store, add = caller.served.store, caller.served.store.add_thread_item
         refused: list[str] = []
 
         async def failing(thread_id: str, item: t.ThreadItem, context: Any) -> None:
@@ -253,19 +250,9 @@ async def test_a_widget_is_stored_to_its_end_when_the_run_fails_behind_it(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its events still wait when the model's turns are used up."""
-
-    @function_tool
-    async def growing(ctx: Chat) -> None:
-        """Show a widget that grows."""
-
-        async def grow() -> AsyncGenerator[Any, None]:
-            for size in range(1, 31):
-                yield card("x" * size)
-
-        await ctx.context.stream_widget(grow())
-
-    tools(monkeypatch, growing)
-    async with talking(store_url, tmp_path, calls("growing"), max_turns=1) as caller:
+    sizes = ("x" * size for size in range(1, 31))
+    tools(monkeypatch, widget_tool(*sizes, end=lambda: asyncio.sleep(0)))
+    async with talking(store_url, tmp_path, calls("show"), max_turns=1) as caller:
         events = await caller.say("go")
         _, widget = await caller.items(thread_of(events))
     assert events[-1]["type"] == "error"
@@ -277,19 +264,12 @@ async def test_a_stop_behind_the_answer_says_nothing_to_the_model(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a better title is looked for, the answer is whole already."""
-
-    async def slowly(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr("app.server.title_by_model", slowly)
+    looking = delayed(monkeypatch, server, "title_by_model", 60)
     said = [assistant_message(text, item_id=text) for text in ("Whole.", "More.")]
     model = ScriptedModel([[said[0]], [said[1]]])
     async with talking(store_url, tmp_path, model, title_model="titles") as caller:
-        kind, params = message("go")
-        async with caller.events(kind, **params) as events:
-            thread_id = thread_of([await anext(events)])
-            await answered(events)
-            await asyncio.sleep(0.3)  # the run's own end
+        async with created(caller, "go") as (thread_id, _):
+            await looking.wait()
             assert (await caller.post(f"/threads/{thread_id}/stop")).json() == {"stopped": True}
         await caller.say("and?", thread_id)
     assert model.last_call

@@ -8,7 +8,6 @@ import json
 import time
 from pathlib import Path
 
-import httpx2
 import pytest
 from PIL import Image
 
@@ -17,22 +16,35 @@ from app.blobs import key_of
 from app.context import context_for
 from app.filetypes import PREVIEW_SIDE
 
-from .sending import PDF, address, app_for, archive, on_disk, path_of, picture, send, sent, tried
-from .serving import message, thread_of, until
+from .sending import (
+    PDF,
+    address,
+    announced,
+    archive,
+    on_disk,
+    path_of,
+    picture,
+    send,
+    sent,
+    tried,
+)
+from .serving import Words, thread_of, until
+from .talking import talking
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_an_image_is_shown_and_reaches_the_model(store_url: str, tmp_path: Path) -> None:
     """Uploaded, previewed at a fresh address in every answer, given to the model as a picture."""
-    async with app_for(store_url, tmp_path) as (_, caller, model):
+    model = Words(3, 0)
+    async with talking(store_url, tmp_path, model) as caller:
         attachment = await sent(caller, picture(), "red.png", "image/png")
         assert (attachment["type"], attachment["mime_type"]) == ("image", "image/png")
         assert "metadata" not in attachment
         events = await caller.say("look", attachments=[attachment["id"]])
         shown = next(e["item"]["attachments"] for e in events if e["type"] == "thread.item.done")
         listed = (await caller.items(thread_of(events)))[0]["attachments"]
-        async with httpx2.AsyncClient(base_url=caller.base_url, verify=False) as image_tag:
+        async with caller.served.caller() as image_tag:
             for each in (attachment, *shown, *listed):
                 preview = await image_tag.get(path_of(each["preview_url"]))
                 assert preview.status_code == 200
@@ -45,7 +57,7 @@ async def test_an_image_is_shown_and_reaches_the_model(store_url: str, tmp_path:
 
 async def test_a_download_is_no_page(store_url: str, tmp_path: Path) -> None:
     """HTML comes back as text, to be saved, with nothing allowed."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         page = b"<html><script>alert(1)</script></html>"
         attachment = await sent(caller, page, "page.html", "text/html")
         answer = await caller.get(await address(caller, attachment["id"]))
@@ -61,8 +73,8 @@ async def test_a_download_is_no_page(store_url: str, tmp_path: Path) -> None:
 
 async def test_only_addresses_are_signed(store_url: str, tmp_path: Path) -> None:
     """Where an image stands, in a widget too; what somebody wrote stays as it is."""
-    async with app_for(store_url, tmp_path) as (served, _, _):
-        links, context = served.app.state.files.links, context_for("a")
+    async with talking(store_url, tmp_path) as caller:
+        links, context = caller.served.app.state.files.links, context_for("a")
         signed = json.loads(links.sign(b'{"src":"preview:atc_1"}', context))["src"]
         assert links.opened(signed.partition("token=")[2], "preview", "atc_1") == context
         for text in (b'{"text":"preview:atc_1"}', json.dumps({"t": '"src":"preview:a"'}).encode()):
@@ -73,7 +85,7 @@ async def test_an_address_is_for_one_file_one_purpose_and_a_while(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Changed in any part, or too old: 404."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         one = await sent(caller, picture(), "a.png")
         two = await sent(caller, picture(), "b.png")
         url = await address(caller, one["id"])
@@ -88,7 +100,7 @@ async def test_an_address_is_for_one_file_one_purpose_and_a_while(
             assert (await caller.get(wrong)).status_code == 404, wrong
         put = url.replace("/file?", "/upload?")
         assert (await caller.put(put, content=b"x")).status_code == 404
-        async with httpx2.AsyncClient(base_url=caller.base_url, verify=False) as anybody:
+        async with caller.served.caller() as anybody:
             assert (await anybody.get(url)).status_code == 200, "an image tag has no login"
         later = time.time() + 2 * 1800
         monkeypatch.setattr("app.links.time.time", lambda: later)
@@ -98,22 +110,17 @@ async def test_an_address_is_for_one_file_one_purpose_and_a_while(
 async def test_a_foreign_file_is_an_unknown_file(store_url: str, tmp_path: Path) -> None:
     """Its address, its use and its deletion answer alike, byte for byte, and change nothing."""
     same = {"x-request-id": "same"}
-    async with app_for(store_url, tmp_path) as (served, alice, _):
+    async with talking(store_url, tmp_path) as alice:
         theirs = (await sent(alice, picture(), "a.png"))["id"]
-        async with served.caller(**same) as bob:
+        async with alice.served.caller(**same) as bob:
             answers = []
             for each in (theirs, "atc_none"):
-                kind, params = message("look", attachments=[each])
-                answers.append(
-                    [
-                        (answer.status_code, answer.content)
-                        for answer in (
-                            await bob.get(f"/files/{each}/url"),
-                            await bob.op("attachments.delete", attachment_id=each),
-                            await bob.op(kind, **params),
-                        )
-                    ]
+                asked = (
+                    await bob.get(f"/files/{each}/url"),
+                    await bob.op("attachments.delete", attachment_id=each),
+                    await bob.ask("look", attachments=[each]),
                 )
+                answers.append([(answer.status_code, answer.content) for answer in asked])
             assert answers[0] == answers[1]
             assert [status for status, _ in answers[0]] == [404, 200, 404]
             assert (await bob.op("threads.list")).json()["data"] == []
@@ -122,7 +129,7 @@ async def test_a_foreign_file_is_an_unknown_file(store_url: str, tmp_path: Path)
 
 async def test_a_file_of_one_thread_is_refused_in_another(store_url: str, tmp_path: Path) -> None:
     """In its own thread it may be sent again; a refusal leaves no empty thread behind."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         attachment = (await sent(caller, b"hello", "a.txt"))["id"]
         thread = thread_of(await caller.say("read", attachments=[attachment]))
         assert await tried(caller, attachment) == (409, "file_used")
@@ -133,7 +140,7 @@ async def test_a_file_of_one_thread_is_refused_in_another(store_url: str, tmp_pa
 
 async def test_all_files_of_a_user_have_a_quota(store_url: str, tmp_path: Path) -> None:
     """Also for uploads side by side and announced ones; what is deleted counts no more."""
-    async with app_for(store_url, tmp_path, max_user_file_bytes=1000) as (_, caller, _):
+    async with talking(store_url, tmp_path, max_user_file_bytes=1000) as caller:
         await caller.op("threads.list")  # the cookie, before uploads run side by side
         answers = await asyncio.gather(*(send(caller, b"x" * 300, "a.txt") for _ in range(5)))
         assert sorted(a.status_code for a in answers) == [200, 200, 200, 413, 413]
@@ -147,7 +154,7 @@ async def test_all_files_of_a_user_have_a_quota(store_url: str, tmp_path: Path) 
 
 async def test_a_deleted_thread_takes_its_files_along(store_url: str, tmp_path: Path) -> None:
     """Bytes and previews; other files stay."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         attachment = await sent(caller, picture(), "a.png")
         thread = thread_of(await caller.say("look", attachments=[attachment["id"]]))
         assert len(on_disk(tmp_path)) == 2
@@ -160,8 +167,8 @@ async def test_a_deleted_thread_takes_its_files_along(store_url: str, tmp_path: 
 
 async def test_sweep_removes_what_no_message_has(store_url: str, tmp_path: Path) -> None:
     """Uploads never sent and bytes without a record go after a day; what is used stays."""
-    async with app_for(store_url, tmp_path) as (served, caller, _):
-        files: Files = served.app.state.files
+    async with talking(store_url, tmp_path) as caller:
+        files: Files = caller.served.app.state.files
         used = await sent(caller, picture(), "used.png")
         await caller.say("look", attachments=[used["id"]])
         await sent(caller, b"never sent", "a.txt")
@@ -177,9 +184,9 @@ async def test_sweep_removes_what_no_message_has(store_url: str, tmp_path: Path)
 
 async def test_sweep_beside_an_empty_store_takes_nothing(store_url: str, tmp_path: Path) -> None:
     """A wrong STORE_URL is likelier than files that nobody knows."""
-    async with app_for(store_url, tmp_path) as (served, _, _):
-        await served.app.state.files.blobs.put(key_of("ann", "atc_1"), io.BytesIO(b"x"))
-        assert await served.app.state.files.sweep(-60) == (0, 0)
+    async with talking(store_url, tmp_path) as caller:
+        await caller.served.app.state.files.blobs.put(key_of("ann", "atc_1"), io.BytesIO(b"x"))
+        assert await caller.served.app.state.files.sweep(-60) == (0, 0)
         assert len(on_disk(tmp_path)) == 1
 
 
@@ -187,14 +194,13 @@ async def test_sweep_waits_for_a_day(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a file that was uploaded, and one that was only announced."""
-    async with app_for(store_url, tmp_path) as (served, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         now = time.time()
         await sent(caller, b"never sent", "a.txt")
-        params = {"name": "b.txt", "size": 5, "mime_type": "text/plain"}
-        await caller.op("attachments.create", **params)
+        await announced(caller, "b.txt", 5)
         for hours, records in ((23, 0), (25, 2)):
             monkeypatch.setattr("app.attachments.time.time", lambda at=now + hours * 3600: at)
-            assert await served.app.state.files.sweep() == (records, 0)
+            assert await caller.served.app.state.files.sweep() == (records, 0)
 
 
 async def test_the_app_sweeps_by_itself(
@@ -210,7 +216,7 @@ async def test_the_app_sweeps_by_itself(
 
     monkeypatch.setattr(Files, "sweep", sweep)
     monkeypatch.setattr("app.attachments.random.uniform", lambda *hours: sum(hours) / 7200 / 100)
-    async with app_for(store_url, tmp_path):
+    async with talking(store_url, tmp_path):
         await until(lambda: len(swept) > 1)
         await asyncio.sleep(0.05)
         assert len(swept) == 2, "once was enough for this hour"
@@ -225,14 +231,15 @@ async def test_the_app_sweeps_by_itself(
 async def test_the_model_is_given_what_it_can_read(store_url: str, tmp_path: Path) -> None:
     """A PDF whole, a text up to the limit, anything else by its description."""
     kinds = ["application/pdf", "text/plain", "application/octet-stream"]
-    async with app_for(store_url, tmp_path, file_types=kinds, max_text_chars=5) as (_, caller, m):
+    model = Words(3, 0)
+    async with talking(store_url, tmp_path, model, file_types=kinds, max_text_chars=5) as caller:
         ids = [
             (await sent(caller, PDF, "a.pdf"))["id"],
             (await sent(caller, "\ufeffgrüße, alle".encode(), "b.txt"))["id"],
             (await sent(caller, archive(), "c.zip"))["id"],
         ]
         await caller.say("read", attachments=ids)
-        pdf, text, other = m.given[0][-1]["content"][-3:]
+        pdf, text, other = model.given[0][-1]["content"][-3:]
         assert pdf["type"] == "input_file"
         assert pdf["file_data"] == f"data:application/pdf;base64,{base64.b64encode(PDF).decode()}"
         assert text["text"] == 'The file "b.txt":\ngrüße\n(cut after 5 characters)'
@@ -243,7 +250,8 @@ async def test_a_file_that_is_gone_does_not_break_the_thread(
     store_url: str, tmp_path: Path
 ) -> None:
     """The model is told; the conversation goes on."""
-    async with app_for(store_url, tmp_path) as (_, caller, model):
+    model = Words(3, 0)
+    async with talking(store_url, tmp_path, model) as caller:
         attachment = (await sent(caller, picture(), "a.png"))["id"]
         thread = thread_of(await caller.say("look", attachments=[attachment]))
         await caller.op("attachments.delete", attachment_id=attachment)
@@ -255,7 +263,8 @@ async def test_a_file_that_cannot_be_read_does_not_break_the_thread(
     store_url: str, tmp_path: Path
 ) -> None:
     """A disk may lose one for good: the model is told, and each turn tries again."""
-    async with app_for(store_url, tmp_path) as (_, caller, model):
+    model = Words(3, 0)
+    async with talking(store_url, tmp_path, model) as caller:
         attachment = (await sent(caller, b"hello", "a.txt", "text/plain"))["id"]
         (path,) = on_disk(tmp_path)
         path.unlink()
@@ -276,7 +285,7 @@ async def test_a_preview_is_upright_bounded_and_says_no_place(
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     exif.get_ifd(0x8825)[1] = "N"  # GPS
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         data = picture("JPEG", (4000, 2000), exif=exif.tobytes())
         attachment = await sent(caller, data, "photo.jpg")
         preview = await caller.get(path_of(attachment["preview_url"]))

@@ -13,20 +13,16 @@ import pytest
 from app.errors import ApiError
 from app.filetypes import look
 
-from .sending import address, app_for, picture, sent
+from .sending import address, chunk, picture, sent
+from .talking import talking
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_a_photo_of_50_million_pixels_is_taken(store_url: str, tmp_path: Path) -> None:
     """Of a JPEG only a fraction is decoded."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         await sent(caller, picture("JPEG", (8000, 6000)), "photo.jpg")
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """Return a chunk of a PNG."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def with_scans(count: int, side: int) -> io.BytesIO:
@@ -96,9 +92,9 @@ async def test_a_download_that_breaks_off_is_noted_with_its_request(
         yield b"hel"
         raise OSError("the disk is gone")
 
-    async with app_for(store_url, tmp_path) as (served, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         url = await address(caller, (await sent(caller, b"hello", "a.txt"))["id"])
-        monkeypatch.setattr(served.app.state.files.blobs, "read", broken)
+        monkeypatch.setattr(caller.served.app.state.files.blobs, "read", broken)
         with pytest.raises(httpx2.RemoteProtocolError):
             await caller.get(url, headers={"X-Request-ID": "req-1"})
     noted = [vars(record) for record in caplog.records if "request_id" in vars(record)]

@@ -87,21 +87,6 @@ async def test_the_newest_turns_come_whole_and_in_order(store: Store, tmp_path: 
     assert ids == ["q18", "t18", "a18", "q19", "t19", "a19"]
 
 
-async def test_a_long_thread_costs_one_page(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """300 items as 30, when the budget is 30."""
-    pages, load = [], store.load_thread_items
-
-    async def counted(*window: Any) -> Any:
-        pages.append(window)
-        return await load(*window)
-
-    monkeypatch.setattr(store, "load_thread_items", counted)
-    ids = await loaded(store, tmp_path, turns(100), history_items=30)
-    assert (ids, len(pages)) == ([item.id for item in turns(100)[-30:]], 1)
-
-
 async def test_characters_end_the_history_too(store: Store, tmp_path: Path) -> None:
     """A turn that would pass the budget is left out with all that is older."""
     items = [*turns(3, "x" * 2000), asked("last")]

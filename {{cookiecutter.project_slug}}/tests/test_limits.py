@@ -7,23 +7,24 @@ from pathlib import Path
 import pytest
 
 from app.checks import parse
+from app.context import owner_of
 from app.errors import ApiError
 from app.settings import Settings
 
-from .serving import Words, begun, message, serving, settings_for, until
+from .serving import Words, begun, message
+from .talking import talking
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_requests_past_the_limit_wait(store_url: str, tmp_path: Path) -> None:
     """429 says when to come back; another user is not held up."""
-    settings = settings_for(store_url, tmp_path, requests_per_minute=3)
-    async with serving(settings, Words(2)) as served:
-        async with served.caller() as caller, served.caller() as other:
-            answers = [await caller.op("threads.list") for _ in range(5)]
-            # the cookie came with the first answer, so the first request counted for it too
-            assert [a.status_code for a in answers] == [200, 200, 200, 429, 429]
-            assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    async with talking(store_url, tmp_path, requests_per_minute=3) as caller:
+        answers = [await caller.op("threads.list") for _ in range(5)]
+        # the cookie came with the first answer, so the first request counted for it too
+        assert [a.status_code for a in answers] == [200, 200, 200, 429, 429]
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        async with caller.served.caller() as other:
             assert (await other.op("threads.list")).status_code == 200
 
 
@@ -32,31 +33,23 @@ async def test_so_many_answers_are_given_at_once(
     store_url: str, tmp_path: Path, limit: str, elsewhere: int
 ) -> None:
     """The next one gets 429: of this user, or of anybody."""
-    settings = settings_for(store_url, tmp_path, **{limit: 1})
-    async with serving(settings, Words(1000)) as served:
-        async with served.caller() as caller, served.caller() as other:
-            await caller.op("threads.list")
-            kind, params = message("hello")
-            async with caller.events(kind, **params) as events:
-                await anext(events)
-                assert (await caller.op(kind, **params)).status_code == 429
-                body = {"type": kind, "params": params}
-                async with other.stream("POST", "/chatkit", json=body) as answer:
-                    assert answer.status_code == elsewhere
+    model = Words(1000)
+    async with talking(store_url, tmp_path, model, **{limit: 1}) as caller:
+        async with begun(caller, "hello"), caller.served.caller() as other:
+            model.count = 3  # of the other's answer
+            assert (await caller.ask("hello")).status_code == 429
+            assert (await other.ask("hello")).status_code == elsewhere
 
 
 async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Path) -> None:
     """The answer that goes past the share is the last one until tomorrow."""
-    settings = settings_for(store_url, tmp_path, tokens_per_day=100)
-    async with serving(settings, Words(3)) as served:
-        async with served.caller() as caller:
-            await caller.say("hello")
-            owner = await anext(served.app.state.store.owners())
-            served.app.state.limits.spend_tokens(owner, 1_000)
-            kind, params = message("again")
-            answer = await caller.op(kind, **params)
-            assert answer.status_code == 429
-            assert int(answer.headers["retry-after"]) > 60
+    async with talking(store_url, tmp_path, Words(3), tokens_per_day=100) as caller:
+        await caller.say("hello")
+        owner = owner_of(await caller.served.first_user())
+        caller.served.app.state.limits.spend_tokens(owner, 1_000)
+        answer = await caller.ask("again")
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 60
 
 
 @pytest.mark.parametrize(("share", "status"), [(50, 429), (500, 200)])
@@ -64,14 +57,13 @@ async def test_a_stopped_answer_counts_about_what_it_took(
     store_url: str, tmp_path: Path, share: int, status: int
 ) -> None:
     """The model's server has not counted it yet; stopping shortly before the end is not free."""
-    settings, model = settings_for(store_url, tmp_path, tokens_per_day=share), Words(500)
-    async with serving(settings, model) as served, served.caller() as caller:
+    model = Words(500)
+    async with talking(store_url, tmp_path, model, tokens_per_day=share) as caller:
         async with begun(caller, "x" * 200):
             pass
-        await until(lambda: not served.app.state.server.turns.running)
-        kind, params = message("again")
+        await caller.served.settled()
         model.delay = 0
-        assert (await caller.op(kind, **params)).status_code == status
+        assert (await caller.ask("again")).status_code == status
 
 
 async def test_a_dictation_counts_toward_the_tokens_of_a_day(
@@ -83,8 +75,7 @@ async def test_a_dictation_counts_toward_the_tokens_of_a_day(
         return "words"
 
     monkeypatch.setattr("app.server.transcribe", heard)
-    settings = settings_for(store_url, tmp_path, tokens_per_day=1, transcribe_model="ears")
-    async with serving(settings) as served, served.caller() as caller:
+    async with talking(store_url, tmp_path, tokens_per_day=1, transcribe_model="ears") as caller:
         await caller.op("threads.list")  # the cookie
         audio = {"audio_base64": "AAAA" * 400, "mime_type": "audio/webm"}
         statuses = [(await caller.op("input.transcribe", **audio)).status_code for _ in range(2)]

@@ -79,8 +79,7 @@ async def test_an_agent_as_a_tool_that_fails_ends_with_a_sentence(
     """The log has the cause: by itself the SDK would keep it."""
     inner = Agent("Inner", model=ScriptedModel([RuntimeError("hunter2")]))
     tools(monkeypatch, inner.as_tool("helper", "Help."))
-    call = function_call("helper", {"input": "x"}, call_id="c", item_id="f")
-    model = ScriptedModel([[call], [assistant_message("Sorry.")]])
+    model = calls("helper", "Sorry.", input="x")
     async with talking(store_url, tmp_path, model) as caller:
         events = await caller.say("go")
     (notice,) = [event["message"] for event in events if event["type"] == "notice"]
@@ -94,8 +93,7 @@ async def test_only_the_assistant_must_call_the_chosen_tool(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Servers refuse the choice of a tool from an agent that does not have it."""
-    call = function_call("helper", {"input": "x"}, call_id="c", item_id="f")
-    model = ScriptedModel([[call], [assistant_message("Helped.")], [assistant_message("Done.")]])
+    model = calls("helper", "Helped.", "Done.", input="x")
     tools(monkeypatch, Agent("Inner", model=model).as_tool("helper", "Help."))
     async with talking(store_url, tmp_path, model, allowed_tools=["helper"]) as caller:
         choice = {"tool_choice": {"id": "helper"}}

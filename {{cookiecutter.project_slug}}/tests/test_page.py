@@ -8,6 +8,7 @@ import pytest
 from app.page import FOLDER
 
 from .serving import serving, settings_for
+from .talking import talking
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ async def test_the_page_may_load_chatkit_and_nothing_else(store_url: str, tmp_pa
 
 async def test_the_page_s_files_are_asked_for_again(store_url: str, tmp_path: Path) -> None:
     """A new release shows at once, and a file that did not change is not sent twice."""
-    async with serving(settings_for(store_url, tmp_path)) as app, app.caller() as caller:
+    async with talking(store_url, tmp_path) as caller:
         for path in sorted(FOLDER.iterdir()):
             first = await caller.get(f"/static/{path.name}")
             assert first.content == path.read_bytes()
@@ -43,16 +44,14 @@ async def test_the_page_s_files_are_asked_for_again(store_url: str, tmp_path: Pa
 
 async def test_the_page_knows_the_settings_and_no_secret(store_url: str, tmp_path: Path) -> None:
     """The plain client is for development unless it is asked for; the cookie comes first."""
-    settings = settings_for(store_url, tmp_path, allowed_models=["small"], on_disconnect="finish")
-    async with serving(settings) as app, app.caller() as caller:
+    async with talking(
+        store_url, tmp_path, allowed_models=["small"], on_disconnect="finish"
+    ) as caller:
         answer = await caller.get("/config.json")
     config = answer.json()
     assert "chat_user_" in answer.headers["set-cookie"]
     assert (config["plainClient"], config["stopByRequest"]) == (True, True)
     assert (config["models"], config["uploadStrategy"]) == (["small"], "direct")
     assert not any("key" in name.lower() for name in set(config) - {"domainKey"})
-    async with (
-        serving(settings_for(store_url, tmp_path, plain_client=False)) as app,
-        app.caller() as caller,
-    ):
+    async with talking(store_url, tmp_path, plain_client=False) as caller:
         assert (await caller.get("/config.json")).json()["plainClient"] is False

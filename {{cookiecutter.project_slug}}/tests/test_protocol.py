@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from app.context import context_for
 from app.logs import JSON_LINE
 
 from . import values
-from .serving import Words, message, serving, settings_for, thread_of
+from .serving import thread_of
+from .talking import talking
 
 pytestmark = pytest.mark.anyio
 
@@ -112,27 +112,15 @@ async def test_a_wrong_request_gets_a_status_and_a_sentence(
 ) -> None:
     """No 500, no broken stream; the answer names the request."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            answer = await caller.post(
-                "/chatkit",
-                content=data,
-                headers={"Content-Type": "application/json", "X-Request-ID": "req-1"},
-            )
+    async with talking(store_url, tmp_path) as caller:
+        answer = await caller.post(
+            "/chatkit",
+            content=data,
+            headers={"Content-Type": "application/json", "X-Request-ID": "req-1"},
+        )
     assert answer.status_code == status, answer.text
     assert set(answer.json()["error"]) == {"code", "message", "request_id"}
     assert answer.json()["error"]["request_id"] == answer.headers["x-request-id"] == "req-1"
-
-
-async def test_a_message_with_an_unknown_attachment_leaves_no_thread(
-    store_url: str, tmp_path: Path
-) -> None:
-    """The SDK would create the thread first and break the stream."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            kind, params = message("look", attachments=["atc_unknown"])
-            assert (await caller.op(kind, **params)).status_code == 404
-            assert (await caller.op("threads.list")).json()["data"] == []
 
 
 @pytest.mark.parametrize(
@@ -141,20 +129,23 @@ async def test_a_message_with_an_unknown_attachment_leaves_no_thread(
         ({"inference_options": {"model": "gpt-expensive"}}, 400),
         ({"inference_options": {"tool_choice": {"id": "rm"}}}, 400),
         ({"attachments": ["a"] * 11}, 400),
+        ({"attachments": ["atc_unknown"]}, 404),
         ({"quoted_text": "x" * 40_000}, 413),
         ({"content": [{"type": "input_tag", "id": "x", "text": "x" * 40_000, "data": {}}]}, 413),
         ({"content": []}, 400),
     ],
 )
-async def test_what_a_message_carries_is_checked(
+async def test_what_a_message_carries_is_checked_before_it_makes_a_thread(
     store_url: str, tmp_path: Path, change: dict[str, Any], status: int
 ) -> None:
-    """The models and tools a user may choose are listed in the settings; sizes are bounded."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            kind, params = message("hello", **change)
-            assert (await caller.op(kind, **params)).status_code == status
-            assert (await caller.op("threads.list")).json()["data"] == []
+    """The models and tools a user may choose are listed in the settings; sizes are bounded.
+
+    For an unknown attachment the SDK would create the thread first and break the stream.
+    """
+    lists = {"allowed_models": ["gpt-other"], "allowed_tools": ["look"]}
+    async with talking(store_url, tmp_path, **lists) as caller:
+        assert (await caller.ask("hello", **change)).status_code == status
+        assert (await caller.op("threads.list")).json()["data"] == []
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
@@ -167,50 +158,44 @@ async def test_a_large_body_is_refused_before_it_is_read(
         for _ in range(100):
             yield b" " * 1000
 
-    async with serving(settings_for(store_url, tmp_path, max_body_bytes=2000), Words(3)) as served:
-        async with served.caller() as caller:
-            answer = await caller.post(
-                "/chatkit",
-                content=b" " * 5000 if declared else chunks(),
-                headers={"Content-Type": "application/json"},
-            )
-            assert answer.status_code == 413
+    async with talking(store_url, tmp_path, max_body_bytes=2000) as caller:
+        answer = await caller.post(
+            "/chatkit",
+            content=b" " * 5000 if declared else chunks(),
+            headers={"Content-Type": "application/json"},
+        )
+        assert answer.status_code == 413
 
 
 async def test_dictation_makes_no_room_for_other_requests(store_url: str, tmp_path: Path) -> None:
     """Its body may be larger than MAX_BODY_BYTES; nobody else's."""
     changes = {"max_body_bytes": 2000, "transcribe_model": "whisper-1", "max_audio_bytes": 2000}
-    async with serving(settings_for(store_url, tmp_path, **changes), Words(3)) as served:
-        async with served.caller() as caller:
-            kind, params = message("x" * 3000)
-            assert (await caller.op(kind, **params)).status_code == 413
-            audio = {"audio_base64": "AAAA" * 700, "mime_type": "audio/webm"}
-            answer = await caller.op("input.transcribe", **audio)
-            assert answer.json()["error"]["code"] == "audio_too_large"
+    async with talking(store_url, tmp_path, **changes) as caller:
+        assert (await caller.ask("x" * 3000)).status_code == 413
+        audio = {"audio_base64": "AAAA" * 700, "mime_type": "audio/webm"}
+        answer = await caller.op("input.transcribe", **audio)
+        assert answer.json()["error"]["code"] == "audio_too_large"
 
 
 async def test_only_json_is_taken(store_url: str, tmp_path: Path) -> None:
     """A form of a foreign page cannot send JSON without asking first."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            headers = {"Content-Type": "text/plain"}
-            answer = await caller.post("/chatkit", content=b"{}", headers=headers)
-            assert answer.status_code == 415
+    async with talking(store_url, tmp_path) as caller:
+        headers = {"Content-Type": "text/plain"}
+        answer = await caller.post("/chatkit", content=b"{}", headers=headers)
+        assert answer.status_code == 415
 
 
 async def test_any_page_size_is_answered(store_url: str, tmp_path: Path) -> None:
     """The SDK passes it on unchecked; the app clamps it to 1..100."""
-    async with serving(settings_for(store_url, tmp_path), Words(2)) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("hello"))
-            store = served.app.state.store
-            context = context_for(await anext(store.owners()))
-            for n in range(100):
-                await store.add_thread_item(thread_id, values.message(f"i{n}"), context)
-            for limit, count in ((-1, 1), (0, 1), (1, 1), (1000, 100), (10**19, 100)):
-                answer = await caller.op("items.list", thread_id=thread_id, limit=limit)
-                assert answer.status_code == 200
-                assert len(answer.json()["data"]) == count
+    async with talking(store_url, tmp_path) as caller:
+        thread_id = thread_of(await caller.say("hello"))
+        store, context = caller.served.store, await caller.served.first_user()
+        for n in range(100):
+            await store.add_thread_item(thread_id, values.message(f"i{n}"), context)
+        for limit, count in ((-1, 1), (0, 1), (1, 1), (1000, 100), (10**19, 100)):
+            answer = await caller.op("items.list", thread_id=thread_id, limit=limit)
+            assert answer.status_code == 200
+            assert len(answer.json()["data"]) == count
 
 
 async def test_a_store_that_is_away_is_said_and_comes_back(
@@ -221,27 +206,25 @@ async def test_a_store_that_is_away_is_said_and_comes_back(
     async def away(*_: object, **__: object) -> None:
         raise ConnectionRefusedError("nobody listens")
 
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            with monkeypatch.context() as patch:
-                patch.setattr(served.app.state.store, "ping", away, raising=True)
-                patch.setattr(served.app.state.store, "load_threads", away)
-                assert (await caller.get("/readyz")).status_code == 503
-                assert "nobody listens" in (await caller.get("/readyz")).text
-                answer = await caller.op("threads.list")
-                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-                assert answer.headers["x-request-id"] == answer.json()["error"]["request_id"]
-            assert (await caller.get("/readyz")).status_code == 200
-            assert (await caller.op("threads.list")).status_code == 200
-            assert (await caller.get("/healthz")).status_code == 200
+    async with talking(store_url, tmp_path) as caller:
+        with monkeypatch.context() as patch:
+            patch.setattr(caller.served.store, "ping", away)
+            patch.setattr(caller.served.store, "load_threads", away)
+            assert (await caller.get("/readyz")).status_code == 503
+            assert "nobody listens" in (await caller.get("/readyz")).text
+            answer = await caller.op("threads.list")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+            assert answer.headers["x-request-id"] == answer.json()["error"]["request_id"]
+        assert (await caller.get("/readyz")).status_code == 200
+        assert (await caller.op("threads.list")).status_code == 200
+        assert (await caller.get("/healthz")).status_code == 200
 
 
 async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
     """Off without a token; with it, counts of requests and answers."""
-    async with serving(settings_for(store_url, tmp_path)) as served, served.caller() as caller:
+    async with talking(store_url, tmp_path) as caller:
         assert (await caller.get("/metrics")).status_code == 404
-    settings = settings_for(store_url, tmp_path, metrics_token="m" * 32)
-    async with serving(settings, Words(3)) as served, served.caller() as caller:
+    async with talking(store_url, tmp_path, metrics_token="m" * 32) as caller:
         await caller.say("hello")
         retry = await caller.op("threads.retry_after_item", thread_id="thr_x", item_id="y")
         assert retry.status_code == 404  # refused, so nobody waited for its first event
@@ -261,10 +244,10 @@ async def test_each_request_has_a_line_of_json_without_what_was_said(
 ) -> None:
     """Who, what, how long; of a refusal why, too: a status has many reasons."""
     caplog.set_level("INFO", "app.request")
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller(**{"X-Request-ID": "req-1"}) as caller:
-            await caller.say("a secret")
-            await caller.op("threads.get_by_id", thread_id="thr_x")
+    async with talking(store_url, tmp_path) as caller:
+        caller.headers["X-Request-ID"] = "req-1"
+        await caller.say("a secret")
+        await caller.op("threads.get_by_id", thread_id="thr_x")
     record, refused = [record for record in caplog.records if record.name == "app.request"]
     line = json.loads(JSON_LINE.format(record))
     assert (line["request_id"], line["op"], line["status"]) == ("req-1", "threads.create", 200)
@@ -276,7 +259,7 @@ async def test_each_request_has_a_line_of_json_without_what_was_said(
 
 async def test_watchers_may_ask_for_the_head_alone(store_url: str, tmp_path: Path) -> None:
     """Many of those that look whether a site is up send HEAD."""
-    async with serving(settings_for(store_url, tmp_path)) as served, served.caller() as caller:
+    async with talking(store_url, tmp_path) as caller:
         for path in ("/", "/healthz", "/readyz"):
             answer = await caller.head(path)
             assert (answer.status_code, answer.text) == (200, "")
@@ -284,7 +267,7 @@ async def test_watchers_may_ask_for_the_head_alone(store_url: str, tmp_path: Pat
 
 async def test_every_answer_has_safe_headers(store_url: str, tmp_path: Path) -> None:
     """Also an error has them; a foreign host gets nothing else."""
-    async with serving(settings_for(store_url, tmp_path)) as served, served.caller() as caller:
+    async with talking(store_url, tmp_path) as caller:
         for path in ("/", "/healthz", "/nothing"):
             headers = (await caller.get(path)).headers
             assert headers["x-content-type-options"] == "nosniff"

@@ -12,7 +12,9 @@ from app.errors import ApiError
 from app.main import create_app
 from app.streaming import Turn
 
-from .serving import Words, message, read_some, serving, settings_for, until
+from . import reading
+from .serving import Words, read_some, serving, settings_for, until
+from .talking import delayed, talking
 
 pytestmark = pytest.mark.anyio
 
@@ -25,9 +27,9 @@ async def test_a_shutdown_waits_once_for_answers_that_would_finish(
     async with serving(settings, Words(5000)) as served:
         caller = served.caller()
         reader = asyncio.create_task(read_some(caller, None, words=5000))
-        await until(lambda: len(served.app.state.server.turns.running) == 1)
+        await until(lambda: len(served.turns.running) == 1)
         start = time.monotonic()
-    assert time.monotonic() - start < 1.8
+    assert time.monotonic() - start < 2
     await asyncio.gather(reader, return_exceptions=True)
     await caller.aclose()
 
@@ -36,11 +38,12 @@ async def test_an_answer_that_nobody_reads_any_more_has_its_time_to_end(
     store_url: str, tmp_path: Path
 ) -> None:
     """With ON_DISCONNECT=finish the server waits for it as for the others."""
-    settings = settings_for(store_url, tmp_path, shutdown_seconds=9, on_disconnect="finish")
     outcomes: list[str] = []
-    async with serving(settings, Words(60)) as served, served.caller() as caller:
+    async with talking(
+        store_url, tmp_path, Words(60), shutdown_seconds=9, on_disconnect="finish"
+    ) as caller:
         await read_some(caller, None, words=2)
-        (turn,) = served.app.state.server.turns.running
+        (turn,) = caller.served.turns.running
         turn.task.add_done_callback(lambda _: outcomes.append(turn.outcome))
         assert not outcomes
     assert outcomes == ["done"]
@@ -51,21 +54,13 @@ async def test_a_first_message_that_is_stopped_before_it_is_told_of_leaves_no_th
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """The caller is told that nothing began, and will send it again."""
-    settings = settings_for(store_url, tmp_path, shutdown_seconds=0)
-    async with serving(settings, Words(3)) as served, served.caller() as caller:
-        state, adding = served.app.state, asyncio.Event()
-
-        async def slowly(*_: object, **__: object) -> None:
-            adding.set()
-            await asyncio.Event().wait()
-
-        monkeypatch.setattr(state.store, step, slowly)
-        kind, params = message("hello")
-        saying = asyncio.create_task(caller.op(kind, **params))
-        await adding.wait()
-        await state.server.turns.close()
+    async with talking(store_url, tmp_path, Words(3), shutdown_seconds=0) as caller:
+        begun = delayed(monkeypatch, caller.served.store, step, 60)
+        saying = asyncio.create_task(caller.ask("hello"))
+        await begun.wait()
+        await caller.served.turns.close()
         assert (await saying).status_code == 409
-        assert [owner async for owner in state.store.owners()] == []
+        assert [owner async for owner in caller.served.store.owners()] == []
 
 
 async def test_a_turn_that_is_stopped_before_its_first_step_is_refused() -> None:
@@ -81,30 +76,27 @@ async def test_a_turn_that_is_stopped_before_its_first_step_is_refused() -> None
 
 
 async def test_the_app_ends_its_answers_before_it_closes_the_store(
-    store_url: str, tmp_path: Path
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stop of the server is a stop of its answers: what was said is there afterwards."""
     settings = settings_for(store_url, tmp_path, shutdown_seconds=0)
     async with serving(settings, Words(5000)) as served:
         callers = [served.caller() for _ in range(5)]
-        store = served.app.state.store
+        store, turns, close = served.store, served.turns, served.turns.close
         tails = [asyncio.create_task(read_some(caller, None, words=400)) for caller in callers]
-        turns = served.app.state.server.turns
         await until(lambda: sum(turn.events > 9 for turn in turns.running) == 5)
         kept: list[bool] = []
-        close = served.app.state.server.turns.close
 
         async def close_and_look() -> None:
             await close()
             async for owner in store.owners():
-                page = await store.load_threads(10, None, "asc", context_for(owner))
-                items = await store.load_thread_items(
-                    page.data[0].id, None, 10, "asc", context_for(owner)
-                )
+                context = context_for(owner)
+                (thread_id,) = await reading.threads(store, context)
+                items = await store.load_thread_items(thread_id, None, 10, "asc", context)
                 kinds = [item.type for item in items.data]
                 kept.append(kinds == ["user_message", "assistant_message", "sdk_hidden_context"])
 
-        served.app.state.server.turns.close = close_and_look
+        monkeypatch.setattr(turns, "close", close_and_look)
     assert kept == [True] * 5
     await asyncio.gather(*tails, return_exceptions=True)
     for caller in callers:
@@ -122,10 +114,9 @@ async def test_leases_are_renewed_whatever_came_of_one(
         renewed.append(lease)
         raise asyncio.CancelledError
 
-    async with serving(settings_for(store_url, tmp_path), Words(30)) as served:
-        monkeypatch.setattr(served.app.state.store, "renew_turn", cancelled)
-        async with served.caller() as caller:
-            await caller.say("hello")
+    async with talking(store_url, tmp_path, Words(30)) as caller:
+        monkeypatch.setattr(caller.served.store, "renew_turn", cancelled)
+        await caller.say("hello")
     assert len(renewed) > 1
 
 

@@ -13,6 +13,7 @@ from .values import ALICE, BOB, NOON, TIMES, at, file, message, thread
 pytestmark = pytest.mark.anyio
 FIFTY = [f"i{n}" for n in range(50)]
 ORDERS = pytest.mark.parametrize("order", ["asc", "desc"])
+PUTTING = pytest.mark.parametrize("method", ["add_thread_item", "save_item"])
 
 
 async def fill(store: Store, ids: list[str], context: RequestContext = ALICE) -> None:
@@ -131,20 +132,14 @@ async def test_items_of_an_unknown_thread_are_an_empty_page(store: Store) -> Non
 # --- writing ---
 
 
-async def test_adding_again_replaces_in_place(store: Store) -> None:
+@PUTTING
+async def test_putting_again_replaces_in_place(store: Store, method: str) -> None:
     """The SDK retries and resumes: a stored id is replaced, never doubled, never moved."""
     await fill(store, ["a", "b", "c"])
-    await store.add_thread_item("t", message("b", "new", at(9)), ALICE)
-    await store.add_thread_item("t", message("b", "new", at(9)), ALICE)
+    for _ in range(2):
+        await getattr(store, method)("t", message("b", "new", at(9)), ALICE)
     assert await reading.items(store, ALICE) == ["a", "b", "c"]
     assert await store.load_item("t", "b", ALICE) == message("b", "new", at(9))
-
-
-async def test_saving_an_item_replaces_in_place(store: Store) -> None:
-    await fill(store, ["a", "b", "c"])
-    await store.save_item("t", message("a", "new", at(9)), ALICE)
-    assert await reading.items(store, ALICE) == ["a", "b", "c"]
-    assert await store.load_item("t", "a", ALICE) == message("a", "new", at(9))
 
 
 async def test_an_item_may_be_replaced_by_another_type(store: Store) -> None:
@@ -211,7 +206,7 @@ async def test_saving_a_thread_with_items_keeps_the_metadata_alone(store: Store)
     assert await reading.items(store, ALICE) == []
 
 
-@pytest.mark.parametrize("method", ["add_thread_item", "save_item"])
+@PUTTING
 async def test_the_argument_decides_about_the_thread(store: Store, method: str) -> None:
     for thread_id in ("t", "other"):
         await store.save_thread(thread(thread_id), ALICE)
@@ -228,7 +223,7 @@ async def test_one_item_id_may_stand_in_two_threads(store: Store) -> None:
     assert await store.load_item("t", "a", ALICE) == message("a", "t")
 
 
-@pytest.mark.parametrize("method", ["add_thread_item", "save_item"])
+@PUTTING
 async def test_an_item_without_its_thread_is_refused_and_leaves_nothing(
     store: Store, method: str
 ) -> None:
@@ -239,7 +234,7 @@ async def test_an_item_without_its_thread_is_refused_and_leaves_nothing(
     assert await reading.items(store, ALICE) == []
 
 
-@pytest.mark.parametrize("method", ["add_thread_item", "save_item"])
+@PUTTING
 async def test_an_item_does_not_bring_a_deleted_thread_back(store: Store, method: str) -> None:
     await fill(store, ["a"])
     await store.delete_thread("t", ALICE)

@@ -24,10 +24,6 @@ async def conversation(store: Store) -> None:
             await store.add_thread_item("t", message(item_id), context)
 
 
-async def test_ping_answers(store: Store) -> None:
-    await store.ping()
-
-
 async def test_a_lease_lasts_15_seconds_and_a_tombstone_a_day() -> None:
     assert (LEASE_SECONDS, TOMBSTONE_SECONDS) == (15, 24 * 60 * 60)
 

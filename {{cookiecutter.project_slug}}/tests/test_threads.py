@@ -12,13 +12,12 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.types import ClosedStatus, LockedStatus
 from pydantic import TypeAdapter
 
-from app.context import context_for
 from app.store import ChatStore
 
-from .model_server import KEY, Pause, model_server
-from .sending import app_for, sent
-from .serving import Words, answered, begun, message, serving, settings_for, text_of, thread_of
-from .talking import Chat, talking, tools
+from .model_server import Pause, model_server
+from .sending import sent
+from .serving import Words, begun, created, text_of, thread_of
+from .talking import Chat, asking, talking, tools
 
 pytestmark = pytest.mark.anyio
 
@@ -27,39 +26,32 @@ async def test_a_thread_deleted_during_its_answer_stays_deleted(
     store_url: str, tmp_path: Path
 ) -> None:
     """The SDK saves its stale copy after the answer; the tombstone refuses it, quietly."""
-    async with serving(settings_for(store_url, tmp_path), Words(40)) as served:
-        async with served.caller() as caller:
-            kind, params = message("hello")
-            async with caller.events(kind, **params) as events:
-                thread_id = thread_of([await anext(events)])
-                assert (await caller.op("threads.delete", thread_id=thread_id)).status_code == 200
-                seen = [event async for event in events]
-            assert "error" not in [event["type"] for event in seen]
-            assert (await caller.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
-            assert (await caller.op("threads.list")).json()["data"] == []
+    async with talking(store_url, tmp_path, Words(40)) as caller:
+        async with created(caller, "hello") as (thread_id, events):
+            assert (await caller.op("threads.delete", thread_id=thread_id)).status_code == 200
+            seen = [event async for event in events]
+        assert "error" not in [event["type"] for event in seen]
+        assert (await caller.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
+        assert (await caller.op("threads.list")).json()["data"] == []
 
 
 async def test_a_thread_that_another_worker_deletes_ends_its_answer_quietly(
     store_url: str, tmp_path: Path
 ) -> None:
     """Nobody stops the answer here; its next write meets the tombstone."""
-    async with serving(settings_for(store_url, tmp_path), Words(40)) as served:
-        async with served.caller() as caller:
-            async with begun(caller, "hello") as (thread_id, events):
-                store = served.app.state.store
-                owner = await anext(store.owners())
-                await store.delete_thread(thread_id, context_for(owner))
-                seen = [event["type"] async for event in events]
-            assert "error" not in seen
-            assert (await caller.op("threads.list")).json()["data"] == []
+    async with talking(store_url, tmp_path, Words(40)) as caller:
+        async with begun(caller, "hello") as (thread_id, events):
+            await caller.served.store.delete_thread(thread_id, await caller.served.first_user())
+            seen = [event["type"] async for event in events]
+        assert "error" not in seen
+        assert (await caller.op("threads.list")).json()["data"] == []
 
 
 async def test_a_refused_first_message_leaves_no_thread(store_url: str, tmp_path: Path) -> None:
     """Of one file that two new threads want, one gets it."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         file = (await sent(caller, b"x", "a.txt"))["id"]
-        kind, params = message("look", attachments=[file])
-        answers = await asyncio.gather(*(caller.op(kind, **params) for _ in range(4)))
+        answers = await asyncio.gather(*(caller.ask("look", attachments=[file]) for _ in range(4)))
         assert min(answer.status_code for answer in answers) == 200
         assert len((await caller.op("threads.list")).json()["data"]) == 1
 
@@ -71,15 +63,14 @@ async def test_an_item_that_cannot_be_read_is_the_servers_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Written by a newer app, perhaps: a 503, and the log says why without quoting it."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("hello"))
+    async with talking(store_url, tmp_path, Words(3)) as caller:
+        thread_id = thread_of(await caller.say("hello"))
 
-            async def unreadable(*_: object, **__: object) -> None:
-                TypeAdapter(int).validate_json('"what was said"')
+        async def unreadable(*_: object, **__: object) -> None:
+            TypeAdapter(int).validate_json('"what was said"')
 
-            monkeypatch.setattr(served.app.state.store, "load_thread_items", unreadable)
-            answer = await caller.op("items.list", thread_id=thread_id)
+        monkeypatch.setattr(caller.served.store, "load_thread_items", unreadable)
+        answer = await caller.op("items.list", thread_id=thread_id)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
     assert [vars(r)["cause"] for r in caplog.records if r.message == "unavailable"] == [
         "ValidationError"
@@ -90,12 +81,9 @@ async def test_an_item_that_cannot_be_read_is_the_servers_fault(
 async def test_the_first_message_names_the_thread(store_url: str, tmp_path: Path) -> None:
     """The title is cut at a word, and the page hears of it during the answer."""
     text = "Tell me everything about the history of chat servers and their stores, please"
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            events = await caller.say(text)
-            title = (await caller.op("threads.get_by_id", thread_id=thread_of(events))).json()[
-                "title"
-            ]
+    async with talking(store_url, tmp_path, Words(3)) as caller:
+        events = await caller.say(text)
+        title = (await caller.op("threads.get_by_id", thread_id=thread_of(events))).json()["title"]
     updates = [event for event in events if event["type"] == "thread.updated"]
     assert [update["thread"]["title"] for update in updates] == [title]
     assert title == "Tell me everything about the history of chat servers and…"
@@ -136,9 +124,7 @@ async def test_a_title_changed_meanwhile_stays_when_the_model_finds_one(
 ) -> None:
     """Neither the SDK's copy of the thread nor what TITLE_MODEL says overwrites it."""
     with model_server(Pause("hello", 0.3), "A better title") as server:
-        extras = {"openai_api_key": KEY, "openai_base_url": server.url, "title_model": "titles"}
-        settings = settings_for(store_url, tmp_path, **extras)
-        async with serving(settings) as served, served.caller() as caller:
+        async with asking(store_url, tmp_path, server, title_model="titles") as caller:
             async with begun(caller, "hello there") as (thread_id, events):
                 await caller.op("threads.update", thread_id=thread_id, title="Mine")
                 assert [event async for event in events]
@@ -151,23 +137,21 @@ async def test_who_writes_right_behind_the_answer_does_not_wait_for_a_title(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the model of TITLE_MODEL thinks; the list of threads shows a late title."""
-    thought = asyncio.Event()
+    looking, thought = asyncio.Event(), asyncio.Event()
 
     async def slowly(*_: object) -> str:
+        looking.set()
         await thought.wait()
         return "Late"
 
     monkeypatch.setattr("app.server.title_by_model", slowly)
     monkeypatch.setattr("app.server.CLAIM_SECONDS", 0.4)
-    settings = settings_for(store_url, tmp_path, title_model="titles")
-    async with serving(settings, Words(3)) as served, served.caller() as caller:
-        kind, params = message("hello")
-        async with caller.events(kind, **params) as events:
-            thread_id = thread_of([await anext(events)])
-            await answered(events)
+    async with talking(store_url, tmp_path, Words(3), title_model="titles") as caller:
+        async with created(caller, "hello") as (thread_id, _):
+            await looking.wait()
             assert text_of(await caller.say("and?", thread_id)) == "w0 w1 w2"
         thought.set()
-        await asyncio.gather(*served.app.state.server._naming)
+        await asyncio.gather(*caller.served.app.state.server._naming)
         answer = await caller.op("threads.get_by_id", thread_id=thread_id)
     assert answer.json()["title"] == "Late"
 
@@ -178,25 +162,24 @@ async def test_a_retry_that_is_stopped_before_it_begins_changes_nothing(
 ) -> None:
     """While the app and the SDK collect what it replaces; the model is not told of the stop."""
     model, read, asked = Words(2, 0), [], asyncio.Event()
-    async with serving(settings_for(store_url, tmp_path), model) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("go"))
-            place = {"thread_id": thread_id, "item_id": (await caller.items(thread_id))[0]["id"]}
-            load = served.app.state.store.load_thread_items
+    async with talking(store_url, tmp_path, model) as caller:
+        thread_id = thread_of(await caller.say("go"))
+        place = {"thread_id": thread_id, "item_id": (await caller.items(thread_id))[0]["id"]}
+        load = caller.served.store.load_thread_items
 
-            async def slowly(*window: Any, **named: Any) -> Any:
-                read.append(window)
-                if len(read) == pages:
-                    asked.set()
-                    await asyncio.sleep(5)
-                return await load(*window, **named)
+        async def slowly(*window: Any, **named: Any) -> Any:
+            read.append(window)
+            if len(read) == pages:
+                asked.set()
+                await asyncio.sleep(5)
+            return await load(*window, **named)
 
-            monkeypatch.setattr(served.app.state.store, "load_thread_items", slowly)
-            retry = asyncio.create_task(caller.op("threads.retry_after_item", **place))
-            await asked.wait()
-            assert (await caller.post(f"/threads/{thread_id}/stop")).json() == {"stopped": True}
-            assert (await retry).json()["error"]["code"] == "stopped"
-            await caller.say("and?", thread_id)
+        monkeypatch.setattr(caller.served.store, "load_thread_items", slowly)
+        retry = asyncio.create_task(caller.op("threads.retry_after_item", **place))
+        await asked.wait()
+        assert (await caller.post(f"/threads/{thread_id}/stop")).json() == {"stopped": True}
+        assert (await retry).json()["error"]["code"] == "stopped"
+        await caller.say("and?", thread_id)
     assert [item["content"] for item in model.given[-1]] == ["go", "w0 w1", "and?"]
 
 
@@ -205,16 +188,15 @@ async def test_a_thumb_is_stored_and_logged(
 ) -> None:
     """The newest thumb on an answer counts."""
     caplog.set_level("INFO", "app.server")
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("hello"))
-            item_id = (await caller.items(thread_id))[1]["id"]
-            thumb = {"thread_id": thread_id, "item_ids": [item_id]}
-            for kind in ("positive", "negative"):
-                assert (await caller.op("items.feedback", **thumb, kind=kind)).status_code == 200
-        store = served.app.state.store
-        context = context_for(await anext(store.owners()))
-        assert await store.load_feedback(thread_id, context) == {item_id: "negative"}
+    async with talking(store_url, tmp_path, Words(3)) as caller:
+        thread_id = thread_of(await caller.say("hello"))
+        item_id = (await caller.items(thread_id))[1]["id"]
+        thumb = {"thread_id": thread_id, "item_ids": [item_id]}
+        for kind in ("positive", "negative"):
+            assert (await caller.op("items.feedback", **thumb, kind=kind)).status_code == 200
+        context = await caller.served.first_user()
+        stored = await caller.served.store.load_feedback(thread_id, context)
+    assert stored == {item_id: "negative"}
     logged = [vars(record) for record in caplog.records if record.message == "feedback"]
     assert [(each["items"], each["kind"]) for each in logged] == [
         ([item_id], "positive"),
@@ -239,21 +221,17 @@ async def test_a_turn_of_a_long_thread_asks_the_store_as_often_as_one_of_a_short
         if name[0] != "_" and name != "renew_turn":
             monkeypatch.setattr(ChatStore, name, counted(name, method))
     asked = []
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("hello"))
-            store = served.app.state.store
-            context = context_for(await anext(store.owners()))
-            said = await store.load_item(
-                thread_id, (await caller.items(thread_id))[1]["id"], context
-            )
-            for first, last in ((0, 30), (30, 300)):
-                for number in range(first, last):
-                    item = said.model_copy(update={"id": f"msg_{number}"})
-                    await store.add_thread_item(thread_id, item, context)
-                counts.clear()
-                await caller.say("and now", thread_id)
-                asked.append(dict(counts))
+    async with talking(store_url, tmp_path, Words(3)) as caller:
+        thread_id = thread_of(await caller.say("hello"))
+        store, context = caller.served.store, await caller.served.first_user()
+        said = await store.load_item(thread_id, (await caller.items(thread_id))[1]["id"], context)
+        for first, last in ((0, 30), (30, 300)):
+            for number in range(first, last):
+                item = said.model_copy(update={"id": f"msg_{number}"})
+                await store.add_thread_item(thread_id, item, context)
+            counts.clear()
+            await caller.say("and now", thread_id)
+            asked.append(dict(counts))
     assert asked[0] == asked[1]
     assert asked[0]["add_thread_item"]
 
@@ -263,15 +241,12 @@ async def test_a_locked_thread_takes_no_message(
     store_url: str, tmp_path: Path, status: Any
 ) -> None:
     """The SDK does not look at a thread's status; the app does, and gives the reason."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("hello"))
-            store = served.app.state.store
-            owner = await anext(store.owners())
-            thread = await store.load_thread(thread_id, context_for(owner))
-            thread.status = status(reason="Under review.")
-            await store.save_thread(thread, context_for(owner))
-            kind, params = message("again", thread_id)
-            answer = await caller.op(kind, **params)
-            assert (answer.status_code, answer.json()["error"]["message"]) == (409, "Under review.")
-            assert len(await caller.items(thread_id)) == 2
+    async with talking(store_url, tmp_path, Words(3)) as caller:
+        thread_id = thread_of(await caller.say("hello"))
+        store, context = caller.served.store, await caller.served.first_user()
+        thread = await store.load_thread(thread_id, context)
+        thread.status = status(reason="Under review.")
+        await store.save_thread(thread, context)
+        answer = await caller.ask("again", thread_id)
+        assert (answer.status_code, answer.json()["error"]["message"]) == (409, "Under review.")
+        assert len(await caller.items(thread_id)) == 2

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import Request
 
-from .serving import SECRET, Words, production, serving, thread_of
+from .serving import SECRET, Served, Words, production, serving, thread_of
 
 pytestmark = pytest.mark.anyio
 
@@ -81,24 +81,29 @@ def issuer() -> Iterator[Issuer]:
     service.stop()
 
 
-async def test_a_token_names_its_user(store_url: str, tmp_path: Path, issuer: Issuer) -> None:
+@pytest.fixture
+async def served(store_url: str, tmp_path: Path, issuer: Issuer) -> AsyncIterator[Served]:
+    """Serve a production app that believes this login service."""
+    settings = production(store_url, tmp_path, oidc_issuer=issuer.url, oidc_audience="chat")
+    async with serving(settings, Words(3)) as app:
+        yield app
+
+
+async def test_a_token_names_its_user(served: Served, issuer: Issuer) -> None:
     """The user is issuer and subject; two subjects do not meet."""
-    settings = production(store_url, tmp_path, oidc_issuer=issuer.url, oidc_audience="chat")
-    async with serving(settings, Words(3)) as served:
-        logins = [f"Bearer {issuer.token(sub=sub)}" for sub in ("ada", "bob")]
-        ada, bob = (served.caller(Authorization=login) for login in logins)
-        thread_id = thread_of(await ada.say("hello"))
-        headers = [(b"authorization", logins[0].encode())]
-        user = await served.app.state.auth.user_of(Request({"type": "http", "headers": headers}))
-        assert user == f"{issuer.url}|ada"
-        assert (await bob.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
-        await ada.aclose()
-        await bob.aclose()
+    logins = [f"Bearer {issuer.token(sub=sub)}" for sub in ("ada", "bob")]
+    ada, bob = (served.caller(Authorization=login) for login in logins)
+    thread_id = thread_of(await ada.say("hello"))
+    headers = [(b"authorization", logins[0].encode())]
+    user = await served.app.state.auth.user_of(Request({"type": "http", "headers": headers}))
+    assert user == f"{issuer.url}|ada"
+    assert (await bob.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
+    await ada.aclose()
+    await bob.aclose()
 
 
-async def test_a_bad_token_is_refused(store_url: str, tmp_path: Path, issuer: Issuer) -> None:
+async def test_a_bad_token_is_refused(served: Served, issuer: Issuer) -> None:
     """Expiry, audience, issuer, subject, signature and algorithm are all checked."""
-    settings = production(store_url, tmp_path, oidc_issuer=issuer.url, oidc_audience="chat")
     other = Issuer()
     claims = {"iss": issuer.url, "aud": "chat", "sub": "ada", "exp": time.time() + 60}
     none = jwt.encode(claims, "", "none", {"kid": "k1"})
@@ -115,35 +120,30 @@ async def test_a_bad_token_is_refused(store_url: str, tmp_path: Path, issuer: Is
         "no signature": none,
         "a shared secret": secret,
     }
-    async with serving(settings, Words(3)) as served:
-        for name, token in bad.items():
-            async with served.caller(Authorization=f"Bearer {token}") as caller:
-                answer = await caller.op("threads.list")
-                assert answer.status_code == 401, name
-                assert "Bearer" in answer.headers["www-authenticate"]
-        async with served.caller(Authorization=f"Basic {issuer.token()}") as caller:
-            assert (await caller.op("threads.list")).status_code == 401
+    for name, token in bad.items():
+        async with served.caller(Authorization=f"Bearer {token}") as caller:
+            answer = await caller.op("threads.list")
+            assert answer.status_code == 401, name
+            assert "Bearer" in answer.headers["www-authenticate"]
+    async with served.caller(Authorization=f"Basic {issuer.token()}") as caller:
+        assert (await caller.op("threads.list")).status_code == 401
     other.stop()
 
 
-async def test_unknown_keys_are_fetched_rarely(
-    store_url: str, tmp_path: Path, issuer: Issuer
-) -> None:
+async def test_unknown_keys_are_fetched_rarely(served: Served, issuer: Issuer) -> None:
     """A flood of tokens with made-up key ids does not become a flood of fetches."""
-    settings = production(store_url, tmp_path, oidc_issuer=issuer.url, oidc_audience="chat")
     issuer.add_key("made-up")
-    async with serving(settings, Words(3)) as served:
-        good = issuer.token()
-        async with served.caller(Authorization=f"Bearer {good}") as caller:
-            assert (await caller.op("threads.list")).status_code == 200
-        fetched = issuer.fetches
-        tokens = [jwt.encode({}, issuer.keys["k1"], "RS256", {"kid": f"x{n}"}) for n in range(20)]
-        callers = [served.caller(Authorization=f"Bearer {token}") for token in tokens]
-        answers = await asyncio.gather(*(caller.op("threads.list") for caller in callers))
-        assert {answer.status_code for answer in answers} == {401}
-        assert issuer.fetches - fetched <= 2
-        for caller in callers:
-            await caller.aclose()
+    good = issuer.token()
+    async with served.caller(Authorization=f"Bearer {good}") as caller:
+        assert (await caller.op("threads.list")).status_code == 200
+    fetched = issuer.fetches
+    tokens = [jwt.encode({}, issuer.keys["k1"], "RS256", {"kid": f"x{n}"}) for n in range(20)]
+    callers = [served.caller(Authorization=f"Bearer {token}") for token in tokens]
+    answers = await asyncio.gather(*(caller.op("threads.list") for caller in callers))
+    assert {answer.status_code for answer in answers} == {401}
+    assert issuer.fetches - fetched <= 2
+    for caller in callers:
+        await caller.aclose()
 
 
 async def test_a_silent_issuer_holds_nobody_up_for_long(
@@ -171,22 +171,20 @@ async def test_a_silent_issuer_holds_nobody_up_for_long(
 
 
 async def test_an_issuer_that_fails_locks_nobody_out_who_has_a_key_of_its(
-    store_url: str, tmp_path: Path, issuer: Issuer
+    served: Served, issuer: Issuer
 ) -> None:
     """Its keys serve for some hours; a key that nobody knows waits."""
-    settings = production(store_url, tmp_path, oidc_issuer=issuer.url, oidc_audience="chat")
-    async with serving(settings, Words(3)) as served:
-        async with served.caller(Authorization=f"Bearer {issuer.token()}") as caller:
-            assert (await caller.op("threads.list")).status_code == 200
-            issuer.stop()
-            cached = served.app.state.auth._keys.jwk_set_cache.jwk_set_with_timestamp
-            cached.timestamp -= 3 * 3600
-            assert (await caller.op("threads.list")).status_code == 200
-            issuer.add_key("new")
-            login = {"Authorization": f"Bearer {issuer.token('new')}"}
-            body = {"type": "threads.list", "params": {}}
-            answer = await caller.post("/chatkit", json=body, headers=login)
-            assert answer.status_code == 503
+    async with served.caller(Authorization=f"Bearer {issuer.token()}") as caller:
+        assert (await caller.op("threads.list")).status_code == 200
+        issuer.stop()
+        cached = served.app.state.auth._keys.jwk_set_cache.jwk_set_with_timestamp
+        cached.timestamp -= 3 * 3600
+        assert (await caller.op("threads.list")).status_code == 200
+        issuer.add_key("new")
+        login = {"Authorization": f"Bearer {issuer.token('new')}"}
+        body = {"type": "threads.list", "params": {}}
+        answer = await caller.post("/chatkit", json=body, headers=login)
+        assert answer.status_code == 503
 
 
 @pytest.mark.parametrize(
@@ -199,9 +197,8 @@ async def test_an_issuer_that_fails_locks_nobody_out_who_has_a_key_of_its(
         (None, 7),
     ],
 )
-async def test_an_issuer_without_keys_is_no_fault_of_the_callers(  # noqa: PLR0917
-    store_url: str,
-    tmp_path: Path,
+async def test_an_issuer_without_keys_is_no_fault_of_the_callers(
+    served: Served,
     issuer: Issuer,
     monkeypatch: pytest.MonkeyPatch,
     discovery: object,
@@ -214,8 +211,6 @@ async def test_an_issuer_without_keys_is_no_fault_of_the_callers(  # noqa: PLR09
         "document",
         lambda path: (discovery if path.endswith("configuration") else keys) or real(path),
     )
-    settings = production(store_url, tmp_path, oidc_issuer=issuer.url, oidc_audience="chat")
-    async with serving(settings, Words(3)) as served:
-        async with served.caller(Authorization=f"Bearer {token}") as caller:
-            answer = await caller.op("threads.list")
+    async with served.caller(Authorization=f"Bearer {token}") as caller:
+        answer = await caller.op("threads.list")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "login_unavailable")

@@ -1,6 +1,5 @@
 """Tools over HTTP: those that fail, and what the next turns know of those that ran."""
 
-import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,8 @@ from app.context import RequestContext
 from app.failures import RETRY
 
 from .model_server import Call, model_server
-from .serving import serving, settings_for, text_of, thread_of
-from .talking import Chat, agent_with, calls, talking, tools
+from .serving import text_of, thread_of
+from .talking import Chat, agent_with, asking, calls, hang, talking, tools
 
 pytestmark = pytest.mark.anyio
 
@@ -63,12 +62,11 @@ async def test_a_tool_that_hangs_ends_with_a_sentence(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """After TOOL_SECONDS the model goes on without it, whichever way the tool is written."""
-    release = asyncio.Event()
 
     @function_tool(name_override="slow")
     async def slow_async(ctx: Chat) -> None:
         """Hang."""
-        await release.wait()
+        await hang()
 
     @function_tool(name_override="slow")
     def slow_thread(ctx: Chat) -> None:
@@ -107,8 +105,7 @@ async def test_a_wrong_argument_goes_back_to_the_model(
         raise ValueError(f"There is no order {order}.")
 
     tools(monkeypatch, cancel)
-    call = function_call("cancel", arguments, call_id="c", item_id="f")
-    model = ScriptedModel([[call], [assistant_message("Which order?")]])
+    model = calls("cancel", "Which order?", **arguments)
     async with talking(store_url, tmp_path, model) as caller:
         events = await caller.say("go")
     assert not [event for event in events if event["type"] == "notice"]
@@ -130,7 +127,7 @@ async def test_the_tools_of_an_agent_that_is_a_tool_are_bounded(
         """Do not come back."""
         if fault == "exits":
             raise SystemExit
-        await asyncio.Event().wait()
+        await hang()
 
     steps = [[function_call(name, {"input": "go"}, call_id=name)] for name in ("ask", "broken")]
     model = ScriptedModel([*steps, [assistant_message("I cannot.")], [assistant_message("Sorry.")]])
@@ -207,22 +204,14 @@ async def test_the_chosen_model_goes_on_with_what_the_page_answers(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page sends an output without the composer's choices; the message has them."""
-
-    @function_tool
-    async def pick(ctx: Chat) -> None:
-        """Ask the page."""
-        ctx.context.client_tool_call = ClientToolCall(name="pick", arguments={})
-
-    tools(monkeypatch, pick)
-    agent_with(monkeypatch, tool_use_behavior=StopAtTools(stop_at_tool_names=["pick"]))
-    with model_server(Call("pick"), "Thanks.") as server:
-        base = {"openai_api_key": "sk-local", "openai_base_url": server.url}
-        settings = settings_for(store_url, tmp_path, allowed_models=["gpt-other"], **base)
-        async with serving(settings) as app, app.caller() as caller:
+    tools(monkeypatch, selection)
+    agent_with(monkeypatch, tool_use_behavior=StopAtTools(stop_at_tool_names=["selection"]))
+    with model_server(Call("selection"), "Thanks.") as server:
+        async with asking(store_url, tmp_path, server, allowed_models=["gpt-other"]) as caller:
             events = await caller.say("go", inference_options={"model": "gpt-other"})
             output = {"thread_id": thread_of(events), "result": {"picked": 1}}
-            async with caller.events("threads.add_client_tool_output", **output) as answer:
-                assert text_of([event async for event in answer]) == "Thanks."
+            answer = await caller.answer("threads.add_client_tool_output", **output)
+    assert text_of(answer) == "Thanks."
     assert [request["model"] for request in server.given] == ["gpt-other"] * 2
 
 

@@ -7,58 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chatkit.types import ThreadItem
 
-from app.context import context_for
 from app.streaming import Turn
 
-from .serving import (
-    Caller,
-    Served,
-    Words,
-    begun,
-    message,
-    read_some,
-    serving,
-    settings_for,
-    text_of,
-    thread_of,
-    until,
-)
+from .serving import Caller, Words, begun, created, message, read_some, text_of, thread_of, until
+from .talking import delayed, talking
 
 pytestmark = pytest.mark.anyio
 
 
-async def stored_answer(served: Served, caller: Caller, thread_id: str) -> str:
+async def stored_answer(caller: Caller, thread_id: str) -> str:
     """Wait until no answer is under way, then return the newest one."""
-    await until(lambda: not served.app.state.server.turns.running)
+    await caller.served.settled()
     answers = [i for i in await caller.items(thread_id) if i["type"] == "assistant_message"]
     return str(answers[-1]["content"][0]["text"])
 
 
-async def hidden_items(served: Served, thread_id: str) -> list[Any]:
+async def hidden_items(caller: Caller, thread_id: str) -> list[ThreadItem]:
     """Return what the thread holds besides what the page sees."""
-    store = served.app.state.store
-    async for owner in store.owners():
-        page = await store.load_thread_items(thread_id, None, 100, "asc", context_for(owner))
-        if page.data:
-            return [item for item in page.data if item.type == "sdk_hidden_context"]
-    return []
-
-
-async def test_the_model_is_given_the_first_turn_in_the_second(
-    store_url: str, tmp_path: Path
-) -> None:
-    """What the model was given proves the memory; an echo would not."""
-    model = Words(5)
-    async with serving(settings_for(store_url, tmp_path), model) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("My name is Ada."))
-            await caller.say("What is my name?", thread_id)
-    first, second = model.given
-    assert "My name is Ada." in json.dumps(first)
-    assert "What is my name?" not in json.dumps(first)
-    order = [json.dumps(second).index(t) for t in ("My name is Ada.", "w0 w1", "What is my name?")]
-    assert order == sorted(order)
+    context = await caller.served.first_user()
+    page = await caller.served.store.load_thread_items(thread_id, None, 100, "asc", context)
+    return [item for item in page.data if item.type == "sdk_hidden_context"]
 
 
 async def test_a_stopped_answer_keeps_everything_that_was_received(
@@ -66,104 +36,79 @@ async def test_a_stopped_answer_keeps_everything_that_was_received(
 ) -> None:
     """Ten stops, each after some text: stored text begins with it, and the model has ended."""
     model = Words()
-    async with serving(settings_for(store_url, tmp_path), model) as served:
-        async with served.caller() as caller:
-            thread_id: str | None = None
-            for stops in range(1, 11):
-                thread_id, received = await read_some(caller, thread_id, words=stops)
-                stored = await stored_answer(served, caller, thread_id)
-                assert stored.startswith(received)
-                assert len(stored) < len(" ".join(f"w{n}" for n in range(200)))
-                assert model.ended == stops
-                assert len(await hidden_items(served, thread_id)) == stops
+    async with talking(store_url, tmp_path, model) as caller:
+        thread_id: str | None = None
+        for stops in range(1, 11):
+            thread_id, received = await read_some(caller, thread_id, words=stops)
+            stored = await stored_answer(caller, thread_id)
+            assert stored.startswith(received)
+            assert len(stored) < len(" ".join(f"w{n}" for n in range(200)))
+            assert model.ended == stops
+            assert len(await hidden_items(caller, thread_id)) == stops
 
 
 async def test_a_reader_that_never_reads_loses_nothing(store_url: str, tmp_path: Path) -> None:
     """The connection is closed with an answer still unread in its buffers."""
-    async with serving(settings_for(store_url, tmp_path), Words(400, 0.001)) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("hello"))
-            host, port = served.url.removeprefix("http://").split(":")
-            _, writer = await asyncio.open_connection(host, int(port))
-            kind, params = message("again", thread_id)
-            body = json.dumps({"type": kind, "params": params})
-            cookie = "; ".join(f"{name}={value}" for name, value in caller.cookies.items())
-            head = f"POST /chatkit HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n"
-            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            writer.write((head + body).encode())
-            turns = served.app.state.server.turns
-            await until(lambda: any(turn.events > 9 for turn in turns.running))
-            writer.close()
-            assert (await stored_answer(served, caller, thread_id)).startswith("w0 w1 w2")
-            assert len(await hidden_items(served, thread_id)) == 1
+    async with talking(store_url, tmp_path, Words(400, 0.001)) as caller:
+        thread_id = thread_of(await caller.say("hello"))
+        host, port = caller.served.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        kind, params = message("again", thread_id)
+        body = json.dumps({"type": kind, "params": params})
+        cookie = "; ".join(f"{name}={value}" for name, value in caller.cookies.items())
+        head = f"POST /chatkit HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write((head + body).encode())
+        await until(lambda: any(turn.events > 9 for turn in caller.served.turns.running))
+        writer.close()
+        assert (await stored_answer(caller, thread_id)).startswith("w0 w1 w2")
+        assert len(await hidden_items(caller, thread_id)) == 1
 
 
 async def test_the_first_message_of_a_thread_outlives_an_early_stop(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who hears of the thread may leave at once: its message is stored by then."""
-    async with serving(settings_for(store_url, tmp_path), Words(50)) as served:
-        store = served.app.state.store
-        add = store.add_thread_item
-
-        async def slowly(*arguments: Any, **named: Any) -> None:
-            await asyncio.sleep(0.05)
-            await add(*arguments, **named)
-
-        monkeypatch.setattr(store, "add_thread_item", slowly)
-        async with served.caller() as caller:
-            kind, params = message("important")
-            async with caller.events(kind, **params) as events:
-                thread_id = thread_of([await anext(events)])
-            await until(lambda: not served.app.state.server.turns.running)
-            assert (await caller.items(thread_id))[0]["type"] == "user_message"
+    async with talking(store_url, tmp_path, Words(50)) as caller:
+        delayed(monkeypatch, caller.served.store, "add_thread_item", 0.05)
+        async with created(caller, "important") as (thread_id, _):
+            pass
+        await caller.served.settled()
+        assert (await caller.items(thread_id))[0]["type"] == "user_message"
 
 
 async def test_who_leaves_with_the_last_event_leaves_no_lease(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer was whole, so there is nothing to stop, and the next message is taken."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        store = served.app.state.store
-        release, releasing = store.release_turn, asyncio.Event()
-
-        async def slowly(*arguments: Any) -> None:
-            releasing.set()
-            await asyncio.sleep(0.2)
-            await release(*arguments)
-
-        monkeypatch.setattr(store, "release_turn", slowly)
-        async with served.caller() as caller:
-            kind, params = message("hello")
-            async with caller.events(kind, **params) as events:
-                thread_id = thread_of([await anext(events)])
-                await releasing.wait()
-            assert text_of(await caller.say("and?", thread_id)) == "w0 w1 w2"
+    async with talking(store_url, tmp_path, Words(3)) as caller:
+        releasing = delayed(monkeypatch, caller.served.store, "release_turn", 0.2)
+        async with created(caller, "hello") as (thread_id, _):
+            await releasing.wait()
+        assert text_of(await caller.say("and?", thread_id)) == "w0 w1 w2"
 
 
 async def test_a_stop_before_the_first_event_is_said(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread is there, so it is no 404."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as caller:
-            thread_id = thread_of(await caller.say("hello"))
-            claim, claimed = served.app.state.store.claim_turn, asyncio.Event()
+    async with talking(store_url, tmp_path, Words(3)) as caller:
+        thread_id = thread_of(await caller.say("hello"))
+        claim, claimed = caller.served.store.claim_turn, asyncio.Event()
 
-            async def slow(*arguments: Any) -> bool:
-                granted: bool = await claim(*arguments)
-                claimed.set()
-                await asyncio.sleep(5)
-                return granted
+        async def slow(*arguments: Any) -> bool:
+            granted: bool = await claim(*arguments)
+            claimed.set()
+            await asyncio.sleep(5)
+            return granted
 
-            monkeypatch.setattr(served.app.state.store, "claim_turn", slow)
-            kind, params = message("again", thread_id)
-            asking = asyncio.create_task(caller.op(kind, **params))
-            await claimed.wait()
-            (turn,) = served.app.state.server.turns.running
-            turn.stop()
-            answer = await asking
-            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stopped")
+        monkeypatch.setattr(caller.served.store, "claim_turn", slow)
+        asking = asyncio.create_task(caller.ask("again", thread_id))
+        await claimed.wait()
+        (turn,) = caller.served.turns.running
+        turn.stop()
+        answer = await asking
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stopped")
 
 
 async def test_a_fault_after_the_first_event_is_told_and_logged(
@@ -177,12 +122,11 @@ async def test_a_fault_after_the_first_event_is_told_and_logged(
     async def away(*_: object, **__: object) -> None:
         raise ConnectionRefusedError("nobody listens")
 
-    async with serving(settings_for(store_url, tmp_path), Words(50)) as served:
-        async with served.caller() as caller:
-            async with begun(caller, "hello") as (_, events):
-                monkeypatch.setattr(served.app.state.store, "add_thread_item", away)
-                last = [event async for event in events][-1]
-            await until(lambda: not served.app.state.server.turns.running)
+    async with talking(store_url, tmp_path, Words(50)) as caller:
+        async with begun(caller, "hello") as (_, events):
+            monkeypatch.setattr(caller.served.store, "add_thread_item", away)
+            last = [event async for event in events][-1]
+        await caller.served.settled()
     assert (last["type"], last["allow_retry"]) == ("error", True)
     assert "nobody listens" in caplog.text
 
@@ -212,11 +156,10 @@ async def test_a_second_stop_does_not_cut_the_clean_up_of_the_first() -> None:
 async def test_a_message_right_after_stop_is_answered(store_url: str, tmp_path: Path) -> None:
     """Stop, then type: the second message waits for the first answer's clean-up."""
     model = Words(30)
-    async with serving(settings_for(store_url, tmp_path), model) as served:
-        async with served.caller() as caller:
-            thread_id, received = await read_some(caller, None, words=3)
-            events = await caller.say("and now?", thread_id)
-            items = await caller.items(thread_id)
+    async with talking(store_url, tmp_path, model) as caller:
+        thread_id, received = await read_some(caller, None, words=3)
+        events = await caller.say("and now?", thread_id)
+        items = await caller.items(thread_id)
     assert text_of(events).endswith("w29")
     texts = [i["content"][0]["text"] for i in items if i["type"] == "assistant_message"]
     assert texts[0].startswith(received)
@@ -228,40 +171,34 @@ async def test_a_second_message_during_an_answer_is_refused(
 ) -> None:
     """Two answers at once would both answer the second message."""
     monkeypatch.setattr("app.server.CLAIM_SECONDS", 0.2)
-    async with serving(settings_for(store_url, tmp_path), Words(5000)) as served:
-        async with served.caller() as caller:
-            kind, params = message("first")
-            async with caller.events(kind, **params) as events:
-                thread_id = thread_of([await anext(events)])
-                kind, params = message("second", thread_id)
-                answer = await caller.op(kind, **params)
-                assert answer.status_code == 409
-                assert "An answer is under way" in answer.json()["error"]["message"]
+    async with talking(store_url, tmp_path, Words(5000)) as caller:
+        async with created(caller, "first") as (thread_id, _):
+            answer = await caller.ask("second", thread_id)
+            assert answer.status_code == 409
+            assert "An answer is under way" in answer.json()["error"]["message"]
 
 
 async def test_finish_stores_the_whole_answer_of_a_closed_connection(
     store_url: str, tmp_path: Path
 ) -> None:
     """With ON_DISCONNECT=finish a lost network does not cost the answer."""
-    settings = settings_for(store_url, tmp_path, on_disconnect="finish")
-    async with serving(settings, Words(60)) as served, served.caller() as caller:
+    async with talking(store_url, tmp_path, Words(60), on_disconnect="finish") as caller:
         thread_id, _ = await read_some(caller, None, words=2)
-        assert (await stored_answer(served, caller, thread_id)).endswith("w59")
+        assert (await stored_answer(caller, thread_id)).endswith("w59")
 
 
 async def test_finish_can_still_be_stopped_by_its_owner_alone(
     store_url: str, tmp_path: Path
 ) -> None:
     """The stop route ends an answer that goes on without a reader; a stranger's does nothing."""
-    settings = settings_for(store_url, tmp_path, on_disconnect="finish")
-    async with serving(settings, Words(5000)) as served:
-        async with served.caller() as caller, served.caller() as stranger:
-            thread_id, received = await read_some(caller, None, words=2)
+    async with talking(store_url, tmp_path, Words(5000), on_disconnect="finish") as caller:
+        thread_id, received = await read_some(caller, None, words=2)
+        async with caller.served.caller() as stranger:
             assert (await stranger.post(f"/threads/{thread_id}/stop")).json() == {"stopped": False}
-            assert (await caller.post(f"/threads/{thread_id}/stop")).json() == {"stopped": True}
-            stored = await stored_answer(served, caller, thread_id)
-            assert stored.startswith(received)
-            assert not stored.endswith("w4999")
+        assert (await caller.post(f"/threads/{thread_id}/stop")).json() == {"stopped": True}
+        stored = await stored_answer(caller, thread_id)
+        assert stored.startswith(received)
+        assert not stored.endswith("w4999")
 
 
 async def test_an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere(
@@ -270,24 +207,20 @@ async def test_an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere(
     """It outlives its first lease; what another worker writes into the store ends it."""
     monkeypatch.setattr("app.store.LEASE_SECONDS", 1)
     monkeypatch.setattr("app.streaming.RENEW_SECONDS", 0.1)
-    async with serving(settings_for(store_url, tmp_path), Words(5000)) as served:
-        async with served.caller() as caller:
-            store = served.app.state.store
-            kind, params = message("hello")
-            async with caller.events(kind, **params) as events:
-                thread_id = thread_of([await anext(events)])
-                context = context_for(await anext(store.owners()))
-                await asyncio.sleep(1.2)
-                assert not await store.claim_turn(thread_id, "another worker's", context)
-                assert await store.stop_turn(thread_id, context)
-                assert [event async for event in events]
-            assert (await stored_answer(served, caller, thread_id)).startswith("w0 w1")
+    async with talking(store_url, tmp_path, Words(5000)) as caller:
+        store = caller.served.store
+        async with created(caller, "hello") as (thread_id, events):
+            context = await caller.served.first_user()
+            await asyncio.sleep(1.2)
+            assert not await store.claim_turn(thread_id, "another worker's", context)
+            assert await store.stop_turn(thread_id, context)
+            assert [event async for event in events]
+        assert (await stored_answer(caller, thread_id)).startswith("w0 w1")
 
 
 async def test_silence_is_filled_with_comments(store_url: str, tmp_path: Path) -> None:
     """Proxies close a silent connection; a comment is no event and says nothing."""
-    settings = settings_for(store_url, tmp_path, heartbeat_seconds=0.05)
-    async with serving(settings, Words(2, delay=0.3)) as served, served.caller() as caller:
+    async with talking(store_url, tmp_path, Words(2, delay=0.3), heartbeat_seconds=0.05) as caller:
         kind, params = message("hello")
         async with caller.stream("POST", "/chatkit", json={"type": kind, "params": params}) as got:
             lines = [line async for line in got.aiter_lines()]

@@ -2,22 +2,32 @@
 
 import asyncio
 import struct
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 from chatkit.types import Attachment
 
 from app.blobs import owner_in
-from app.context import RequestContext, context_for
+from app.context import RequestContext
 from app.filetypes import NAME_CHARS, display_name
 
-from .sending import address, app_for, archive, on_disk, path_of, picture, send, sent, tried
-from .serving import Caller, Served, until
+from .sending import (
+    address,
+    announced,
+    archive,
+    chunk,
+    on_disk,
+    path_of,
+    picture,
+    send,
+    sent,
+    tried,
+)
+from .serving import Served, until
+from .talking import talking
 
 pytestmark = pytest.mark.anyio
 
@@ -25,8 +35,7 @@ pytestmark = pytest.mark.anyio
 def bomb(width: int, height: int) -> bytes:
     """Return the beginning of a PNG that says it is huge."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + b"\0\0\0\x0aIDAT" + bytes(10)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"\0\0\0\x0aIDAT" + bytes(10)
 
 
 async def raw(served: Served, headers: str, body: bytes) -> bytes:
@@ -40,55 +49,44 @@ async def raw(served: Served, headers: str, body: bytes) -> bytes:
         writer.close()
 
 
-async def announced(caller: Caller, name: str, size: int, kind: str = "text/plain") -> str:
-    """Announce a file; return where its bytes are to be put."""
-    answer = await caller.op("attachments.create", name=name, size=size, mime_type=kind)
-    return path_of(answer.json()["upload_descriptor"]["url"])
-
-
 async def test_two_phase_upload_takes_the_bytes_once(store_url: str, tmp_path: Path) -> None:
     """`attachments.create` says where; before the bytes a message cannot have the file."""
     data = picture("JPEG")
-    async with app_for(store_url, tmp_path) as (_, caller, _):
-        params = {"name": "a.jpg", "size": len(data), "mime_type": "image/jpeg"}
-        announced = (await caller.op("attachments.create", **params)).json()
-        assert await tried(caller, announced["id"]) == (409, "file_pending")
-        where = announced["upload_descriptor"]
-        assert where["method"] == "PUT"
-        async with httpx2.AsyncClient(base_url=caller.base_url, verify=False) as stranger:
-            url = path_of(where["url"])
+    async with talking(store_url, tmp_path) as caller:
+        file, url = await announced(caller, "a.jpg", len(data), "image/jpeg")
+        assert await tried(caller, file) == (409, "file_pending")
+        async with caller.served.caller() as stranger:
             assert (await stranger.put(url, content=data + b"more")).status_code == 413
             first = await stranger.put(url, content=data)
             assert first.status_code == 200, first.text
             assert "upload_descriptor" not in first.json()
             assert (await stranger.put(url, content=data)).status_code == 409
             assert (await stranger.get(path_of(first.json()["preview_url"]))).status_code == 200
-        assert await caller.say("look", attachments=[announced["id"]])
+        assert await caller.say("look", attachments=[file])
 
 
 async def test_a_try_that_ends_late_takes_nothing_from_the_one_that_came(
     store_url: str, tmp_path: Path
 ) -> None:
     """A client tried again; the file was sent in a message before the first try had ended."""
-    second = asyncio.Event()
+    begun, second = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b"hel"
+        begun.set()
         await second.wait()
         yield b"xx"
 
-    async with app_for(store_url, tmp_path) as (_, caller, _):
-        params = {"name": "a.txt", "size": 5, "mime_type": "text/plain"}
-        announced = (await caller.op("attachments.create", **params)).json()
-        url = path_of(announced["upload_descriptor"]["url"])
-        async with httpx2.AsyncClient(base_url=caller.base_url, verify=False) as other:
+    async with talking(store_url, tmp_path) as caller:
+        file, url = await announced(caller, "a.txt", 5)
+        async with caller.served.caller() as other:
             first = asyncio.create_task(other.put(url, content=slowly()))
-            await asyncio.sleep(0.1)
+            await begun.wait()
             assert (await caller.put(url, content=b"hello")).status_code == 200
-            await caller.say("read", attachments=[announced["id"]])
+            await caller.say("read", attachments=[file])
             second.set()
             assert (await first).status_code in (409, 413)
-        assert (await caller.get(await address(caller, announced["id"]))).content == b"hello"
+        assert (await caller.get(await address(caller, file))).content == b"hello"
 
 
 @pytest.mark.parametrize(
@@ -111,33 +109,33 @@ async def test_what_is_refused_leaves_nothing(
 ) -> None:
     """The answer has a reason, the disk has no file, the store no record."""
     data, name, kind, status = case
-    async with app_for(store_url, tmp_path, max_file_bytes=3000) as (served, caller, _):
+    async with talking(store_url, tmp_path, max_file_bytes=3000) as caller:
         answer = await send(caller, data, name, kind)
         assert answer.status_code == status, answer.text
         assert answer.json()["error"]["message"]
         assert on_disk(tmp_path) == []
-        assert [owner async for owner in served.app.state.store.owners()] == []
+        assert [owner async for owner in caller.served.store.owners()] == []
 
 
 async def test_an_address_to_upload_to_is_tried_so_often_a_minute(
     store_url: str, tmp_path: Path
 ) -> None:
     """Each try makes the app look into a picture."""
-    async with app_for(store_url, tmp_path, requests_per_minute=5) as (_, caller, _):
-        put = await announced(caller, "a.txt", 4)
+    async with talking(store_url, tmp_path, requests_per_minute=5) as caller:
+        _, put = await announced(caller, "a.txt", 4)
         statuses = [(await caller.put(put, content=b"\0\1\2\3")).status_code for _ in range(6)]
     assert (statuses[0], statuses[-1]) == (415, 429)
 
 
 async def test_what_is_announced_is_looked_at_too(store_url: str, tmp_path: Path) -> None:
     """The type that was announced is believed no more than a name."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
-        url = await announced(caller, "a.png", len(archive()), "image/png")
+    async with talking(store_url, tmp_path) as caller:
+        _, url = await announced(caller, "a.png", len(archive()), "image/png")
         for data, status in ((archive(), 415), (archive()[1:], 400), (b"", 400)):
             assert (await caller.put(url, content=data)).status_code == status
         assert on_disk(tmp_path) == []
         svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-        url = await announced(caller, "a.svg", len(svg), "image/svg+xml")
+        _, url = await announced(caller, "a.svg", len(svg), "image/svg+xml")
         taken = (await caller.put(url, content=svg)).json()
         assert (taken["type"], taken["mime_type"]) == ("file", "text/plain")
 
@@ -146,34 +144,33 @@ async def test_a_file_whose_record_cannot_be_stored_leaves_nothing(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its bytes were there before."""
-    async with app_for(store_url, tmp_path) as (served, caller, _):
-        save = served.app.state.store.save_attachment
+    async with talking(store_url, tmp_path) as caller:
+        save = caller.served.store.save_attachment
 
         async def away(attachment: Attachment, context: RequestContext) -> None:
             if attachment.upload_descriptor is None:
                 raise ConnectionError
             await save(attachment, context)
 
-        monkeypatch.setattr(served.app.state.store, "save_attachment", away)
+        monkeypatch.setattr(caller.served.store, "save_attachment", away)
         assert (await send(caller, picture(), "a.png")).status_code == 503
         assert on_disk(tmp_path) == []
-        assert [owner async for owner in served.app.state.store.owners()] == []
+        assert [owner async for owner in caller.served.store.owners()] == []
 
 
 async def test_a_quota_is_of_so_many_files_too(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each upload reads the records of all."""
-    async with app_for(store_url, tmp_path) as (served, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         await sent(caller, b"x", "a.txt")
-        found = await served.app.state.store.load_attachments(
-            None, context_for(await anext(served.app.state.store.owners()))
-        )
+        context = await caller.served.first_user()
+        (found,) = await caller.served.store.load_attachments(None, context)
 
         async def many(*_: object) -> list[Attachment]:
-            return [found[0].model_copy(update={"thread_id": "t"})] * 5001
+            return [found.model_copy(update={"thread_id": "t"})] * 5001
 
-        monkeypatch.setattr(served.app.state.store, "load_attachments", many)
+        monkeypatch.setattr(caller.served.store, "load_attachments", many)
         answer = await send(caller, b"x", "b.txt")
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "quota")
 
@@ -182,9 +179,9 @@ async def test_uploads_of_one_user_arrive_four_at_a_time(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each fills a temporary file before it can be looked at."""
-    async with app_for(store_url, tmp_path) as (served, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         await caller.op("threads.list")  # the cookie, before uploads run side by side
-        files, under_way, most = served.app.state.files, 0, 0
+        files, under_way, most = caller.served.app.state.files, 0, 0
         receive = files.receive
 
         async def slowly(*arguments: Any) -> Any:
@@ -204,7 +201,7 @@ async def test_uploads_of_one_user_arrive_four_at_a_time(
 
 async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) -> None:
     """A wrong field, a text for a file, no form at all."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         assert (await caller.post("/files", files={"other": b"x"})).status_code == 400
         text = await caller.post("/files", data={"file": "x"})  # 20 MB of `&` would take seconds
         assert (text.status_code, text.json()["error"]["code"]) == (400, "form")
@@ -214,7 +211,7 @@ async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) 
         assert answer.status_code == 400
         headers = {"content-type": "multipart/form-data"}
         assert (await caller.post("/files", content=b"x", headers=headers)).status_code == 400
-    async with app_for(store_url, tmp_path, max_attachments=0) as (_, caller, _):
+    async with talking(store_url, tmp_path, max_attachments=0) as caller:
         assert (await send(caller, b"x", "a.txt")).status_code == 501
         params = {"name": "a.txt", "size": 1, "mime_type": "text/plain"}
         assert (await caller.op("attachments.create", **params)).status_code == 501
@@ -222,9 +219,9 @@ async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) 
 
 async def test_a_header_of_5_gb_is_refused_at_once(store_url: str, tmp_path: Path) -> None:
     """Before any byte of it is sent."""
-    async with app_for(store_url, tmp_path) as (served, _, _):
+    async with talking(store_url, tmp_path) as caller:
         head = f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {5 << 30}\r\n"
-        assert b" 413 " in await asyncio.wait_for(raw(served, head, b""), 5)
+        assert b" 413 " in await asyncio.wait_for(raw(caller.served, head, b""), 5)
 
 
 async def test_an_upload_that_stops_arriving_is_given_up(
@@ -232,26 +229,26 @@ async def test_an_upload_that_stops_arriving_is_given_up(
 ) -> None:
     """Else four of them would keep their user from sending a fifth."""
     monkeypatch.setattr("app.uploads.SILENT_SECONDS", 0.1)
-    async with app_for(store_url, tmp_path) as (served, _, _):
+    async with talking(store_url, tmp_path) as caller:
         head = "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 100\r\n"
-        assert b" 408 " in await asyncio.wait_for(raw(served, head, b"--b"), 5)
+        assert b" 408 " in await asyncio.wait_for(raw(caller.served, head, b"--b"), 5)
 
 
 async def test_a_body_without_a_length_is_cut_at_the_limit(store_url: str, tmp_path: Path) -> None:
     """The sender never ends; the answer comes anyway."""
-    async with app_for(store_url, tmp_path, max_file_bytes=1000) as (served, _, _):
+    async with talking(store_url, tmp_path, max_file_bytes=1000) as caller:
         head = "Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n"
         part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in (part, *[b"x" * 60_000] * 2))
-        assert b" 413 " in await asyncio.wait_for(raw(served, head, chunks), 5)
+        assert b" 413 " in await asyncio.wait_for(raw(caller.served, head, chunks), 5)
         assert on_disk(tmp_path) == []
 
 
 @pytest.mark.parametrize("way", ["direct", "two_phase"])
 async def test_half_an_upload_leaves_nothing(store_url: str, tmp_path: Path, way: str) -> None:
     """The connection ends in the middle of a file."""
-    async with app_for(store_url, tmp_path) as (served, caller, _):
-        host, port = urlsplit(served.url).hostname, urlsplit(served.url).port
+    async with talking(store_url, tmp_path) as caller:
+        host, port = urlsplit(caller.served.url).hostname, urlsplit(caller.served.url).port
         _, writer = await asyncio.open_connection(host, port)
         common = "HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
         form = "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
@@ -259,7 +256,8 @@ async def test_half_an_upload_leaves_nothing(store_url: str, tmp_path: Path, way
         if way == "direct":
             writer.write(f"POST /files {common}{form}{part}".encode())
         else:
-            writer.write(f"PUT {await announced(caller, 'a.txt', 5000)} {common}\r\nabc".encode())
+            _, url = await announced(caller, "a.txt", 5000)
+            writer.write(f"PUT {url} {common}\r\nabc".encode())
         await writer.drain()
         writer.close()
         await writer.wait_closed()
@@ -287,7 +285,7 @@ def test_a_name_is_only_shown(name: str, shown: str) -> None:
 
 async def test_a_hostile_name_is_data(store_url: str, tmp_path: Path) -> None:
     """It names no path on the disk and breaks out of no header."""
-    async with app_for(store_url, tmp_path) as (_, caller, _):
+    async with talking(store_url, tmp_path) as caller:
         attachment = await sent(caller, b"hello", "../../../o;n zwö.txt")
         answer = await caller.get(await address(caller, attachment["id"]))
         name = "filename*=UTF-8''o%3Bn%20zw%C3%B6.txt"

@@ -1,18 +1,19 @@
 """Two users whose ids collide: what is foreign and what is unknown cannot be told apart."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chatkit.types import FileAttachment, ThreadMetadata, WidgetItem
+from chatkit.types import WidgetItem
 from chatkit.widgets import Card
 
 from app import assistant
-from app.context import RequestContext, context_for
-from app.store import ChatStore as Store
+from app.context import context_for, owner_of
 
-from .serving import Caller, Served, Words, message, serving, settings_for, thread_of
+from . import reading
+from .serving import Caller, message, thread_of
+from .talking import talking
+from .values import NOON, file
 
 pytestmark = pytest.mark.anyio
 
@@ -45,33 +46,16 @@ def operations(thread: str, item: str, attachment: str) -> list[tuple[str, dict[
     ]
 
 
-async def everything(store: Store, owner: str) -> str:
-    """Return all that the store holds of one owner."""
-    context = context_for(owner)
-    found: list[str] = [a.model_dump_json() for a in await store.load_attachments(None, context)]
-    threads = await store.load_threads(100, None, "asc", context)
-    for thread in threads.data:
-        items = await store.load_thread_items(thread.id, None, 100, "asc", context)
-        found += [thread.model_dump_json(), items.model_dump_json()]
-        found.append(json.dumps(await store.load_feedback(thread.id, context)))
-    return "\n".join(found)
-
-
-async def fill(served: Served, caller: Caller) -> tuple[str, str, str, str]:
-    """Give one user a thread, messages, a widget, feedback and a file; return owner and ids."""
+async def fill(caller: Caller) -> tuple[str, str, str]:
+    """Give the first user a thread, messages, a widget, feedback and a file; return their ids."""
     thread_id = thread_of(await caller.say("private words"))
-    store = served.app.state.store
-    owner = [owner async for owner in store.owners()][-1]
-    context: RequestContext = context_for(owner)
-    thread: ThreadMetadata = await store.load_thread(thread_id, context)
-    widget = WidgetItem(
-        id="msg_widget", thread_id=thread_id, created_at=thread.created_at, widget=Card(children=[])
-    )
+    store, context = caller.served.store, await caller.served.first_user()
+    base = {"thread_id": thread_id, "created_at": NOON}
+    widget = WidgetItem(id="msg_widget", **base, widget=Card(children=[]))
     await store.add_thread_item(thread_id, widget, context)
-    file = FileAttachment(id="atc_private", name="a.txt", mime_type="text/plain")
-    await store.save_attachment(file, context)
+    await store.save_attachment(file("atc_private"), context)
     await store.save_feedback(thread_id, ["msg_widget"], "positive", context)
-    return owner, thread_id, "msg_widget", "atc_private"
+    return thread_id, "msg_widget", "atc_private"
 
 
 async def test_nothing_of_another_user_is_seen_changed_or_confirmed(
@@ -80,41 +64,36 @@ async def test_nothing_of_another_user_is_seen_changed_or_confirmed(
     """Each answer equals, byte by byte, the one for an id that nobody has."""
     for actions in (assistant.ACTIONS, assistant.SYNC_ACTIONS):
         monkeypatch.setitem(actions, "press", None)
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as alice, served.caller() as mallory:
-            owner, *ids = await fill(served, alice)
-            await mallory.op("threads.list")
-            before = await everything(served.app.state.store, owner)
-            nobody = ["thr_nobody", "msg_nobody", "atc_nobody"]
-            for foreign, unknown in zip(operations(*ids), operations(*nobody), strict=True):
-                same = {"X-Request-ID": "same"}
-                answers = [
-                    await mallory.post(
-                        "/chatkit", json={"type": kind, "params": params}, headers=same
-                    )
-                    for kind, params in (foreign, unknown)
-                ]
-                assert answers[0].status_code == answers[1].status_code, foreign
-                assert answers[0].status_code != 403
-                assert answers[0].content == answers[1].content, foreign
-                assert "private" not in answers[0].text
-            assert await everything(served.app.state.store, owner) == before
+    async with talking(store_url, tmp_path) as alice, alice.served.caller() as mallory:
+        ids = await fill(alice)
+        store, owner = alice.served.store, await alice.served.first_user()
+        await mallory.op("threads.list")
+        mallory.headers["X-Request-ID"] = "same"
+        before = await reading.export(store, owner)
+        nobody = ("thr_nobody", "msg_nobody", "atc_nobody")
+        for foreign, unknown in zip(operations(*ids), operations(*nobody), strict=True):
+            answers = [await mallory.op(kind, **params) for kind, params in (foreign, unknown)]
+            assert answers[0].status_code == answers[1].status_code, foreign
+            assert answers[0].status_code != 403
+            assert answers[0].content == answers[1].content, foreign
+            assert "private" not in answers[0].text
+        assert await reading.export(store, owner) == before
 
 
 async def test_users_with_the_same_ids_have_their_own_data(store_url: str, tmp_path: Path) -> None:
     """One user deletes the thread whose id both have; the other's stays as it was."""
-    async with serving(settings_for(store_url, tmp_path), Words(3)) as served:
-        async with served.caller() as alice, served.caller() as bob:
-            owner, thread_id, *_ = await fill(served, alice)
-            bobs = thread_of(await bob.say("hello"))
-            store = served.app.state.store
-            other = next(o for o in [o async for o in store.owners()] if o != owner)
-            thread = await store.load_thread(bobs, context_for(other))
-            thread.id = thread_id
-            await store.save_thread(thread, context_for(other))
-            before = await everything(store, owner)
-            assert (await bob.op("threads.get_by_id", thread_id=thread_id)).status_code == 200
-            await bob.say("mine", thread_id)
-            await bob.op("threads.delete", thread_id=thread_id)
-            assert await everything(store, owner) == before
-            assert (await bob.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
+    async with talking(store_url, tmp_path) as alice, alice.served.caller() as bob:
+        thread_id, *_ = await fill(alice)
+        store, owner = alice.served.store, await alice.served.first_user()
+        bobs = thread_of(await bob.say("hello"))
+        names = [name async for name in store.owners()]
+        (other,) = (context_for(name) for name in names if name != owner_of(owner))
+        thread = await store.load_thread(bobs, other)
+        thread.id = thread_id
+        await store.save_thread(thread, other)
+        before = await reading.export(store, owner)
+        assert (await bob.op("threads.get_by_id", thread_id=thread_id)).status_code == 200
+        await bob.say("mine", thread_id)
+        await bob.op("threads.delete", thread_id=thread_id)
+        assert await reading.export(store, owner) == before
+        assert (await bob.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
