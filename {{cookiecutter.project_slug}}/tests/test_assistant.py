@@ -1,6 +1,7 @@
 """The assistant over HTTP: what the model is given, and what is kept of widgets and steps."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,55 @@ async def test_an_operation_needs_an_item_of_its_kind(
         (event,) = await caller.answer("threads.custom_action", **place, **action)
         assert event["type"] == "error"
         assert await caller.items(thread) == before
+
+
+@pytest.mark.parametrize("kind", ["tool", "threads.custom_action", "threads.sync_custom_action"])
+async def test_what_others_change_of_a_thread_stays(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Beside what a tool or a button changes of its metadata, which is stored, too."""
+
+    async def change(mine: t.ThreadMetadata) -> None:
+        """Change what is ours, just after another service has changed what is its."""
+        store, context = caller.served.store, await caller.served.first_user()
+        theirs = mine.model_copy(update={"status": t.LockedStatus(reason="paid")})
+        theirs.metadata = {"open": 1, "both": "theirs", "paid": True}
+        await store.save_thread(theirs, context)
+        del mine.metadata["open"]
+        mine.metadata["both"] = "mine"
+
+    async def press(thread: t.ThreadMetadata, *_: object) -> AsyncIterator[t.ThreadStreamEvent]:
+        await change(thread)
+        yield t.ProgressUpdateEvent(text="paid")
+
+    async def press_at_once(thread: t.ThreadMetadata, *_: object) -> t.SyncCustomActionResponse:
+        await change(thread)
+        return t.SyncCustomActionResponse()
+
+    @function_tool
+    async def pay(ctx: Chat) -> None:
+        """Pay."""
+        await change(ctx.context.thread)
+
+    tools(monkeypatch, pay)
+    monkeypatch.setitem(assistant.ACTIONS, "pay", press)
+    monkeypatch.setitem(assistant.SYNC_ACTIONS, "pay", press_at_once)
+    hello, call = assistant_message("hi"), function_call("pay", {}, call_id="c")
+    model = ScriptedModel([[hello], [call], [assistant_message("done")]])
+    async with talking(store_url, tmp_path, model) as caller:
+        thread_id = thread_of(await caller.say("hello"))
+        store, context = caller.served.store, await caller.served.first_user()
+        thread = await store.load_thread(thread_id, context)
+        thread.metadata = {"open": 1, "dropped": 1}
+        await store.save_thread(thread, context)
+        if kind == "tool":
+            await caller.say("pay", thread_id)
+        else:
+            answer = await caller.op(kind, thread_id=thread_id, action={"type": "pay"})
+            assert '"error"' not in answer.text
+        thread = await store.load_thread(thread_id, context)
+    assert thread.metadata == {"both": "mine", "paid": True}
+    assert thread.status == t.LockedStatus(reason="paid")
 
 
 async def test_the_users_language_reaches_the_instructions(

@@ -205,9 +205,12 @@ async def test_half_an_emoji_of_a_thought_costs_no_answer(store_url: str, tmp_pa
 
 
 async def test_what_a_button_streamed_before_it_failed_stays(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As the page shows it."""
+    """As the page shows it; the log has the cause under the id that the user reads."""
 
     async def failing(thread: t.ThreadMetadata, *_: Any) -> AsyncIterator[t.ThreadStreamEvent]:
         base = {"thread_id": thread.id, "created_at": NOON}
@@ -221,8 +224,9 @@ async def test_what_a_button_streamed_before_it_failed_stays(
         thread_id = thread_of(await caller.say("go"))
         action = {"thread_id": thread_id, "action": {"type": "test.fail"}}
         events = await caller.answer("threads.custom_action", **action)
-        assert events[-1]["type"] == "error"
         assert (await texts(caller, thread_id))[2:] == ["half an"]
+    record = next(record for record in caplog.records if record.message == "no answer")
+    assert f"(request {vars(record)['request_id']})" in events[-1]["message"]
 
 
 async def test_an_answer_whose_write_fails_once_is_stored(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import function_tool
+from agents import Agent, RunConfig, Runner, function_tool
 
 from .model_server import Call, Cut, Fault, ModelServer, Pause, model_server
 from .sending import PDF, picture, sent
@@ -131,7 +131,7 @@ async def test_a_fault_is_one_sentence_and_the_thread_stays_usable(
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     what, changes, script, sentence = FAULTS[number]
     api = APIS[number % 2]
-    with model_server(*script) as server, caplog.at_level(logging.WARNING, "app"):
+    with model_server(*script) as server, caplog.at_level(logging.INFO, "app"):
         changed = {"model_api": api} | changes
         async with asking(store_url, tmp_path, server, **changed) as caller:
             events = await caller.say(what)
@@ -141,10 +141,26 @@ async def test_a_fault_is_one_sentence_and_the_thread_stays_usable(
     assert sentence in error_of(events)
     record = next(record for record in caplog.records if record.message == "no answer")
     assert vars(record)["cause"]
+    line = next(record for record in caplog.records if record.name == "app.request")
+    assert vars(line)["outcome"] == "failed", "an operator counts these"
     assert f"(request {vars(record)['request_id']})" in error_of(events)
     assert text_of(again).startswith("answer") if script else sentence in error_of(again)
     said = [item for item in items if item["type"] == "user_message"]
     assert [item["content"][0]["text"] for item in said] == [what, "again"]
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_an_agent_without_a_model_asks_the_apps_server(
+    store_url: str, tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not whichever the environment names: what is said is for this one alone."""
+    monkeypatch.setenv("OPENAI_DEFAULT_MODEL", "gpt-5-mini")
+    with model_server("fine") as server:
+        async with asking(store_url, tmp_path, server, model_api=api):
+            untraced = RunConfig(tracing_disabled=True)
+            result = await Runner.run(Agent("Judge"), "a secret", run_config=untraced)
+    assert result.final_output == "fine"
+    assert "a secret" in json.dumps(server.given[-1])
 
 
 async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Path) -> None:

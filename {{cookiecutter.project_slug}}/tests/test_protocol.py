@@ -220,6 +220,25 @@ async def test_a_store_that_is_away_is_said_and_comes_back(
         assert (await caller.get("/healthz")).status_code == 200
 
 
+async def test_a_wrong_parameter_is_named(store_url: str, tmp_path: Path) -> None:
+    """Of routes of your own, too."""
+    async with talking(store_url, tmp_path) as caller:
+        answer = await caller.get("/files/x/file")
+    text = "query.token is not valid: Field required."
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, text)
+
+
+async def test_the_place_of_a_refused_value_is_the_apps_own(
+    store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not that of the library which found it."""
+    async with talking(store_url, tmp_path) as caller:
+        caller.headers["Origin"] = "http://["
+        assert (await caller.op("threads.list")).status_code == 400
+    record = next(record for record in caplog.records if record.message == "refused")
+    assert "auth.py:" in vars(record)["place"]
+
+
 async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
     """Off without a token; with it, counts of requests and answers."""
     async with talking(store_url, tmp_path) as caller:
