@@ -17,7 +17,7 @@ from .assistant import Chat
 from .attachments import Files
 from .context import owner_of
 from .events import TURN_STATE, Events, Hidden, storable
-from .failures import GUARDRAILS, NoAnswerError, TurnTimeoutError, bound, explain, tool_failed
+from .failures import GUARDRAILS, NoAnswerError, bound, explain, tool_failed
 from .history import REFUSED, Converter, length_of, load_history, tool_memory
 from .limits import Limits
 from .model import named, traced
@@ -104,7 +104,8 @@ async def _events(chat: Chat, result: agents.RunResultStreaming, seconds: float)
     """Yield the run's events; stop the model when this ends, is cancelled or takes too long."""
     queue: Queue = asyncio.Queue()
     puller = asyncio.create_task(_pull(chat, result, queue))
-    timer = asyncio.get_running_loop().call_later(seconds, queue.put_nowait, TurnTimeoutError())
+    late = agents.ModelTimeoutError(seconds)
+    timer = asyncio.get_running_loop().call_later(seconds, queue.put_nowait, late)
     if caller := asyncio.current_task():  # it may be cancelled while this waits at a yield
         caller.add_done_callback(lambda _: result.cancel())
     try:
