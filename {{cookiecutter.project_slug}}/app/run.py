@@ -31,9 +31,7 @@ async def run(
 ) -> Events:
     """Answer the newest turn of the thread and count its tokens; the model stops with the caller.
 
-    Raises:
-        CustomStreamError: one sentence for the user; the log has the cause.
-        NotFoundError: the thread was deleted meanwhile.
+    CustomStreamError is a sentence for the user; NotFoundError: the thread was deleted meanwhile.
     """
     context, state = chat.request_context, TURN_STATE.get()
     try:
