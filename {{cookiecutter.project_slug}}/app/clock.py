@@ -1,15 +1,13 @@
 """The example's widget: a clock that streams in, two buttons. Delete it with its tool."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from chatkit import types as t
-from chatkit.actions import Action
 from chatkit.widgets import DynamicWidgetRoot as Widget
 
 from .context import RequestContext
+from .events import Action, Events
 
 
 def read_clock(zone: str) -> str:
@@ -33,11 +31,8 @@ def clock(zone: str, text: str, *, closed: bool = False) -> Widget:
 
 
 async def clock_again(
-    thread: t.ThreadMetadata,
-    action: Action[str, Any],
-    sender: t.WidgetItem | None,
-    context: RequestContext,
-) -> AsyncIterator[t.ThreadStreamEvent]:
+    thread: t.ThreadMetadata, action: Action, sender: t.WidgetItem | None, context: RequestContext
+) -> Events:
     """Answer the button Again with an event: the card shows the new time."""
     match sender, action.payload:
         case t.WidgetItem(), {"zone": str(zone)}:
@@ -49,10 +44,7 @@ async def clock_again(
 
 
 async def clock_close(
-    thread: t.ThreadMetadata,
-    action: Action[str, Any],
-    sender: t.WidgetItem | None,
-    context: RequestContext,
+    thread: t.ThreadMetadata, action: Action, sender: t.WidgetItem | None, context: RequestContext
 ) -> t.SyncCustomActionResponse:
     """Answer the button Close with the changed item: the card loses its buttons."""
     if sender is None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
+from chatkit import actions
 from chatkit import types as t
 from chatkit.store import Store, StoreItemType
 from pydantic import BaseModel
 
 from .context import RequestContext
 
+Action = actions.Action[str, Any]
 Events = AsyncIterator[t.ThreadStreamEvent]
 Hidden = t.HiddenContextItem | t.SDKHiddenContextItem
 

@@ -24,10 +24,6 @@ GUARDRAILS = (agents.InputGuardrailTripwireTriggered, agents.OutputGuardrailTrip
 NO_ACTION = "That button cannot do this. Reload the page and try again."
 
 
-class TurnTimeoutError(Exception):
-    """The whole answer took longer than TURN_SECONDS."""
-
-
 class NoAnswerError(Exception):
     """The model ended its answer without a word."""
 
@@ -39,7 +35,7 @@ EXPECTED: dict[type[Exception] | tuple[type[Exception], ...], str] = {
     agents.MaxTurnsExceeded: "The answer took too many steps. Ask for less at once.",
     agents.ModelRefusalError: "The model refused to answer. Ask in another way.",
     NoAnswerError: f"The model gave no answer. {RETRY}",
-    TurnTimeoutError: "The answer took too long and was stopped. Ask for less at once.",
+    agents.ModelTimeoutError: "The answer took too long and was stopped. Ask for less at once.",
 }
 """What the user reads, with a button where it ends with RETRY. No faults: no traceback."""
 UNEXPECTED: dict[type[Exception], str] = {

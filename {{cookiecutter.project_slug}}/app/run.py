@@ -17,7 +17,7 @@ from .assistant import Chat
 from .attachments import Files
 from .context import owner_of
 from .events import TURN_STATE, Events, Hidden, mend, storable
-from .failures import GUARDRAILS, NoAnswerError, TurnTimeoutError, bound, explain, tool_failed
+from .failures import GUARDRAILS, NoAnswerError, bound, explain, tool_failed
 from .history import REFUSED, Converter, length_of, load_history, tool_memory
 from .limits import Limits
 from .model import named, traced
@@ -31,9 +31,7 @@ async def run(
 ) -> Events:
     """Answer the newest turn of the thread and count its tokens; the model stops with the caller.
 
-    Raises:
-        CustomStreamError: one sentence for the user; the log has the cause.
-        NotFoundError: the thread was deleted meanwhile.
+    CustomStreamError is a sentence for the user; NotFoundError: the thread was deleted meanwhile.
     """
     context, state = chat.request_context, TURN_STATE.get()
     try:
@@ -113,7 +111,8 @@ async def _events(chat: Chat, result: agents.RunResultStreaming, seconds: float)
     """Yield the run's events; stop the model when this ends, is cancelled or takes too long."""
     queue: Queue = asyncio.Queue()
     puller = asyncio.create_task(_pull(chat, result, queue))
-    timer = asyncio.get_running_loop().call_later(seconds, queue.put_nowait, TurnTimeoutError())
+    late = agents.ModelTimeoutError(seconds)
+    timer = asyncio.get_running_loop().call_later(seconds, queue.put_nowait, late)
     if caller := asyncio.current_task():  # it may be cancelled while this waits at a yield
         caller.add_done_callback(lambda _: result.cancel())
     try:

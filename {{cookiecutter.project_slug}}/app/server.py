@@ -10,7 +10,6 @@ from typing import Any
 
 from agents import Agent
 from chatkit import types as t
-from chatkit.actions import Action
 from chatkit.errors import BaseStreamError, CustomStreamError, ErrorCode
 from chatkit.server import ChatKitServer
 from chatkit.store import NotFoundError
@@ -20,7 +19,7 @@ from .attachments import Files
 from .checks import check
 from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
-from .events import TURN_STATE, Events, TurnState
+from .events import TURN_STATE, Action, Events, TurnState
 from .failures import NO_ACTION, UNEXPECTED, explain
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
@@ -227,7 +226,7 @@ class AppServer(ChatKitServer[RequestContext]):
     async def action(
         self,
         thread: t.ThreadMetadata,
-        action: Action[str, Any],
+        action: Action,
         sender: t.WidgetItem | None,
         context: RequestContext,
     ) -> Events:
@@ -248,7 +247,7 @@ class AppServer(ChatKitServer[RequestContext]):
     async def sync_action(
         self,
         thread: t.ThreadMetadata,
-        action: Action[str, Any],
+        action: Action,
         sender: t.WidgetItem | None,
         context: RequestContext,
     ) -> t.SyncCustomActionResponse:
