@@ -71,9 +71,9 @@ def assert_shows(project: Path, name: str) -> None:
     module = ast.parse((project / "app/__init__.py").read_text(encoding="utf-8"))
     assert ast.literal_eval(module.body[-1].value) == name
     page = (project / "app/static/index.html").read_text(encoding="utf-8")
-    shown = re.search(r"<title>(.*?)</title>", page)
-    assert shown is not None
-    assert html.unescape(shown[1]) == name
+    shown = dict(re.findall(r"<(title|h1)>(.*?)</", page))
+    assert {tag: html.unescape(text) for tag, text in shown.items()} == {"title": name, "h1": name}
+    assert "<" not in "".join(shown.values()), "an element"
     readme = (project / "README.md").read_text(encoding="utf-8")
     assert readme.splitlines()[0] == f"# {name}"
     for path in project.rglob("*.py"):

@@ -17,16 +17,6 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, e
 from baked import STORAGES, BakedProject, Session, free_port, uv, wait_until_ready
 
 HERE = Path(__file__).parent
-CHROMIUM_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LOG_VIOLATIONS = """addEventListener("securitypolicyviolation", ({violatedDirective, blockedURI}) =>
     console.error("CSP", violatedDirective, blockedURI))"""
 FED = r"""
@@ -43,6 +33,10 @@ window.fetch = async (url, init) => {
 };
 """
 """The events of answers come from `feed`, one by one; `turn` is what was asked last."""
+ABOUT = {"thread_id": "thr_1", "created_at": "2026-01-01T00:00:00"}
+ASKED = {"type": "user_message", "id": "u", "attachments": [], **ABOUT}
+ASKED["content"] = [{"type": "input_text", "text": "Go"}]
+GAP = "log => Math.round(log.scrollHeight - log.scrollTop - log.clientHeight)"
 JS = "text/javascript"
 SCRIPT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js"
 PNG = bytes.fromhex(
@@ -164,8 +158,7 @@ class Visitor:
     def open_among(self, count: int) -> "Visitor":
         """Open the page with chats “Chat 0” and so on, each with one message, “In chat 0”."""
         self.page.request.get(f"{self.app.url}/config.json")  # it says who asks
-        made = self.page.request.post(f"{self.app.url}/chats/{count}", headers=self.origin)
-        assert made.ok
+        self.make(f"/chats/{count}")
         self.open()
         expect(self.page.locator("#chats li")).to_have_count(min(count, 50))
         return self
@@ -173,14 +166,35 @@ class Visitor:
     def fill(self, count: int) -> None:
         """Add messages to the open chat, “Message number 0” and so on, and load it again."""
         thread = self.page.url.partition("#")[2]
-        made = self.page.request.post(f"{self.app.url}/fill/{thread}/{count}", headers=self.origin)
-        assert made.ok
+        self.make(f"/fill/{thread}/{count}")
         self.reload()
 
-    @property
-    def origin(self) -> dict[str, str]:
-        """Return the header by which the app knows a request from its own page."""
-        return {"Origin": self.app.url}
+    def make(self, path: str) -> None:
+        """Let one of the routes of `launch.py` make what is read, as from the app's own page."""
+        made = self.page.request.post(self.app.url + path, headers={"Origin": self.app.url})
+        assert made.ok
+
+    def attach(self, *names: str, data: bytes = PNG) -> None:
+        """Choose images for the next message."""
+        files = [{"name": name, "mimeType": "image/png", "buffer": data} for name in names]
+        self.page.locator("input[type=file]").set_input_files(files)
+
+    def forgive(self, pattern: str) -> None:
+        """Take those faults back that a test has caused on purpose."""
+        self.faults = [fault for fault in self.faults if not re.search(pattern, fault)]
+
+    def open_fed(self) -> None:
+        """Open the page, `FED`."""
+        self.page.add_init_script(FED)
+        self.open()
+
+    def begin_fed(self) -> None:
+        """Send a first message, if the page is `FED`, and let its thread and itself come back."""
+        self.box.fill("Go")
+        self.send.click()
+        self.asks("threads.create")
+        self.feed("thread.created", thread={"id": "thr_1"})
+        self.feed("thread.item.done", item=ASKED)
 
     def asks(self, kind: str) -> None:
         """Wait until the page has asked for an answer of this kind, if it is `FED`."""
@@ -243,22 +257,13 @@ class Held:
             route.continue_()
 
 
-def only_the_app(app: RunningApp) -> "re.Pattern[str]":
-    """Return a pattern of every address that is not the app's."""
-    return re.compile(rf"^https?://(?!127\.0\.0\.1:{app.port}/)")
-
-
-def refuse(route: Route) -> None:
-    """Stand for a network that does not let this through."""
-    route.abort("blockedbyclient")
-
-
 @contextlib.contextmanager
 def visit(browser: Browser, app: RunningApp, **options: object) -> Iterator[Visitor]:
     """Give a new user with a fresh browser; at the end its console must be clean."""
     with contextlib.closing(browser.new_context(**options)) as context:
         context.set_default_timeout(15_000)
-        context.route(only_the_app(app), refuse)
+        elsewhere = re.compile(rf"^https?://(?!127\.0\.0\.1:{app.port}/)")
+        context.route(elsewhere, lambda route: route.abort("blockedbyclient"))
         visitor = Visitor(context.new_page(), app)
         yield visitor
         assert visitor.faults == []
@@ -273,9 +278,14 @@ def change_config(page: Page, **changes: object) -> None:
     page.route("**/config.json", change)
 
 
-def official(page: Page) -> None:
-    """Give the stand-in where the component would come from its CDN."""
-    page.route(SCRIPT, lambda route: route.fulfill(path=HERE / "chatkit.js", content_type=JS))
+def open_official(ada: Visitor, path: str = "/") -> Locator:
+    """Open the page, and the stand-in where the component would come from its CDN; return it."""
+    stand_in = {"path": HERE / "chatkit.js", "content_type": JS}
+    ada.page.route(SCRIPT, lambda route: route.fulfill(**stand_in))
+    ada.page.goto(ada.app.url + path)
+    chatkit = ada.page.locator("openai-chatkit")
+    expect(chatkit).to_have_text("What can I help with today?")
+    return chatkit
 
 
 def faults_of_axe(page: Page) -> None:

@@ -8,7 +8,18 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from baked import BakedProject
-from page.browsing import CHROMIUM_FLAGS, RunningApp, Visitor, visit
+from page.browsing import RunningApp, Visitor, visit
+
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")  # its event loop would be in the way of other files' asyncio.run

@@ -5,32 +5,19 @@ import re
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from page.browsing import FED, JS, PNG, Held, RunningApp, Visitor, one_store, until, visit
+from page.browsing import ABOUT, GAP, JS, Held, RunningApp, Visitor, one_store, until, visit
 
 pytestmark = pytest.mark.product
-ABOUT = {"thread_id": "thr_1", "created_at": "2026-01-01T00:00:00"}
-GAP = "log => Math.round(log.scrollHeight - log.scrollTop - log.clientHeight)"
 PRESS = """(text, event) => text.dispatchEvent(
   new KeyboardEvent("keydown", { bubbles: true, cancelable: true, ...event }))"""
 TALL = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="900"/>'
 PHONE = {"viewport": {"width": 390, "height": 780}}
 
 
-def begin_fed(ada: Visitor) -> None:
-    """Open the page and send a message whose events the test feeds."""
-    ada.page.add_init_script(FED)
-    ada.open()
-    ada.box.fill("Go")
-    ada.send.click()
-    ada.asks("threads.create")
-    ada.feed("thread.created", thread={"id": "thr_1"})
-
-
 @one_store
 def test_a_double_click_is_one_click(ada: Visitor) -> None:
     """On Send it stops nothing, on Stop it sends no draft; the first line keeps its indentation."""
-    ada.page.add_init_script(FED)
-    ada.open()
+    ada.open_fed()
     ada.box.fill("\n    indented\n  code ")
     ada.send.dblclick()
     ada.asks("threads.create")
@@ -50,7 +37,8 @@ def test_a_double_click_is_one_click(ada: Visitor) -> None:
 @one_store
 def test_keys_of_an_input_method_are_its_own(ada: Visitor) -> None:
     """An Enter that takes a word sends nothing, an Escape that drops one stops nothing."""
-    begin_fed(ada)
+    ada.open_fed()
+    ada.begin_fed()
     ada.box.evaluate(PRESS, {"key": "Escape", "isComposing": True})
     ada.page.evaluate("end()")
     expect(ada.send).to_be_visible()
@@ -66,7 +54,8 @@ def test_keys_of_an_input_method_are_its_own(ada: Visitor) -> None:
 @one_store
 def test_an_answer_keeps_what_was_opened_and_may_refuse_to_be_stopped(ada: Visitor) -> None:
     """Opened steps stay open, no way around a fixed answer, and its last message has “Again”."""
-    begin_fed(ada)
+    ada.open_fed()
+    ada.begin_fed()
     ada.feed("stream_options", stream_options={"allow_cancel": False})
     flow = {"type": "workflow", "id": "w", **ABOUT}
     flow["workflow"] = {"type": "custom", "tasks": [{"title": "One"}]}
@@ -76,9 +65,7 @@ def test_an_answer_keeps_what_was_opened_and_may_refuse_to_be_stopped(ada: Visit
     task = {"type": "workflow.task.added", "task_index": 1, "task": {"title": "Two"}}
     ada.feed("thread.item.updated", item_id="w", update=task)
     expect(ada.page.get_by_text("Two")).to_be_visible()
-    ada.page.locator("input[type=file]").set_input_files(
-        {"name": "dot.png", "mimeType": "image/png", "buffer": PNG}
-    )
+    ada.attach("dot.png")
     expect(ada.page.get_by_role("listitem").locator("img")).to_be_visible()
     expect(ada.button("Stop")).to_be_disabled()
     ada.page.keyboard.press("Escape")
@@ -97,7 +84,8 @@ def test_a_fault_in_an_answer_is_told_to_the_console(ada: Visitor) -> None:
     """It looks like a lost connection, but whoever mends the page can see what it is."""
     said: list[str] = []
     ada.page.on("console", lambda message: said.append(message.text))
-    begin_fed(ada)
+    ada.open_fed()
+    ada.begin_fed()
     ada.feed("thread.item.done", item={"type": "widget", "id": "w", **ABOUT})
     expect(ada.button("Reload the chat")).to_be_visible()
     assert any("plain client TypeError" in line for line in said)
@@ -115,12 +103,10 @@ def test_a_file_that_cannot_be_sent_leaves_the_composer(ada: Visitor) -> None:
     ada.page.route("**/static/page.js", with_login)
     ada.page.route("**/files", lambda route: route.fulfill(body="<html>", content_type="text/html"))
     ada.open()
-    picker = ada.page.locator("input[type=file]")
-    file = {"name": "dot.png", "mimeType": "image/png", "buffer": PNG}
-    picker.set_input_files(file)
+    ada.attach("dot.png")
     expect(ada.status).to_have_text("Refused (200).")
     ada.page.evaluate("window.expired = true")
-    picker.set_input_files(file)
+    ada.attach("dot.png")
     expect(ada.status).to_have_text("Error: Log in again.")
     expect(ada.page.get_by_text("dot.png")).to_have_count(0)
     expect(ada.send).to_be_enabled()
@@ -139,7 +125,7 @@ def test_a_page_of_history_that_failed_is_asked_for_again(ada: Visitor) -> None:
     expect(ada.status).to_contain_text("The server cannot be reached.")
     log.evaluate("log => log.scrollTop = 50")
     expect(ada.messages.first).to_have_text("In chat 0")
-    ada.faults = [fault for fault in ada.faults if "net::ERR" not in fault]
+    ada.forgive("net::ERR")
 
 
 @one_store
@@ -186,7 +172,7 @@ def test_a_second_failure_keeps_the_focus(ada: Visitor) -> None:
     ada.button("Try again").press("Enter")
     expect(ada.page.get_by_role("log")).to_be_focused()
     expect(ada.button("Try again")).to_be_visible()
-    ada.faults = [fault for fault in ada.faults if "net::ERR" not in fault]
+    ada.forgive("net::ERR")
 
 
 @one_store
@@ -214,7 +200,7 @@ def test_a_phone_s_list_of_chats_hides_no_error(browser: Browser, app: RunningAp
         expect(ada.page.locator("article")).to_have_count(50)
         ada.settle()
         assert len(asked.routes) == 1
-        ada.faults = [fault for fault in ada.faults if "net::ERR" not in fault]
+        ada.forgive("net::ERR")
 
 
 @one_store
@@ -223,12 +209,7 @@ def test_many_files_leave_room_on_a_phone(browser: Browser, app: RunningApp) -> 
     with visit(browser, app, **PHONE) as ada:
         ada.page.route("**/files", lambda route: route.fulfill(json={"id": "atc_1"}))
         ada.open()
-        ada.page.locator("input[type=file]").set_input_files(
-            [
-                {"name": f"{n}{'name' * 30}.png", "mimeType": "image/png", "buffer": PNG}
-                for n in range(10)
-            ]
-        )
+        ada.attach(*(f"{n}{'name' * 30}.png" for n in range(10)))
         expect(ada.button(re.compile("^Remove"))).to_have_count(10)
         expect(ada.send).to_be_in_viewport(ratio=1)
         expect(ada.button("What can you do?")).to_be_in_viewport(ratio=1)

@@ -13,8 +13,8 @@ from page.browsing import (
     Visitor,
     change_config,
     faults_of_axe,
-    official,
     one_store,
+    open_official,
     until,
 )
 
@@ -30,7 +30,7 @@ def test_the_client_says_what_it_is_and_production_goes_without(ada: Visitor) ->
     ada.page.reload()
     expect(ada.status).to_contain_text("ChatKit did not start")
     expect(ada.page.get_by_role("link")).to_have_count(0)
-    ada.faults = [fault for fault in ada.faults if SCRIPT not in fault]
+    ada.forgive(SCRIPT)
 
 
 @one_store
@@ -41,7 +41,7 @@ def test_a_blocked_component_leads_to_the_plain_client(ada: Visitor) -> None:
     faults_of_axe(ada.page)
     ada.page.get_by_role("link", name="Open the plain client").click()
     assert "Hello" in ada.say("Hello")
-    ada.faults = [fault for fault in ada.faults if SCRIPT not in fault]
+    ada.forgive(SCRIPT)
 
 
 @one_store
@@ -61,10 +61,7 @@ def test_the_official_component_gets_all_it_needs(ada: Visitor) -> None:
     """A stand-in for the component notes its options and holds a conversation with them."""
     page = ada.page
     page.emulate_media(color_scheme="dark")
-    official(page)
-    page.goto(ada.app.url)
-    chatkit = page.locator("openai-chatkit")
-    expect(chatkit).to_have_text("What can I help with today?")
+    chatkit = open_official(ada)
     options = page.evaluate("JSON.parse(JSON.stringify(recorded.at(-1)))")
     assert options["api"] == {
         "url": f"{ada.app.url}/chatkit",
@@ -112,11 +109,9 @@ def test_the_official_component_gets_all_it_needs(ada: Visitor) -> None:
 @one_store
 def test_a_thread_that_is_gone_is_not_restored(ada: Visitor) -> None:
     """The component would show an error; the page starts a new chat instead."""
-    official(ada.page)
-    ada.page.goto(f"{ada.app.url}/#thr_gone")
-    expect(ada.page.locator("openai-chatkit")).to_have_text("What can I help with today?")
+    open_official(ada, "/#thr_gone")
     assert ada.page.evaluate("recorded[0].initialThread") is None
-    ada.faults = [fault for fault in ada.faults if "404" not in fault]
+    ada.forgive("404")
 
 
 @one_store
@@ -146,29 +141,25 @@ def test_a_server_that_cannot_say_its_settings_is_named(ada: Visitor) -> None:
     ada.page.route("**/config.json", lambda route: route.fulfill(status=503, body="<h1>503</h1>"))
     ada.page.goto(ada.app.url)
     expect(ada.status).to_have_text("The server cannot be reached. Reload the page in a moment.")
-    ada.faults = [fault for fault in ada.faults if "503" not in fault]
+    ada.forgive("503")
 
 
 @one_store
 def test_a_failure_forgets_no_bookmark(ada: Visitor) -> None:
     """Only a thread that is gone is not opened: a server that is busy may have it in a moment."""
-    official(ada.page)
     ada.page.route("**/chatkit", lambda route: route.fulfill(status=503, json={}))
-    ada.page.goto(f"{ada.app.url}/#thr_kept")
-    expect(ada.page.locator("openai-chatkit")).to_have_text("What can I help with today?")
+    open_official(ada, "/#thr_kept")
     assert ada.page.evaluate("recorded[0].initialThread") == "thr_kept"
-    ada.faults = [fault for fault in ada.faults if "503" not in fault]
+    ada.forgive("503")
 
 
 @one_store
 def test_with_finish_only_a_stopped_answer_is_stopped(ada: Visitor) -> None:
     """A cancelled upload or list is a closed connection and no more."""
     stops: list[str] = []
-    official(ada.page)
     change_config(ada.page, stopByRequest=True)
     ada.page.route("**/stop", lambda route: (stops.append(route.request.url), route.fulfill())[1])
-    ada.page.goto(f"{ada.app.url}/#thr_1")
-    expect(ada.page.locator("openai-chatkit")).to_have_text("What can I help with today?")
+    open_official(ada, "/#thr_1")
     ada.page.route("**/chatkit", lambda _: None)
     ada.page.route("**/files", lambda _: None)
     ada.page.evaluate(
@@ -188,4 +179,4 @@ def test_with_finish_only_a_stopped_answer_is_stopped(ada: Visitor) -> None:
     )
     until(ada.page, lambda: stops)
     assert stops == [f"{ada.app.url}/threads/thr_1/stop"]
-    ada.faults = [fault for fault in ada.faults if "404" not in fault]
+    ada.forgive("404")

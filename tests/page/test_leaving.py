@@ -3,25 +3,12 @@
 import pytest
 from playwright.sync_api import Route, expect
 
-from page.browsing import FED, JS, PNG, Held, Visitor, one_store, until
+from page.browsing import ABOUT, ASKED, FED, JS, Held, Visitor, one_store, until
 
 pytestmark = pytest.mark.product
 TOOL = "get_time_zone: () => ({ time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone })"
-ABOUT = {"thread_id": "thr_1", "created_at": "2026-01-01T00:00:00"}
-ASKED = {"type": "user_message", "id": "u", "attachments": [], **ABOUT}
-ASKED["content"] = [{"type": "input_text", "text": "Go"}]
 ANSWER = {"type": "assistant_message", "id": "a", **ABOUT}
 ANSWER["content"] = [{"type": "output_text", "text": "An answer", "annotations": []}]
-
-
-def begin_fed(ada: Visitor) -> None:
-    """Send a message of a new chat whose events the test feeds."""
-    ada.box.fill("Go")
-    ada.send.click()
-    expect(ada.button("Stop")).to_be_visible()
-    ada.asks("threads.create")
-    ada.feed("thread.created", thread={"id": "thr_1"})
-    ada.feed("thread.item.done", item=ASKED)
 
 
 @one_store
@@ -92,7 +79,7 @@ def test_a_new_chat_that_was_left_is_in_the_list(ada: Visitor) -> None:
     expect(ada.chat("Question")).to_be_visible()
     expect(ada.button("Delete Chat 0")).to_be_focused()
     expect(ada.messages).to_have_count(0)
-    ada.faults = [fault for fault in ada.faults if "429" not in fault]
+    ada.forgive("429")
 
 
 @one_store
@@ -101,9 +88,7 @@ def test_a_prompt_takes_neither_a_draft_nor_a_half_sent_file(ada: Visitor) -> No
     uploads = Held(ada.page, url="**/files")
     ada.open()
     ada.box.fill("A draft")
-    ada.page.locator("input[type=file]").set_input_files(
-        {"name": "dot.png", "mimeType": "image/png", "buffer": PNG}
-    )
+    ada.attach("dot.png")
     row = ada.page.get_by_role("listitem").filter(has_text="dot.png")
     expect(row).to_be_visible()
     ada.button("What can you do?").click()
@@ -142,7 +127,7 @@ def test_a_tool_and_a_widget_answer_in_their_own_chat(ada: Visitor) -> None:
     ada.page.add_init_script(FED)
     ada.open_among(1)
     held = Held(ada.page, "threads.sync_custom_action")
-    begin_fed(ada)
+    ada.begin_fed()
     action = {"type": "close", "payload": {}, "streaming": False}
     widget = {"type": "Button", "label": "Close", "onClickAction": action}
     widget = {"type": "widget", "id": "w", "widget": widget, **ABOUT}
@@ -175,9 +160,8 @@ def test_a_tool_and_a_widget_answer_in_their_own_chat(ada: Visitor) -> None:
 @one_store
 def test_a_stopped_retry_shows_the_old_answer_again(ada: Visitor) -> None:
     """The server keeps it unless something came in its place, and so does the page."""
-    ada.page.add_init_script(FED)
-    ada.open()
-    begin_fed(ada)
+    ada.open_fed()
+    ada.begin_fed()
     ada.feed("thread.item.done", item=ANSWER)
     ada.feed("thread.item.done", item={"type": "end_of_turn", "id": "e", **ABOUT})
     ada.page.evaluate("end()")
@@ -227,9 +211,8 @@ def test_another_chat_in_the_address_is_opened(ada: Visitor) -> None:
 @one_store
 def test_an_answer_without_a_word_is_not_shown(ada: Visitor) -> None:
     """Nor are its buttons, while nothing has come and after a stop: a reload shows none either."""
-    ada.page.add_init_script(FED)
-    ada.open()
-    begin_fed(ada)
+    ada.open_fed()
+    ada.begin_fed()
     empty = {"type": "output_text", "text": "", "annotations": []}
     ada.feed("thread.item.added", item=ANSWER | {"content": [empty]})
     ada.settle()
