@@ -64,6 +64,8 @@ async def check(
             raise ApiError(409, f"thread_{thread.status.type}", text)
         if isinstance(request, t.ThreadsAddUserMessageReq):
             await files.check(request.params.input.attachments, thread.id, context)
+        elif isinstance(request, t.ThreadsRetryAfterItemReq):  # else all pages are looked through
+            await store.load_item(thread.id, request.params.item_id, context)
 
 
 def _check_values(request: ChatKitReq, settings: Settings) -> None:

@@ -90,6 +90,17 @@ async def test_an_operation_needs_an_item_of_its_kind(
         assert await caller.items(thread) == before
 
 
+async def test_a_retry_after_no_item_reads_no_page(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK would look for it in the whole thread."""
+    async with talking(store_url, tmp_path) as caller:
+        place = {"thread_id": thread_of(await caller.say("hello")), "item_id": "msg_x"}
+        monkeypatch.delattr(type(caller.served.store), "load_thread_items")
+        answer = await caller.op("threads.retry_after_item", **place)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
 @pytest.mark.parametrize("kind", ["tool", "threads.custom_action", "threads.sync_custom_action"])
 async def test_what_others_change_of_a_thread_stays(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
