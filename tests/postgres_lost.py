@@ -156,7 +156,7 @@ async def test_who_waits_for_a_connection_waits_no_longer_than_for_an_answer(
         calls = [store._pool.run("SELECT pg_sleep(60)") for _ in range(9)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(each, Exception) for each in answers)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 3  # one after the other they take 4.5 s
         await store.ping()
 
 

@@ -132,7 +132,7 @@ async def test_a_hanging_server_costs_five_seconds_and_no_restart(
         waiting = [store.load_thread("t", ALICE) for _ in range(80)]  # more than connections
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert {type(answer) for answer in answers} == {exceptions.TimeoutError}
-        assert time.monotonic() - begun < 6.5
+        assert time.monotonic() - begun < 8
         os.kill(private_engine._processes[0].pid, signal.SIGCONT)
         assert (await store.load_thread("t", ALICE)).id == "t"
 

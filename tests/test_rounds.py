@@ -20,7 +20,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from baked import STORAGES, BakedProject, Session
+from baked import STORAGES, BakedProject, Session, message
 from users import TOKEN, Browser, browser, complete
 
 pytestmark = pytest.mark.product
@@ -211,8 +211,7 @@ DEEP = "[" * 400 + "]" * 400
 
 def hostile(chance: random.Random, known: dict[str, str]) -> bytes:
     """Return a valid operation with one or more of its leaves replaced."""
-    text = {"type": "input_text", "text": "hi"}
-    user_input: dict[str, Any] = {"content": [text], "attachments": [], "inference_options": {}}
+    user_input = message("hi")
     thread, item = {"thread_id": known["thread"]}, {"item_id": known["item"]}
     action = {"type": "clock.again", "payload": {"zone": "UTC"}}
     operations: list[tuple[str, dict[str, Any]]] = [

@@ -66,7 +66,7 @@ async def test_a_newer_schema_is_refused_while_its_app_writes(store_url: str) ->
     with contextlib.closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as newer:
         newer.execute("PRAGMA user_version = 1000")
         newer.execute("BEGIN IMMEDIATE")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):
             with pytest.raises(StoreError, match="has schema 1000"):
                 async with Store.open(store_url):
                     pass
@@ -99,7 +99,7 @@ async def test_a_file_that_another_process_keeps_is_refused_in_time(
         await store.save_thread(thread(), ALICE)
         with contextlib.closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as other:
             other.execute("BEGIN IMMEDIATE")
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(4):
                 with pytest.raises(sqlite3.OperationalError, match="locked"):
                     await store.add_thread_item("t", message("a"), ALICE)
                 async with Store.open(store_url) as beside:

@@ -153,7 +153,7 @@ async def test_a_silent_issuer_holds_nobody_up_for_long(
 
     Files, which worker threads read, too, come meanwhile.
     """
-    monkeypatch.setattr("app.auth.FETCH_SECONDS", 0.5)
+    monkeypatch.setattr("app.auth.FETCH_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         settings = production(store_url, tmp_path, oidc_issuer=address, oidc_audience="chat")
@@ -167,7 +167,7 @@ async def test_a_silent_issuer_holds_nobody_up_for_long(
                 assert not any(each.done() for each in waiting)
                 answers = await asyncio.gather(*waiting)
     assert {answer.status_code for answer in answers} == {503}
-    assert time.monotonic() - begun < 2.5  # eight at a time would take 4 s
+    assert time.monotonic() - begun < 5  # eight at a time would take 8 s
 
 
 async def test_an_issuer_that_fails_locks_nobody_out_who_has_a_key_of_its(
