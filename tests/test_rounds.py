@@ -4,15 +4,11 @@ A few of each here, the long rounds with `make test-full`.
 """
 
 import asyncio
-import contextlib
 import json
-import os
 import random
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,7 @@ import httpx2
 import pytest
 
 from baked import STORAGES, BakedProject, Session, message
-from users import TOKEN, Browser, browser, complete
+from users import TOKEN, Browser, browser, complete, read_to_the_end, terminate
 
 pytestmark = pytest.mark.product
 OPEN = {"REQUESTS_PER_MINUTE": "1000000", "TURNS_PER_USER": "1000", "METRICS_TOKEN": TOKEN}
@@ -110,60 +106,6 @@ def test_a_stop_in_the_final_write_leaves_the_whole_answer(served: Session, roun
                 assert await user.answers(thread_id) == [whole]
 
     complete(run())
-
-
-def processes(session: Session, word: bytes) -> list[int]:
-    """Return the processes of an app whose command lines have this word."""
-    found, port = [], f"PORT={session.url.rpartition(':')[2]}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if word in words and port in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-    return found
-
-
-def terminate(session: Session) -> None:
-    """Send SIGTERM to the app's own process: its starter would end without waiting for it."""
-    for process in processes(session, b"app"):
-        os.kill(process, signal.SIGTERM)
-
-
-@pytest.mark.xdist_group("rounds-sqlite")
-def test_three_workers_are_one_app(bake: Callable[..., BakedProject]) -> None:
-    """Whichever answers remembers, SIGTERM to the first ends them all; memory has only one."""
-
-    def talk(user: Session) -> str:
-        thread_id, _ = user.say("My name is Ada.")
-        return user.say("What is my name?", thread_id)[1]
-
-    project = bake(storage_type="sqlite", context_type="dict")
-    project.check("uv", "sync", "--quiet")
-    command = (f"{project.path}/.venv/bin/python", "-m", "app")
-    refused = bake(storage_type="memory").run(*command, WORKERS="2")
-    assert refused.stdout == "WORKERS must be 1: memory lives in one process\n"
-    with project.serve(*command, WORKERS="3") as session:
-        assert len(processes(session, b"--multiprocessing-fork")) == 3
-        with ThreadPoolExecutor() as pool:
-            answers = list(pool.map(talk, [Session(session.url) for _ in range(8)]))
-        assert all("the first was “My name is Ada.”" in answer for answer in answers)
-        terminate(session)
-
-
-async def read_to_the_end(
-    session: Session, begun: asyncio.Semaphore
-) -> tuple[httpx2.Cookies, str, str]:
-    """Send a message; return the cookie, the thread and all that came before the app ended."""
-    received = thread_id = ""
-    async with browser(session) as user:
-        async with user.talk("Tell me more.", None) as events:
-            with contextlib.suppress(httpx2.TransportError):
-                async for event in events:
-                    thread_id = event.get("thread", {}).get("id") or thread_id
-                    if delta := event.get("update", {}).get("delta", ""):
-                        begun.release()
-                        received += delta
-        return user.cookies, thread_id, received
 
 
 def test_sigterm_with_fifty_streams_open_keeps_them_all(project: BakedProject) -> None:

@@ -1,11 +1,15 @@
 """Users of a running app: they talk, stop, and look at what was kept."""
 
 import asyncio
+import contextlib
 import json
+import os
 import re
+import signal
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
@@ -81,3 +85,36 @@ def complete(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a thread of its own: a browser's tests leave their loop in this one."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
+
+
+def processes(session: Session, word: bytes) -> list[int]:
+    """Return the processes of an app whose command lines have this word."""
+    found, port = [], f"PORT={session.url.rpartition(':')[2]}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if word in words and port in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+def terminate(session: Session) -> None:
+    """Send SIGTERM to the app's own process: its starter would end without waiting for it."""
+    for process in processes(session, b"app"):
+        os.kill(process, signal.SIGTERM)
+
+
+async def read_to_the_end(
+    session: Session, begun: asyncio.Semaphore
+) -> tuple[httpx2.Cookies, str, str]:
+    """Send a message; return the cookie, the thread and all that came before the app ended."""
+    received = thread_id = ""
+    async with browser(session) as user:
+        async with user.talk("Tell me more.", None) as events:
+            with contextlib.suppress(httpx2.TransportError):
+                async for event in events:
+                    thread_id = event.get("thread", {}).get("id") or thread_id
+                    if delta := event.get("update", {}).get("delta", ""):
+                        begun.release()
+                        received += delta
+        return user.cookies, thread_id, received

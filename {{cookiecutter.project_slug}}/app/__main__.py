@@ -7,20 +7,25 @@ if __name__ == "__main__":  # before the other imports, which take seconds
     for ended in (signal.SIGINT, signal.SIGTERM):
         # so that `finally` and `atexit` run; a command that is cut off says so
         signal.signal(ended, lambda *_: sys.exit("stopped before its end" if sys.argv[1:] else 0))
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # no nohup
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 import argparse
 import asyncio
 import gc
 import os
 import socket
+from multiprocessing import parent_process
 from tempfile import TemporaryFile
+from threading import Thread
 from typing import Any, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from uvicorn.supervisors import Multiprocess
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess, Process
 
 from .blobs import open_blobs
 from .logs import set_up_logging, set_up_tracing
@@ -138,23 +143,39 @@ def serve(settings: Settings) -> int:
         ws="none",
         timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
     )
-    if settings.workers > 1:
-        _Workers(config, sockets=[listener]).run()
-    else:
+    if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
-    return 0
+        return 0
+    SIGNALS.pop(getattr(signal, "SIGHUP", 0), None)  # it ends the app, and does not start it anew
+    workers = _Workers(config, sockets=[listener])
+    workers.run()
+    return int(any(each.exitcode == STARTUP_FAILURE for each in workers.processes))
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor, which would keep newcomers waiting until the last answer has ended."""
+    """uvicorn's supervisor, for a store that may be away and for newcomers."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Start a worker again that could not start, beside one that serves: uvicorn would end."""
+        for at, each in enumerate(self.processes):
+            failed = each.exitcode == STARTUP_FAILURE
+            if failed and any(other.is_ready() for other in self.processes if other is not each):
+                self.processes[at] = Process(self.config, self.sockets)
+                self.processes[at].start()
+        super().keep_subprocess_alive()
 
     def terminate_all(self) -> None:
+        """Stop listening first: newcomers would wait until the last answer has ended."""
         self.sockets[0].close()
         super().terminate_all()
 
 
 def app() -> FastAPI:
     """Return the app that a worker serves."""
+    if supervisor := parent_process():
+        Thread(target=_follow, args=[supervisor], daemon=True).start()
+        if sys.platform != "win32":  # a closed terminal ends the supervisor, and it the workers
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.disable()  # while the SDK is imported: it takes a sixth less
     from .main import create_app  # noqa: PLC0415
 
@@ -164,6 +185,12 @@ def app() -> FastAPI:
     gc.freeze()  # the SDK's 200,000 objects: each full collection would stop every answer for 0.1 s
     gc.enable()
     return chat
+
+
+def _follow(supervisor: Any) -> None:
+    """End with the supervisor: one that was killed ends nobody."""
+    supervisor.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _fault(fault: ErrorDetails) -> str:

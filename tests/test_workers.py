@@ -1,0 +1,123 @@
+"""Several workers of one app: who ends, and who goes on."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from baked import BakedProject, Session
+from users import browser, complete, processes, read_to_the_end, terminate
+
+pytestmark = [pytest.mark.product, pytest.mark.xdist_group("rounds-sqlite")]
+FORK = b"--multiprocessing-fork"
+
+
+@pytest.fixture(scope="module")
+def project(bake: Callable[..., BakedProject]) -> BakedProject:
+    """Bake an app whose store several processes share, with its environment."""
+    baked = bake(storage_type="sqlite", context_type="dict")
+    baked.check("uv", "sync", "--quiet")
+    return baked
+
+
+@pytest.fixture
+def command(project: BakedProject) -> tuple[str, ...]:
+    """Return what starts the app, with no other process before it."""
+    return (f"{project.path}/.venv/bin/python", "-m", "app")
+
+
+def test_three_workers_are_one_app(
+    project: BakedProject, command: tuple[str, ...], bake: Callable[..., BakedProject]
+) -> None:
+    """Whichever answers remembers, SIGTERM to the first ends them all; memory has only one."""
+
+    def talk(user: Session) -> str:
+        thread_id, _ = user.say("My name is Ada.")
+        return user.say("What is my name?", thread_id)[1]
+
+    refused = bake(storage_type="memory").run(*command, WORKERS="2")
+    assert refused.stdout == "WORKERS must be 1: memory lives in one process\n"
+    with project.serve(*command, WORKERS="3") as session:
+        assert len(processes(session, FORK)) == 3
+        with ThreadPoolExecutor() as pool:
+            answers = list(pool.map(talk, [Session(session.url) for _ in range(8)]))
+        assert all("the first was “My name is Ada.”" in answer for answer in answers)
+        terminate(session)
+
+
+def test_a_worker_that_cannot_start_is_started_again(
+    project: BakedProject, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """While none can open the store, the other one goes on; the log has the reason."""
+    file = tmp_path / "chat.db"
+
+    def schema(number: int) -> int:
+        with contextlib.closing(sqlite3.connect(file)) as store:
+            before = store.execute("PRAGMA user_version").fetchone()[0]
+            store.execute(f"PRAGMA user_version = {number}")
+        return int(before)
+
+    def serve() -> None:
+        with project.serve(*command, WORKERS="2", STORE_URL=f"sqlite:///{file}") as session:
+            thread, _ = session.say("Hello.")
+            known = schema(99)
+            first, other = seen = processes(session, FORK)
+            os.kill(first, signal.SIGKILL)
+            while len({*seen}) < 4:  # two that came in its place
+                seen += processes(session, FORK)
+            assert session.say("Are you there?", thread)[1]
+            schema(known)
+            time.sleep(5)  # the last one that failed has been replaced
+            assert len(now := processes(session, FORK)) == 2
+            assert other in now
+
+    with pytest.raises(AssertionError, match=r"(?s)ended: True, with 0:.*has schema 99"):
+        serve()
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(
+    project: BakedProject, command: tuple[str, ...]
+) -> None:
+    """Else they would keep the port, and no new one could start."""
+
+    def serve() -> None:
+        with project.serve(*command, WORKERS="2") as session:
+            (supervisor,) = processes(session, b"app")
+            os.kill(supervisor, signal.SIGKILL)
+            time.sleep(1)
+
+    with pytest.raises(AssertionError, match="ended: True, with -9"):
+        serve()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_closed_terminal_ends_the_app_as_sigterm_does(
+    project: BakedProject, command: tuple[str, ...], workers: str
+) -> None:
+    """All processes of it are told; what the user saw is kept."""
+
+    async def talk(session: Session) -> tuple[httpx2.Cookies, str, str]:
+        begun = asyncio.Semaphore(0)
+        task = asyncio.create_task(read_to_the_end(session, begun))
+        await begun.acquire()
+        os.killpg(processes(session, b"app")[0], signal.SIGHUP)
+        return await task
+
+    async def look(session: Session) -> None:
+        async with browser(session) as user:
+            user.cookies = cookies
+            assert (await user.answers(thread_id))[-1].startswith(received)
+
+    with project.serve(*command, SHUTDOWN_SECONDS="0.5", WORKERS=workers) as session:
+        cookies, thread_id, received = complete(talk(session))
+    assert received
+    with project.serve(*command) as session:
+        complete(look(session))
