@@ -103,7 +103,7 @@ async def _walk(
 async def export_lines(owner: str, store: ChatStore, files: Files) -> AsyncIterator[Line]:
     """Yield all that an owner has; one thread's page or one file is in memory at a time."""
     context = context_for(owner)
-    async for thread in _walk(store.load_threads, context):
+    for thread in [each async for each in _walk(store.load_threads, context)]:  # one may go
         inside = {"owner": owner, "thread_id": thread.id}
         yield {"owner": owner, "thread": thread.model_dump(mode="json")}
         for attachment in await store.load_attachments(thread.id, context):

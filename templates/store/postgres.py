@@ -199,7 +199,7 @@ class PostgresStore(Store[Context]):
 
     async def ping(self) -> None:
         """Raise the driver's error when the database does not answer."""
-        await self._pool.run("SELECT 1")
+        await self._pool.run("SELECT FROM chatkit.migration LIMIT 1")
 
     async def owners(self) -> AsyncIterator[str]:
         """Yield every owner that has a thread or an attachment, each once; end old tombstones."""
@@ -525,8 +525,7 @@ class _Pool:
                 connection.terminate()  # a proxy in between may have dropped it
             while True:
                 if fresh := connection is None or connection.is_closed():
-                    connection = await self._connect(end - time.monotonic())
-                    number = next(self._numbers)
+                    number, connection = await self._obtain(end)
                 self._busy[connection] = end
                 try:
                     rows = await connection.fetch(_sql(self._schema, statement), *values)
@@ -542,6 +541,19 @@ class _Pool:
                     return rows
                 finally:
                     del self._busy[connection]
+
+    async def _obtain(self, end: float) -> tuple[int, Connection]:
+        """Return a new connection or, while the database takes no more, the next that rests."""
+        while True:
+            try:
+                return next(self._numbers), await self._connect(end - time.monotonic())
+            except asyncpg.TooManyConnectionsError:
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(0.02)
+            if self._idle:
+                number, _, connection = heappop(self._idle)
+                return number, connection
 
     async def _watch(self) -> None:
         """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long."""

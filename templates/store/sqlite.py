@@ -344,7 +344,8 @@ class SQLiteStore(Store[Context]):
             SELECT key, ?3, ?4 + {LEASE_SECONDS} FROM threads WHERE {MINE}
             ON CONFLICT DO UPDATE SET id = excluded.id, until = excluded.until,
                 stopping = stopping AND turns.id = excluded.id AND turns.until > ?4
-            WHERE turns.id = excluded.id OR turns.until <= ?4"""
+            WHERE turns.id = excluded.id
+                OR turns.until NOT BETWEEN ?4 AND ?4 + {2 * LEASE_SECONDS}"""  # a clock went back
         if await self._change(sql, context, thread_id, turn_id, time.time()):
             return True
         await self.load_thread(thread_id, context)

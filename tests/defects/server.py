@@ -8,6 +8,7 @@ ENDING = "tests/test_endings.py::test_"
 HTTP = "tests/test_protocol.py::test_"
 LIMITS = "tests/test_limits.py::test_"
 FILE = "tests/test_files.py::test_"
+SWEEP = "tests/test_sweep.py::test_"
 ANSWER = "tests/test_turns.py::test_"
 SHUTDOWN = "tests/test_shutdown.py::test_"
 THREAD = "tests/test_threads.py::test_"
@@ -295,14 +296,35 @@ DEFECTS = [
         "nobody sweeps",
         "group.create_task(files.sweep_hourly())",
         "group.create_task(asyncio.sleep(0))",
-        FILE + "the_app_sweeps_by_itself",
+        SWEEP + "the_app_sweeps_by_itself",
         "app/main.py",
+    ),
+    Defect(
+        "the files of a right store are swept beside a wrong one",
+        "if len(lost) > kept:",
+        "if False:",
+        SWEEP + "sweep_beside_a_wrong_store_takes_nothing",
+        "app/attachments.py",
+    ),
+    Defect(
+        "a first message that fails costs its file",
+        "self._files.undo_thread(thread_id, context)",
+        "self._files.delete_thread(thread_id, context)",
+        THREAD + "a_first_message_that_fails_can_be_sent_again_with_its_file",
+        "app/server.py",
+    ),
+    Defect(
+        "an answer does not wait for its store",
+        "            if time.monotonic() > deadline:\n                raise\n        await",
+        "            raise\n        await",
+        ENDING + "an_answer_whose_write_fails_for_a_while_is_stored",
+        "app/events.py",
     ),
     Defect(
         "every replica sweeps",
         "if await self._swept_at() < time.time() - 1800:",
         "if True:",
-        FILE + "the_app_sweeps_by_itself",
+        SWEEP + "the_app_sweeps_by_itself",
         "app/attachments.py",
     ),
     Defect(

@@ -59,8 +59,8 @@ DEFECTS = [
     ),
     Defect(
         "two leases at once",
-        "WHERE turns.id = excluded.id OR turns.until <= ?4",
-        "WHERE true",
+        "WHERE turns.id = excluded.id\n                OR",
+        "WHERE true OR",
         HELD,
     ),
     Defect(

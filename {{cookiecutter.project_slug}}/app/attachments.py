@@ -205,6 +205,13 @@ class Files(AttachmentStore[RequestContext]):
             await self._delete_bytes(attachment.id, context)
         return attached
 
+    async def undo_thread(self, thread_id: str, context: RequestContext) -> None:
+        """Delete a thread that did not begin; its files can be sent again."""
+        attached = await self._store.load_attachments(thread_id, context)
+        await self._store.delete_thread(thread_id, context)
+        for file in attached:
+            await self._store.save_attachment(file.model_copy(update={"thread_id": None}), context)
+
     async def _delete_bytes(self, attachment_id: str, context: RequestContext) -> None:
         for part in PARTS:
             await self.blobs.delete(key_of(owner_of(context), attachment_id, part))
@@ -213,9 +220,9 @@ class Files(AttachmentStore[RequestContext]):
         """Remove unused files older than `age` seconds; return how many records and objects.
 
         A record without a thread is an upload that was never sent; an object without a record was
-        left by a crash. If nobody has a record, STORE_URL is probably wrong: objects are kept.
+        left by a crash.
         """
-        before, records, owner = time.time() - age, 0, ""
+        before, records = time.time() - age, 0
         async for owner in self._store.owners():
             context = context_for(owner)
             for attachment in await self._store.load_attachments(None, context):
@@ -223,7 +230,7 @@ class Files(AttachmentStore[RequestContext]):
                 if attachment.thread_id is None and created < before:
                     await self.delete_attachment(attachment.id, context)
                     records += 1
-        return records, await self._sweep_objects(before) if owner else 0
+        return records, await self._sweep_objects(before)
 
     async def sweep_hourly(self) -> None:
         """Sweep about every hour, without an end; of all replicas one does it for the others."""
@@ -242,7 +249,8 @@ class Files(AttachmentStore[RequestContext]):
         return 0.0
 
     async def _sweep_objects(self, before: float) -> int:
-        owner, known, removed = None, set[str](), 0
+        """Remove objects without a record, unless most have none: the store is not theirs then."""
+        owner, known, kept, lost = None, set[str](), 0, list[str]()
         async for key in self.blobs.keys(FOLDER, before):  # one owner after the other
             if not (whose := owner_in(key)):
                 continue
@@ -250,10 +258,16 @@ class Files(AttachmentStore[RequestContext]):
                 owner = whose
                 found = await self._store.load_attachments(None, context_for(owner))
                 known = {key_of(owner, each.id, part) for each in found for part in PARTS}
-            if key not in known:
-                await self.blobs.delete(key)
-                removed += 1
-        return removed
+            if key in known:
+                kept += 1
+            elif len(lost) <= kept + 1000:  # enough to know
+                lost.append(key)
+        if len(lost) > kept:
+            log.warning("most files have no record and are kept: is this STORE_URL theirs?")
+            return 0
+        for key in lost:
+            await self.blobs.delete(key)
+        return len(lost)
 
 
 def too_large(limit: int) -> ApiError:

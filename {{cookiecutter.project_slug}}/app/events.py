@@ -1,14 +1,16 @@
 """What a turn has said that is not stored yet, as the page shows it."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from chatkit import actions
 from chatkit import types as t
-from chatkit.store import Store, StoreItemType
+from chatkit.store import NotFoundError, Store, StoreItemType
 from pydantic import BaseModel
 
 from .context import RequestContext
@@ -16,6 +18,9 @@ from .context import RequestContext
 Action = actions.Action[str, Any]
 Events = AsyncIterator[t.ThreadStreamEvent]
 Hidden = t.HiddenContextItem | t.SDKHiddenContextItem
+T = TypeVar("T")
+AWAY_SECONDS = 12.0
+"""How long an answer's last words wait for an engine that starts anew, or for its successor."""
 
 
 @dataclass
@@ -77,10 +82,10 @@ class TurnState:
         if self.replaced is not None and not self.answered:
             gone, items, self.whole = [*self.stored.values(), *items], self.replaced, True
         for item in gone:
-            await self.store.delete_thread_item(thread_id, item.id, self.context)
+            await patiently(self.store.delete_thread_item, thread_id, item.id, self.context)
             yield t.ThreadItemRemovedEvent(item_id=item.id)
         for item in filter(has_content, items):
-            await self.store.add_thread_item(thread_id, item, self.context)
+            await patiently(self.store.add_thread_item, thread_id, item, self.context)
             if not isinstance(item, Hidden):
                 yield t.ThreadItemDoneEvent(item=item)
         self.unsaved, self.replaced = {}, None
@@ -88,6 +93,20 @@ class TurnState:
 
 TURN_STATE: ContextVar[TurnState] = ContextVar("turn_state")
 """Each turn runs in a task of its own, and so has a state of its own."""
+
+
+async def patiently(call: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Return what a call of the store returns; it is made again while the engine is away."""
+    deadline = time.monotonic() + AWAY_SECONDS
+    while True:
+        try:
+            return await call(*args)
+        except (NotFoundError, ValueError):
+            raise
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)
 
 
 def change(item: t.ThreadItem, update: object) -> None:

@@ -19,7 +19,7 @@ from .attachments import Files
 from .checks import check
 from .context import RequestContext, owner_of, request_id_of
 from .errors import ApiError, place_of
-from .events import TURN_STATE, Action, Events, TurnState
+from .events import TURN_STATE, Action, Events, TurnState, patiently
 from .failures import NO_ACTION, UNEXPECTED, explain
 from .limits import Limits
 from .model import title_by_model, title_of, transcribe
@@ -93,7 +93,7 @@ class AppServer(ChatKitServer[RequestContext]):
                     created = b""
         except (asyncio.CancelledError, Exception) as error:
             if created:  # nothing of it was stored, and the caller is told that nothing began
-                await self._files.delete_thread(thread_id, context)
+                await self._files.undo_thread(thread_id, context)
             elif isinstance(error, asyncio.CancelledError) and turn.thread_id:
                 await self._store_stop(thread_id, context)
             elif turn.events and isinstance(error, NotFoundError):
@@ -121,7 +121,7 @@ class AppServer(ChatKitServer[RequestContext]):
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
                 turn.failed = True
-                await self._store.load_thread(turn.thread_id, context)  # if it is there still
+                await patiently(self._store.load_thread, turn.thread_id, context)  # or it is gone
                 async for end in state.rest(turn.thread_id):
                     yield end
             yield event

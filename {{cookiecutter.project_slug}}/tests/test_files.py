@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import io
-import itertools
 import json
 import time
 from pathlib import Path
@@ -11,15 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.attachments import Files
-from app.blobs import key_of
 from app.context import context_for
 from app.filetypes import PREVIEW_SIDE
 
 from .sending import (
     PDF,
     address,
-    announced,
     archive,
     on_disk,
     path_of,
@@ -28,7 +24,7 @@ from .sending import (
     sent,
     tried,
 )
-from .serving import Words, thread_of, until
+from .serving import Words, thread_of
 from .talking import talking
 
 pytestmark = pytest.mark.anyio
@@ -163,69 +159,6 @@ async def test_a_deleted_thread_takes_its_files_along(store_url: str, tmp_path: 
         assert (await caller.get(f"/files/{attachment['id']}/url")).status_code == 404
         assert len(on_disk(tmp_path)) == 1
         assert (await caller.get(await address(caller, other["id"]))).content == b"stay"
-
-
-async def test_sweep_removes_what_no_message_has(store_url: str, tmp_path: Path) -> None:
-    """Uploads never sent and bytes without a record go after a day; what is used stays."""
-    async with talking(store_url, tmp_path) as caller:
-        files: Files = caller.served.app.state.files
-        used = await sent(caller, picture(), "used.png")
-        await caller.say("look", attachments=[used["id"]])
-        await sent(caller, b"never sent", "a.txt")
-        await files.blobs.put(key_of("nobody", "atc_lost"), io.BytesIO(b"lost"))
-        foreign = tmp_path / "files" / "attachments" / "README"
-        foreign.write_text("not ours")
-        assert await files.sweep() == (0, 0)
-        assert await files.sweep(age=-2) == (1, 1)  # as if it were two seconds later
-        assert foreign.exists()
-        assert len(on_disk(tmp_path)) == 3
-        assert (await caller.get(await address(caller, used["id"]))).status_code == 200
-
-
-async def test_sweep_beside_an_empty_store_takes_nothing(store_url: str, tmp_path: Path) -> None:
-    """A wrong STORE_URL is likelier than files that nobody knows."""
-    async with talking(store_url, tmp_path) as caller:
-        await caller.served.app.state.files.blobs.put(key_of("ann", "atc_1"), io.BytesIO(b"x"))
-        assert await caller.served.app.state.files.sweep(-60) == (0, 0)
-        assert len(on_disk(tmp_path)) == 1
-
-
-async def test_sweep_waits_for_a_day(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For a file that was uploaded, and one that was only announced."""
-    async with talking(store_url, tmp_path) as caller:
-        now = time.time()
-        await sent(caller, b"never sent", "a.txt")
-        await announced(caller, "b.txt", 5)
-        for hours, records in ((23, 0), (25, 2)):
-            monkeypatch.setattr("app.attachments.time.time", lambda at=now + hours * 3600: at)
-            assert await caller.served.app.state.files.sweep() == (records, 0)
-
-
-async def test_the_app_sweeps_by_itself(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """About every hour for as long as it runs, also after a failure, unless another one did."""
-    swept = []
-
-    async def sweep(_: Files) -> None:
-        swept.append(time.monotonic())
-        if len(swept) == 1:
-            raise OSError("away")
-
-    monkeypatch.setattr(Files, "sweep", sweep)
-    monkeypatch.setattr("app.attachments.random.uniform", lambda *hours: sum(hours) / 7200 / 100)
-    async with talking(store_url, tmp_path):
-        await until(lambda: len(swept) > 1)
-        await asyncio.sleep(0.05)
-        assert len(swept) == 2, "once was enough for this hour"
-        hours = itertools.count(time.time() + 3600, 3600)
-        monkeypatch.setattr("app.attachments.time.time", hours.__next__)
-        await until(lambda: len(swept) > 3)
-    ended = len(swept)
-    await asyncio.sleep(0.05)
-    assert len(swept) == ended
 
 
 async def test_the_model_is_given_what_it_can_read(store_url: str, tmp_path: Path) -> None:

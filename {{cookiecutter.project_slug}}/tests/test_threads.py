@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from app.store import ChatStore
 
 from .model_server import Pause, model_server
-from .sending import sent
+from .sending import address, sent
 from .serving import Words, begun, created, text_of, thread_of
 from .talking import Chat, asking, talking, tools
 
@@ -54,6 +54,25 @@ async def test_a_refused_first_message_leaves_no_thread(store_url: str, tmp_path
         answers = await asyncio.gather(*(caller.ask("look", attachments=[file]) for _ in range(4)))
         assert min(answer.status_code for answer in answers) == 200
         assert len((await caller.op("threads.list")).json()["data"]) == 1
+
+
+async def test_a_first_message_that_fails_can_be_sent_again_with_its_file(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the thread nothing stays, of the file all."""
+
+    async def away(*_: object) -> None:
+        raise OSError
+
+    async with talking(store_url, tmp_path) as caller:
+        file = (await sent(caller, b"x", "a.txt"))["id"]
+        with monkeypatch.context() as broken:
+            broken.setattr(caller.served.store, "add_thread_item", away)
+            assert (await caller.ask("look", attachments=[file])).status_code == 503
+        assert (await caller.op("threads.list")).json()["data"] == []
+        thread_id = thread_of(await caller.say("look", attachments=[file]))
+        assert (await caller.items(thread_id))[0]["attachments"][0]["id"] == file
+        assert (await caller.get(await address(caller, file))).content == b"x"
 
 
 async def test_an_item_that_cannot_be_read_is_the_servers_fault(

@@ -125,6 +125,7 @@ async def test_a_fault_after_the_first_event_is_told_and_logged(
     async with talking(store_url, tmp_path, Words(50)) as caller:
         async with begun(caller, "hello") as (_, events):
             monkeypatch.setattr(caller.served.store, "add_thread_item", away)
+            monkeypatch.setattr("app.events.AWAY_SECONDS", 0)
             last = [event async for event in events][-1]
         await caller.served.settled()
     assert (last["type"], last["allow_retry"]) == ("error", True)
