@@ -13,7 +13,7 @@ from baked import TEMPLATE, BakedProject, Session
 sys.path.insert(0, str(TEMPLATE / "{{cookiecutter.project_slug}}" / "tests"))
 from model_server import KEY, Call, ModelServer, Raw, model_server
 
-__all__ = ["Call", "Kitchen", "ModelServer", "Raw", "recipes"]
+__all__ = ["KEY", "Call", "Kitchen", "ModelServer", "Raw", "model_server", "recipes"]
 BLOCK = re.compile(r'```(\w+) title="([^"]+)"\n(.*?)```\n', re.DOTALL)
 
 

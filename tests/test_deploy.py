@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from baked import STORAGES, BakedProject, Session, free_port, message
-from test_recipes import KEY, model_server
+from kitchen import KEY, model_server
 
 pytestmark = pytest.mark.product
 PRODUCTION = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from baked import TEMPLATE
-from test_recipes import BLOCK, apply
+from kitchen import BLOCK, apply
 
 pytestmark = pytest.mark.product
 HERE = Path(__file__).parent / "page_types"
