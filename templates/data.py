@@ -101,15 +101,20 @@ async def _walk(
 
 
 async def export_lines(owner: str, store: ChatStore, files: Files) -> AsyncIterator[Line]:
-    """Yield all that an owner has; one thread's page or one file is in memory at a time."""
+    """Yield all that an owner has; one page of items or one file is in memory at a time."""
     context = context_for(owner)
-    for thread in [each async for each in _walk(store.load_threads, context)]:  # one may go
+    for thread in [each async for each in _walk(store.load_threads, context)]:
         inside = {"owner": owner, "thread_id": thread.id}
         yield {"owner": owner, "thread": thread.model_dump(mode="json")}
         for attachment in await store.load_attachments(thread.id, context):
             yield inside | await _file_line(attachment, files, context)
-        async for item in _walk(store.load_thread_items, context, thread_id=thread.id):
-            yield inside | {"item": item.model_dump(mode="json")}
+        try:
+            async for item in _walk(store.load_thread_items, context, thread_id=thread.id):
+                yield inside | {"item": item.model_dump(mode="json")}
+        except DataError:
+            with suppress(NotFoundError):  # it was deleted
+                await store.load_thread(thread.id, context)
+                raise
         if feedback := await store.load_feedback(thread.id, context):
             yield inside | {"feedback": feedback}
     for attachment in await store.load_attachments(None, context):

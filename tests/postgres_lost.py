@@ -133,21 +133,6 @@ async def test_those_that_are_connected_are_taken_first(
         await asyncio.gather(store.ping(), store.ping())
 
 
-async def test_a_database_without_a_free_connection_is_waited_for(
-    private_engine: PrivateEngine,
-) -> None:
-    """Another machine may have taken what the pool counts on: calls share what it has."""
-    make = "CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 2; GRANT CREATE ON DATABASE"
-    root = await asyncpg.connect(private_engine.url)
-    await root.execute(f"{make} postgres TO few")
-    await root.close()
-    address = urlsplit(private_engine.url)
-    host = address.netloc.rpartition("@")[2]
-    async with Store.open(address._replace(netloc=f"few:few@{host}").geturl()) as store:
-        calls = (store._pool.run("SELECT pg_sleep(0.05)") for _ in range(20))
-        assert len(await asyncio.gather(*calls)) == 20
-
-
 async def test_a_statement_that_is_cut_off_ends_in_the_server(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,7 +193,8 @@ def _initialise(initdb: list[str], data: Path, options: dict[str, Any], *setting
     command += ["--no-sync"] if "fsync=off" in settings else []
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if done.returncode:
-        raise RuntimeError(f"initdb cannot make {data}: {done.stderr.strip().splitlines()[-1:]}")
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise RuntimeError(f"initdb cannot make {data}: {reason}; or {USE_A_SERVER}")
     draft.rename(data)
 
 

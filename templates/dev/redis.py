@@ -145,8 +145,8 @@ if __name__ == "__main__":
     server = Server(Path(sys.argv[1] if len(sys.argv) > 1 else ".data/redis"))
     try:
         server.start()
-        print(server.url, flush=True)
         with suppress(KeyboardInterrupt):
+            print(server.url, flush=True)
             threading.Event().wait()
     except RuntimeError as error:
         sys.exit(str(error))

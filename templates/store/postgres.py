@@ -525,7 +525,8 @@ class _Pool:
                 connection.terminate()  # a proxy in between may have dropped it
             while True:
                 if fresh := connection is None or connection.is_closed():
-                    number, connection = await self._obtain(end)
+                    connection = await self._connect(end - time.monotonic())
+                    number = next(self._numbers)
                 self._busy[connection] = end
                 try:
                     rows = await connection.fetch(_sql(self._schema, statement), *values)
@@ -541,19 +542,6 @@ class _Pool:
                     return rows
                 finally:
                     del self._busy[connection]
-
-    async def _obtain(self, end: float) -> tuple[int, Connection]:
-        """Return a new connection or, while the database takes no more, the next that rests."""
-        while True:
-            try:
-                return next(self._numbers), await self._connect(end - time.monotonic())
-            except asyncpg.TooManyConnectionsError:
-                if time.monotonic() > end:
-                    raise
-            await asyncio.sleep(0.02)
-            if self._idle:
-                number, _, connection = heappop(self._idle)
-                return number, connection
 
     async def _watch(self) -> None:
         """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long."""

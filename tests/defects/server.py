@@ -301,8 +301,8 @@ DEFECTS = [
     ),
     Defect(
         "the files of a right store are swept beside a wrong one",
-        "if len(lost) > kept:",
-        "if False:",
+        "if gone > max(kept, 2) and",
+        "if False and",
         SWEEP + "sweep_beside_a_wrong_store_takes_nothing",
         "app/attachments.py",
     ),
@@ -322,7 +322,7 @@ DEFECTS = [
     ),
     Defect(
         "every replica sweeps",
-        "if await self._swept_at() < time.time() - 1800:",
+        "if not 0 < time.time() - await self._swept_at() < 1800:",
         "if True:",
         SWEEP + "the_app_sweeps_by_itself",
         "app/attachments.py",

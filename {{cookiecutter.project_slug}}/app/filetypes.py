@@ -35,7 +35,7 @@ NAME_CHARS = 120
 JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda\0"
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 warnings.filterwarnings("ignore", module=r"PIL\.")  # one file can cause 40,000
-Image.MAX_IMAGE_PIXELS = None  # ours are fewer
+Image.MAX_IMAGE_PIXELS = None  # in this whole process: `_preview` has a limit that is lower
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 

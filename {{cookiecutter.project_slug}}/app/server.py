@@ -93,6 +93,7 @@ class AppServer(ChatKitServer[RequestContext]):
                     created = b""
         except (asyncio.CancelledError, Exception) as error:
             if created:  # nothing of it was stored, and the caller is told that nothing began
+                turn.finishing = True  # its lease goes with its thread
                 await self._files.undo_thread(thread_id, context)
             elif isinstance(error, asyncio.CancelledError) and turn.thread_id:
                 await self._store_stop(thread_id, context)

@@ -5,9 +5,8 @@ Read from the environment, then from `.env`; the field `max_turns` is the variab
 
 import re
 import secrets
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -139,15 +138,6 @@ class Settings(BaseSettings):
     )
     metrics_token: SecretStr = Field(SecretStr(""), description="bearer token that opens /metrics")
     trace_content: bool = Field(default=False, description="OpenAI's traces carry what was said")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Refuse what is nearly a setting's name; what else `.env` holds is not for the app."""
-        for name in given.keys() - cls.model_fields.keys():
-            if meant := get_close_matches(name, cls.model_fields, 1, 0.9):
-                raise ValueError(f"{name.upper()} is no setting: {meant[0].upper()} is")
-        return given
 
     @model_validator(mode="after")
     def _safe(self) -> Self:

@@ -61,7 +61,7 @@ async def test_a_first_message_that_fails_can_be_sent_again_with_its_file(
 ) -> None:
     """Of the thread nothing stays, of the file all."""
 
-    async def away(*_: object) -> None:
+    async def away(*_: object, **__: object) -> None:
         raise OSError
 
     async with talking(store_url, tmp_path) as caller:
