@@ -56,6 +56,10 @@ def test_routes_of_your_own(kitchen: Kitchen) -> None:
         assert items(user, asked["thread_id"])[0]["content"][0]["text"] == "milk"
         assert json.loads(user.get("/notes")) == [{"id": asked["thread_id"], "title": "milk"}]
         assert json.loads(Session(user.url).get("/notes")) == []
+        with pytest.raises(OSError, match="400"):
+            user.send("/notes", b'{"text": 5}')
+        with pytest.raises(OSError, match="413"):
+            user.send("/notes", b'{"text": "%b"}' % (b"x" * 2_000_000))
 
 
 FORM = b"""--x\r

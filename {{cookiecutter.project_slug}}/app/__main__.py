@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess, Process
+from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess
 
 from .blobs import open_blobs
 from .logs import set_up_logging, set_up_tracing
@@ -153,19 +153,9 @@ def serve(settings: Settings) -> int:
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor, for a store that may be away and for newcomers."""
-
-    def keep_subprocess_alive(self) -> None:
-        """Start a worker again that could not start, beside one that serves: uvicorn would end."""
-        for at, each in enumerate(self.processes):
-            failed = each.exitcode == STARTUP_FAILURE
-            if failed and any(other.is_ready() for other in self.processes if other is not each):
-                self.processes[at] = Process(self.config, self.sockets)
-                self.processes[at].start()
-        super().keep_subprocess_alive()
+    """uvicorn's supervisor, which would keep newcomers waiting until the last answer has ended."""
 
     def terminate_all(self) -> None:
-        """Stop listening first: newcomers would wait until the last answer has ended."""
         self.sockets[0].close()
         super().terminate_all()
 

@@ -2,6 +2,7 @@
 
 from chatkit import types as t
 from chatkit.types import ChatKitReq
+from fastapi import Request
 from pydantic import TypeAdapter, ValidationError
 
 from .assistant import ACTIONS, SYNC_ACTIONS
@@ -10,6 +11,7 @@ from .context import RequestContext
 from .errors import ApiError
 from .settings import Settings
 from .store import ChatStore
+from .uploads import bounded
 
 REQUEST: TypeAdapter[ChatKitReq] = TypeAdapter(ChatKitReq)
 """Made once: the SDK makes one for each request, which costs 4 ms."""
@@ -40,6 +42,18 @@ def parse(body: bytes, settings: Settings) -> ChatKitReq:
     if len(body) > (limit := settings.max_body_bytes) and request.type != "input.transcribe":
         raise ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
     return request
+
+
+async def read_json_body(request: Request, settings: Settings) -> bytes:
+    """Read a JSON body and stop at the limit, before the rest has arrived."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, "content_type", "Send JSON, with Content-Type: application/json.")
+    limit = settings.max_body_bytes
+    if settings.transcribe_model:
+        limit = max(limit, settings.max_audio_bytes * 4 // 3 + 4096)
+    too_large = ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
+    return await bounded(request, limit, too_large).body()
 
 
 async def check(

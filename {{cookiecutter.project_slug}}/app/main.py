@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from agents.models.interface import Model
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -16,8 +16,9 @@ from . import NAME, page, uploads
 from .assistant import make_agent
 from .attachments import Files
 from .auth import Authenticator, Caller
-from .checks import parse
+from .checks import parse, read_json_body
 from .errors import ApiError, add_error_handlers
+from .events import patiently
 from .limits import Limits
 from .logs import Metrics, RequestLog
 from .model import make_model
@@ -38,7 +39,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
-        async with open_store(settings) as store:
+        async with AsyncExitStack() as stack:
+            # it was there when `serve` looked, and may be away for a moment
+            store = await patiently(lambda: stack.enter_async_context(open_store(settings)))
             files = Files(settings, store)
             agent = make_agent(settings, model or make_model(settings))
             state.store, state.files = store, files
@@ -122,15 +125,3 @@ async def metrics(request: Request) -> Response:
         raise ApiError(401, "login", "The token is wrong.", {"WWW-Authenticate": "Bearer"})
     text = generate_latest(request.app.state.metrics.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
-async def read_json_body(request: Request, settings: Settings) -> bytes:
-    """Read a JSON body and stop at the limit, before the rest has arrived."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ApiError(415, "content_type", "Send JSON, with Content-Type: application/json.")
-    limit = settings.max_body_bytes
-    if settings.transcribe_model:
-        limit = max(limit, settings.max_audio_bytes * 4 // 3 + 4096)
-    too_large = ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
-    return await uploads.bounded(request, limit, too_large).body()

@@ -59,13 +59,16 @@ async def run(
         raise explain(agents.ModelBehaviorError("cut off"), chat)
     if state.answered:
         return
-    if not result.final_output:
+    newest: Any = result.new_items[-1] if result.new_items else None
+    output = getattr(newest, "output", None)  # of a tool that ends the answer: StopAtTools
+    if not output:
         raise explain(NoAnswerError(), chat)
-    item = t.AssistantMessageItem(  # what a tool returned that ends the answer: StopAtTools
+    text = mend(tool_memory("", "", output)["output"])
+    item = t.AssistantMessageItem(
         id=chat.generate_id("message"),
         thread_id=chat.thread.id,
         created_at=datetime.now(UTC),
-        content=[t.AssistantMessageContent(text=mend(str(result.final_output)))],
+        content=[t.AssistantMessageContent(text=text)],
     )
     yield t.ThreadItemDoneEvent(item=item)
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -121,8 +120,8 @@ class AppServer(ChatKitServer[RequestContext]):
                 behind.insert(0, item)
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
-                turn.failed = True
                 await patiently(self._store.load_thread, turn.thread_id, context)  # or it is gone
+                turn.failed = True
                 async for end in state.rest(turn.thread_id):
                     yield end
             yield event
@@ -132,12 +131,16 @@ class AppServer(ChatKitServer[RequestContext]):
     async def _store_stop(self, thread_id: str, context: RequestContext) -> None:
         """Store what was said before a stop, and that it was stopped if it was cut short."""
         state = TURN_STATE.get()
-        with suppress(NotFoundError):  # the thread was deleted meanwhile
+        try:
             async for _ in state.rest(thread_id):
                 pass
             if not state.whole:
                 thread = t.ThreadMetadata(id=thread_id, created_at=datetime.now(UTC))
-                await super().handle_stream_cancelled(thread, [], context)
+                await patiently(super().handle_stream_cancelled, thread, [], context)
+        except NotFoundError:
+            pass  # the thread was deleted meanwhile
+        except Exception:
+            log.exception("words lost", extra={"thread_id": thread_id})
 
     async def handle_stream_cancelled(self, *_: Any, **__: Any) -> None:
         """Do nothing: `_store_stop` does it, also for a stop that comes before the SDK's part.
@@ -194,16 +197,21 @@ class AppServer(ChatKitServer[RequestContext]):
                 await self._merge(thread, known, context)
                 known = thread.model_copy(deep=True)
             yield event
+        if thread != known:
+            await self._merge(thread, known, context)
 
     async def _merge(
         self, thread: t.ThreadMetadata, known: t.ThreadMetadata, context: RequestContext
     ) -> None:
         """Bring a changed thread up to date, but for what was changed since it was `known`."""
-        now, old, new = await self._store.load_thread(thread.id, context), known.metadata, thread
-        new.title = now.title if new.title == known.title else new.title
-        new.status = now.status if new.status == known.status else new.status
-        others = {k: v for k, v in now.metadata.items() if new.metadata.get(k) == old.get(k)}
-        new.metadata = others | {k: v for k, v in new.metadata.items() if old.get(k) != v}
+        now = await self._store.load_thread(thread.id, context)
+        for name in ("title", "status", "allowed_image_domains"):
+            if getattr(thread, name) == getattr(known, name):
+                setattr(thread, name, getattr(now, name))
+        old, new = known.metadata, thread.metadata
+        ours = {k for k in old | new if (k in old, old.get(k)) != (k in new, new.get(k))}
+        others = {k: v for k, v in now.metadata.items() if k not in ours}
+        thread.metadata = others | {k: v for k, v in new.items() if k in ours}
 
     async def _name(
         self, thread_id: str, old: str, message: t.UserMessageItem, context: RequestContext
@@ -239,6 +247,8 @@ class AppServer(ChatKitServer[RequestContext]):
         except ValueError as error:  # the handler does not accept what the page sent
             log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
             raise CustomStreamError(f"{NO_ACTION} (request {request_id_of(context)})") from error
+        except ApiError as error:
+            raise CustomStreamError(error.message) from error
         except (BaseStreamError, NotFoundError):
             raise
         except Exception as error:

@@ -114,11 +114,11 @@ async def test_what_others_change_of_a_thread_stays(
         theirs.metadata = {"open": 1, "both": "theirs", "paid": True}
         await store.save_thread(theirs, context)
         del mine.metadata["open"]
-        mine.metadata["both"] = "mine"
+        mine.metadata |= {"both": "mine", "none": None}
 
     async def press(thread: t.ThreadMetadata, *_: object) -> AsyncIterator[t.ThreadStreamEvent]:
-        await change(thread)
         yield t.ProgressUpdateEvent(text="paid")
+        await change(thread)
 
     async def press_at_once(thread: t.ThreadMetadata, *_: object) -> t.SyncCustomActionResponse:
         await change(thread)
@@ -146,7 +146,7 @@ async def test_what_others_change_of_a_thread_stays(
             answer = await caller.op(kind, thread_id=thread_id, action={"type": "pay"})
             assert '"error"' not in answer.text
         thread = await store.load_thread(thread_id, context)
-    assert thread.metadata == {"both": "mine", "paid": True}
+    assert thread.metadata == {"both": "mine", "none": None, "paid": True}
     assert thread.status == t.LockedStatus(reason="paid")
 
 
