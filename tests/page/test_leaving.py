@@ -47,6 +47,7 @@ def test_an_answer_that_was_left_can_be_come_back_to(ada: Visitor) -> None:
     expect(ada.status).to_have_text("Thinking…")
     expect(ada.button("Stop")).to_be_enabled()
     expect(ada.box).to_have_value("A draft")
+    expect(ada.box).to_be_focused()  # the chat is open
     ada.button("Delete Chat 1").focus()
     ada.feed("thread.item.done", item=ANSWER)
     expect(ada.answers).to_contain_text("An answer")
