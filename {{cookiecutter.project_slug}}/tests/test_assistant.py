@@ -19,7 +19,7 @@ from app.offline import OfflineModel
 
 from .model_server import KEY
 from .serving import Caller, created, settings_for, text_of, thread_of
-from .talking import Chat, calls, hang, talking, tools, widget_tool
+from .talking import Chat, agent_with, calls, hang, talking, tools, widget_tool
 from .values import NOON
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +99,28 @@ async def test_a_retry_after_no_item_reads_no_page(
         monkeypatch.delattr(type(caller.served.store), "load_thread_items")
         answer = await caller.op("threads.retry_after_item", **place)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_tool_may_end_the_answer(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it returned is then the answer, to be seen and remembered."""
+
+    @function_tool
+    async def look_up(ctx: Chat) -> str:
+        """Look it up."""
+        return "It is 42."
+
+    tools(monkeypatch, look_up)
+    agent_with(monkeypatch, tool_use_behavior="stop_on_first_tool")
+    model = calls("look_up", "Yes.")
+    async with talking(store_url, tmp_path, model) as caller:
+        events = await caller.say("go")
+        items = await caller.items(thread_of(events))
+        await caller.say("sure?", thread_of(events))
+    assert events[-1]["item"]["content"][0]["text"] == "It is 42."
+    assert items[-1] == events[-1]["item"]
+    assert model.calls[1].input[-2] == {"role": "assistant", "content": "It is 42."}
 
 
 @pytest.mark.parametrize("kind", ["tool", "threads.custom_action", "threads.sync_custom_action"])

@@ -57,28 +57,6 @@ async def test_a_tool_that_raises_ends_with_a_sentence(
     assert "hunter2" in caplog.text
 
 
-async def test_a_tool_may_end_the_answer(
-    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it returned is then the answer, to be seen and remembered."""
-
-    @function_tool
-    async def look_up(ctx: Chat) -> str:
-        """Look it up."""
-        return "It is 42."
-
-    tools(monkeypatch, look_up)
-    agent_with(monkeypatch, tool_use_behavior="stop_on_first_tool")
-    model = calls("look_up", "Yes.")
-    async with talking(store_url, tmp_path, model) as caller:
-        events = await caller.say("go")
-        items = await caller.items(thread_of(events))
-        await caller.say("sure?", thread_of(events))
-    assert events[-1]["item"]["content"][0]["text"] == "It is 42."
-    assert items[-1] == events[-1]["item"]
-    assert model.calls[1].input[-2] == {"role": "assistant", "content": "It is 42."}
-
-
 @pytest.mark.parametrize("kind", ["async", "thread", "another agent's"])
 async def test_a_tool_that_hangs_ends_with_a_sentence(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
