@@ -100,8 +100,7 @@ async def patiently(call: Callable[..., Awaitable[T]], *args: Any) -> T:
     deadline = time.monotonic() + AWAY_SECONDS
     while True:
         try:
-            async with asyncio.timeout(max(1, deadline - time.monotonic())):
-                return await call(*args)
+            return await call(*args)
         except (NotFoundError, ValueError):
             raise
         except Exception:
