@@ -107,7 +107,7 @@ class Session:
 
     def send(self, path: str, body: bytes, kind: str = "application/json") -> bytes:
         """Send a body to an address; return the whole answer."""
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})  # noqa: S310
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})  # noqa: S310 - http
         with self._opener.open(request, timeout=60) as answer:
             return bytes(answer.read())
 

@@ -13,17 +13,7 @@ from PIL import Image
 from app.context import context_for
 from app.filetypes import PREVIEW_SIDE
 
-from .sending import (
-    PDF,
-    address,
-    archive,
-    on_disk,
-    path_of,
-    picture,
-    send,
-    sent,
-    tried,
-)
+from .sending import PDF, address, archive, on_disk, path_of, picture, send, sent, tried
 from .serving import Words, thread_of
 from .talking import talking
 
