@@ -52,13 +52,18 @@ UNEXPECTED: dict[type[Exception], str] = {
 """The same for faults. The first match counts, so base classes stand below their subclasses."""
 
 
+def sentence(error: Exception) -> str:
+    """Return what a user reads of an error."""
+    return next(text for kind, text in (EXPECTED | UNEXPECTED).items() if isinstance(error, kind))
+
+
 def explain(error: Exception, chat: Chat) -> CustomStreamError:
     """Log why there is no answer; return what the user reads, with the request's id."""
     cause = None if isinstance(error, tuple(EXPECTED)) else error
     request_id, thread_id = request_id_of(chat.request_context), chat.thread.id
     facts = {"request_id": request_id, "thread_id": thread_id, "cause": type(error).__name__}
     log.log(logging.ERROR if cause else logging.WARNING, "no answer", exc_info=cause, extra=facts)
-    text = next(text for kind, text in (EXPECTED | UNEXPECTED).items() if isinstance(error, kind))
+    text = sentence(error)
     retry = text.endswith(RETRY)
     if isinstance(error, GUARDRAILS):
         reason = error.guardrail_result.output.output_info

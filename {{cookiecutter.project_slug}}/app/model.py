@@ -7,10 +7,11 @@ from typing import Any
 
 import agents
 from chatkit.types import AudioInput, UserMessageItem
-from openai import AsyncOpenAI, AsyncStream, BadRequestError
+from openai import AsyncOpenAI, AsyncStream, BadRequestError, OpenAIError
 
 from .errors import ApiError
 from .events import TURN_STATE
+from .failures import sentence
 from .offline import OfflineModel
 from .settings import Settings
 
@@ -108,7 +109,7 @@ async def title_by_model(model: Any, message: UserMessageItem, settings: Setting
 
 
 async def transcribe(audio: AudioInput, settings: Settings) -> str:
-    """Return what was said; ApiError 501 without a model's server, 400 if it cannot understand."""
+    """Return what was said; ApiError 501 without a model's server, 400 or 503 if it fails."""
     client, model = make_client(settings), settings.transcribe_model
     if client is None or not model:
         raise ApiError(501, "not_offered", "Dictation needs TRANSCRIBE_MODEL and a model's server.")
@@ -118,4 +119,7 @@ async def transcribe(audio: AudioInput, settings: Settings) -> str:
             answer = await client.audio.transcriptions.create(file=file, model=model)
         except BadRequestError as error:
             raise ApiError(400, "audio", "This recording cannot be understood.") from error
+        except OpenAIError as error:
+            log.exception("no dictation")
+            raise ApiError(503, "unavailable", sentence(error)) from error
     return answer.text

@@ -226,7 +226,7 @@ async def test_dictation_without_a_models_server_is_refused(store_url: str, tmp_
 
 @pytest.mark.parametrize(
     ("fault", "status", "text"),
-    [(Fault(400), 400, "cannot be understood"), (Fault(401), 503, "Try again in a moment")],
+    [(Fault(400), 400, "cannot be understood"), (Fault(401), 503, "does not accept")],
 )
 async def test_a_recording_that_is_refused_says_why(
     store_url: str, tmp_path: Path, fault: Fault, status: int, text: str
