@@ -12,8 +12,6 @@ from chatkit import types as t
 from openai.types.responses.response_reasoning_item import ResponseReasoningItem, Summary
 
 from app import assistant, server
-from app.events import TurnState
-from app.store import ChatStore as Store
 
 from .model_server import Cut, Fault, model_server
 from .serving import Caller, Words, created, text_of, thread_of
@@ -22,14 +20,13 @@ from .talking import (
     agent_with,
     asking,
     calls,
-    card,
     delayed,
     hang,
     talking,
     tools,
     widget_tool,
 )
-from .values import ALICE, NOON, thread
+from .values import NOON
 
 pytestmark = pytest.mark.anyio
 
@@ -59,50 +56,6 @@ async def test_a_widget_that_its_tool_leaves_open_ends_as_it_was(
     assert set(added) <= set(done)
     (widget,) = [item for item in items if item["type"] == "widget"]
     assert widget["widget"]["children"][0]["value"] == "It is late"
-
-
-async def test_what_began_first_is_stored_first(store: Store) -> None:
-    """Also where a widget ends before the text above it, as the SDK tells of some."""
-    base = {"thread_id": "t", "created_at": NOON}
-    widget = t.WidgetItem(id="w", **base, widget=card("It is late"))
-    empty = t.AssistantMessageItem(id="m", **base, content=[])
-    full = empty.model_copy(update={"content": [t.AssistantMessageContent(text="Let me look.")]})
-    part = t.AssistantMessageContentPartTextDelta(content_index=0, delta="Let me")
-
-    async def events() -> AsyncIterator[t.ThreadStreamEvent]:
-        yield t.ThreadItemAddedEvent(item=empty)
-        yield t.ThreadItemUpdatedEvent(item_id="m", update=part)
-        yield t.ThreadItemDoneEvent(item=widget)
-        yield t.ThreadItemDoneEvent(item=full)
-
-    await store.save_thread(thread(), ALICE)
-    async for event in TurnState(store, ALICE).keep(events(), "t"):
-        if isinstance(event, t.ThreadItemDoneEvent):  # as the SDK does
-            await store.add_thread_item("t", event.item, ALICE)
-    stored = await store.load_thread_items("t", None, 9, "asc", ALICE)
-    assert [item.id for item in stored.data] == ["m", "w"]
-    assert stored.data[0] == full
-
-
-async def test_a_vain_retry_changes_nothing_but_what_is_behind_its_message(store: Store) -> None:
-    """What was put back for the model alone is not shown."""
-
-    def told(name: str) -> t.SDKHiddenContextItem:
-        return t.SDKHiddenContextItem(id=name, thread_id="t", created_at=NOON, content=name)
-
-    async def events() -> AsyncIterator[t.ThreadStreamEvent]:
-        yield t.ThreadItemReplacedEvent(item=told("older"))
-        yield t.ThreadItemDoneEvent(item=told("by a tool"))
-
-    await store.save_thread(thread(), ALICE)
-    for name in ("older", "asked", "by a tool"):
-        await store.add_thread_item("t", told(name), ALICE)
-    state = TurnState(store, ALICE, replaced=[told("stopped")])
-    assert [event async for event in state.keep(events(), "t")]
-    (removed,) = [event async for event in state.rest("t")]
-    assert removed == t.ThreadItemRemovedEvent(item_id="by a tool")
-    stored = await store.load_thread_items("t", None, 9, "asc", ALICE)
-    assert stored.data == [told("older"), told("asked"), told("stopped")]
 
 
 @pytest.mark.parametrize("fault", [Fault(400), Cut("")])
