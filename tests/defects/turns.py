@@ -135,7 +135,7 @@ DEFECTS = [
         "what ends first is stored first",
         "for begun in filter(has_content, earlier):",
         "for begun in ():",
-        ENDING + "what_began_first_is_stored_first",
+        "tests/test_events.py::test_what_began_first_is_stored_first",
         "app/events.py",
     ),
     Defect(
