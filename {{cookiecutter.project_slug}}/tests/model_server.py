@@ -123,7 +123,8 @@ class Handler(BaseHTTPRequestHandler):
         call_id = self.state.next_call_id()
         events = chat_events(step, call_id) if chat else response_events(step, call_id)
         if request.get("stream"):
-            return self.stream(events, chat=chat)
+            counted = not chat or request.get("stream_options", {}).get("include_usage")
+            return self.stream((e for e in events if counted or e["choices"]), chat=chat)
         whole = list(events)[-1]
         return self.answer(chat_whole(step) if chat else whole["response"])
 

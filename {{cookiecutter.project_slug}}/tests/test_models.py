@@ -163,6 +163,17 @@ async def test_an_agent_without_a_model_asks_the_apps_server(
     assert "a secret" in json.dumps(server.given[-1])
 
 
+@pytest.mark.parametrize("api", APIS)
+async def test_a_users_share_is_counted_as_the_models_server_counts(
+    store_url: str, tmp_path: Path, api: str
+) -> None:
+    """Chat-completions servers say so only where they are asked; these words are about 50."""
+    with model_server("fine", "fine") as server:
+        async with asking(store_url, tmp_path, server, model_api=api, tokens_per_day=30) as caller:
+            statuses = [(await caller.ask("x" * 200)).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+
+
 async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Path) -> None:
     """The words that the user saw are in the thread, and in the model's next input."""
     with model_server(Pause("first words", 3)) as server:
