@@ -111,25 +111,32 @@ async def test_a_stop_before_the_first_event_is_said(
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stopped")
 
 
-async def test_a_fault_after_the_first_event_is_told_and_logged(
+@pytest.mark.parametrize("outcome", ["failed", "stopped"])
+async def test_an_answer_that_cannot_be_stored_is_told_logged_and_counted(
     store_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    outcome: str,
 ) -> None:
-    """The stream ends with a sentence, not in silence."""
+    """The stream ends with a sentence, not in silence; the log knows what a stop has lost."""
 
     async def away(*_: object, **__: object) -> None:
         raise ConnectionRefusedError("nobody listens")
 
     async with talking(store_url, tmp_path, Words(50)) as caller:
         async with begun(caller, "hello") as (_, events):
-            monkeypatch.setattr(caller.served.store, "add_thread_item", away)
+            for method in ("add_thread_item", "load_thread"):
+                monkeypatch.setattr(caller.served.store, method, away)
             monkeypatch.setattr("app.events.AWAY_SECONDS", 0)
-            last = [event async for event in events][-1]
+            last = [event async for event in events][-1] if outcome == "failed" else None
         await caller.served.settled()
-    assert (last["type"], last["allow_retry"]) == ("error", True)
+        turns = caller.served.app.state.metrics.turns.labels(outcome)
+    assert last is None or (last["type"], last["allow_retry"]) == ("error", True)
     assert "nobody listens" in caplog.text
+    noted = {"failed": "answer cut short", "stopped": "words lost"}
+    assert noted[outcome] in caplog.messages
+    assert turns._value.get() == 1
 
 
 async def test_a_second_stop_does_not_cut_the_clean_up_of_the_first() -> None:
