@@ -216,5 +216,6 @@ def test_a_refused_file_says_which_are_taken(ada: Visitor) -> None:
     ada.open()
     file = {"name": "a.bin", "mimeType": "application/octet-stream", "buffer": b"\x00\x01\xff"}
     ada.page.locator("input[type=file]").set_input_files(file)
+    expect(ada.status).to_contain_text("a.bin: ")
     expect(ada.status).to_contain_text("(application/octet-stream) are not taken. These are: .png,")
     ada.forgive("415")

@@ -275,7 +275,7 @@ async function upload(file) {
   request.responseType = "json";
   request.onload = () => {
     const { status, response: it } = request;
-    const said = it?.error?.message ?? `Refused (${status}).`;
+    const said = `${file.name}: ${it?.error?.message ?? `Refused (${status}).`}`;
     const hint = `$& These are: ${Object.values(config.accept).flat().join(", ")}.`;
     if (!it?.id) return end(new Refused(said.replace(/are not taken\.$/, hint)));
     row.dataset.id = it.id;
