@@ -11,7 +11,10 @@ from test_contexts import give_to_organisations
 
 
 def put_in_a_tool(project: BakedProject) -> None:
-    """Delete the clock as AGENTS.md says; a tool of OpenAI's, which one API alone has, comes."""
+    """Delete the clock as AGENTS.md says; a tool of OpenAI's, which one API alone has, comes.
+
+    So does another word for the offline model, with a number among the call's arguments.
+    """
     agents = project.path / "AGENTS.md"
     assert "Delete it with its tool and `tests/test_clock.py`" in agents.read_text(encoding="utf-8")
     for name in ("app/clock.py", "tests/test_clock.py"):
@@ -28,6 +31,11 @@ def put_in_a_tool(project: BakedProject) -> None:
     text = "".join(kept).replace("[current_time]", "[WebSearchTool()]")
     text = text.replace("from agents import ", "from agents import WebSearchTool, ")
     path.write_text(text, encoding="utf-8")
+    path = project.path / "app/offline.py"
+    text = path.read_text(encoding="utf-8")
+    changed = text.replace('"UTC"})}', '"UTC"}), "order": ("find", {"n": 7})}')
+    assert changed != text
+    path.write_text(changed, encoding="utf-8")
 
 
 @pytest.mark.product

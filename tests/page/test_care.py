@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_sent_leaves_the_composer(ada: Visitor) -> None:
     ada.page.route("**/files", lambda route: route.fulfill(body="<html>", content_type="text/html"))
     ada.open()
     ada.attach("dot.png")
-    expect(ada.status).to_have_text("Refused (200).")
+    expect(ada.status).to_have_text("dot.png: Refused (200).")
     ada.page.evaluate("window.expired = true")
     ada.attach("dot.png")
     expect(ada.status).to_have_text("Error: Log in again.")

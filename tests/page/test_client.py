@@ -6,6 +6,19 @@ from playwright.sync_api import Browser, Page, Route, expect
 from page.browsing import GAP, RunningApp, Visitor, faults_of_axe, one_store, visit
 
 pytestmark = pytest.mark.product
+CONTRAST = """node => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+  const linear = (it) => (it <= 0.04 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4);
+  const light = (...layers) => {
+    for (const layer of layers) [canvas.fillStyle = layer, canvas.fillRect(0, 0, 1, 1)];
+    const [red, green, blue] = [...canvas.getImageData(0, 0, 1, 1).data].map((it) => it / 255);
+    return 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue) + 0.05;
+  };
+  const page = getComputedStyle(document.body).backgroundColor;
+  const both = [light(page), light(page, getComputedStyle(node).borderTopColor)];
+  return Math.max(...both) / Math.min(...both);
+}"""
+"""How much the edge of an element differs from the page (WCAG 2.2, 1.4.11: 3 at least)."""
 LOOKS = """status =>
   [getComputedStyle(status).color, getComputedStyle(status, "::before").content]"""
 
@@ -98,6 +111,29 @@ def test_an_error_does_not_look_like_a_note(browser: Browser, app: RunningApp, s
 
 
 @one_store
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_edges_that_tell_something_can_be_seen(
+    browser: Browser, app: RunningApp, scheme: str
+) -> None:
+    """Where to write, also while the focus is elsewhere, and which thumb was pressed."""
+    with visit(browser, app, color_scheme=scheme) as ada:
+        ada.open().say("Hello")
+        ada.button("Good answer").click()
+        expect(ada.button("Good answer")).to_have_attribute("aria-pressed", "true")
+        assert ada.button("Bad answer").evaluate(CONTRAST) < 1.1
+        assert ada.button("Good answer").evaluate(CONTRAST) >= 3
+        assert ada.page.locator("#composer").evaluate(CONTRAST) >= 3
+
+
+@one_store
+def test_letters_have_the_size_that_the_user_has_set(ada: Visitor) -> None:
+    """In the browser's settings, which is not its zoom."""
+    browser = ada.page.context.new_cdp_session(ada.page)
+    browser.send("Page.setFontSizes", {"fontSizes": {"standard": 24}})
+    assert ada.open().box.evaluate("box => getComputedStyle(box).fontSize") == "24px"
+
+
+@one_store
 def test_what_is_offered_after_a_failure_helps(ada: Visitor) -> None:
     """A refused text stays to be changed; a chat whose answer was lost can be loaded again."""
     ada.open().say("Hello")
@@ -180,5 +216,6 @@ def test_a_refused_file_says_which_are_taken(ada: Visitor) -> None:
     ada.open()
     file = {"name": "a.bin", "mimeType": "application/octet-stream", "buffer": b"\x00\x01\xff"}
     ada.page.locator("input[type=file]").set_input_files(file)
+    expect(ada.status).to_contain_text("a.bin: ")
     expect(ada.status).to_contain_text("(application/octet-stream) are not taken. These are: .png,")
     ada.forgive("415")

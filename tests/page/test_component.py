@@ -1,21 +1,24 @@
 """The official component: what it is given, what comes in its place when it cannot start."""
 
 import re
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Browser, Route, expect
 
 from page.browsing import (
     HERE,
     JS,
     PNG,
     SCRIPT,
+    RunningApp,
     Visitor,
     change_config,
     faults_of_axe,
     one_store,
     open_official,
     until,
+    visit,
 )
 
 pytestmark = pytest.mark.product
@@ -31,6 +34,19 @@ def test_the_client_says_what_it_is_and_production_goes_without(ada: Visitor) ->
     expect(ada.status).to_contain_text("ChatKit did not start")
     expect(ada.page.get_by_role("link")).to_have_count(0)
     ada.forgive(SCRIPT)
+
+
+@one_store
+@pytest.mark.parametrize("show", [open_official, Visitor.open])
+def test_a_long_name_makes_no_page_wider_than_a_phone(
+    browser: Browser, app: RunningApp, show: Callable[[Visitor], object]
+) -> None:
+    """It is cut, and what stands below it keeps the width of the screen."""
+    with visit(browser, app, viewport={"width": 360, "height": 640}) as ada:
+        show(ada)
+        name = ada.page.get_by_role("heading", level=1)
+        name.evaluate("name => name.textContent = 'A company and its project'.repeat(3)")
+        assert ada.page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 @one_store

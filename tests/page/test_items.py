@@ -9,6 +9,12 @@ from playwright.sync_api import Route, expect
 from page.browsing import ABOUT, ASKED, PNG, Visitor, change_config, one_store
 
 pytestmark = pytest.mark.product
+PLACE = """(words, index) => {
+  const range = new Range();
+  range.setStart(words.firstChild, index);
+  range.setEnd(words.firstChild, index + 1);
+  return range.getBoundingClientRect().x;
+}"""
 
 
 @one_store
@@ -105,6 +111,18 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
 def update(item_id: str, **change: object) -> dict[str, object]:
     """Return the event of a change to an item."""
     return {"type": "thread.item.updated", "item_id": item_id, "update": change}
+
+
+@one_store
+def test_each_line_has_a_direction_of_its_own(ada: Visitor) -> None:
+    """Below a line that goes to the right, Hebrew ends on its left."""
+    ada.open_fed()
+    ada.begin_fed()
+    both = [{"type": "input_text", "text": "Hello!\nשלום!"}]
+    ada.feed("thread.item.done", item=ASKED | {"id": "both", "content": both})
+    words = ada.messages.last.locator(".text")
+    assert words.evaluate(PLACE, 0) < words.evaluate(PLACE, 5)
+    assert words.evaluate(PLACE, 7) > words.evaluate(PLACE, 11)
 
 
 @one_store

@@ -193,8 +193,21 @@ def test_a_stop_before_the_first_word_offers_to_look(ada: Visitor) -> None:
     expect(ada.box).to_have_value("Question")
     held.release()
     ada.button("Reload the chat").click()
-    expect(ada.status).to_be_empty()
+    expect(ada.status).to_have_text("There is no answer yet. Try again")
     expect(ada.messages.first).to_have_text("In chat 0")
+
+
+@one_store
+def test_a_message_without_an_answer_may_get_one_later(ada: Visitor) -> None:
+    """What failed an hour ago is tried again by a button; an answered chat offers none."""
+    ada.open_among(1).chat("Chat 0").click()
+    ada.status.get_by_role("button", name="Try again").click()
+    expect(ada.answers).to_contain_text("“In chat 0”")
+    expect(ada.send).to_be_visible()
+    ada.reload()
+    expect(ada.box).to_be_focused()
+    expect(ada.answers).to_contain_text("“In chat 0”")
+    expect(ada.status).to_be_empty()
 
 
 @one_store

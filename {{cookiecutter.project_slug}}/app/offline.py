@@ -10,7 +10,7 @@ from agents import ItemHelpers, Model, ModelResponse
 from agents.items import TResponseOutputItem
 from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_message, function_call
 
-DEMO = {"time": ("current_time", {"zone": "UTC"})}
+DEMO: dict[str, tuple[str, dict[str, Any]]] = {"time": ("current_time", {"zone": "UTC"})}
 """A word in the user's message, and the call that it makes when the agent has that tool."""
 
 
@@ -44,7 +44,7 @@ class OfflineModel(Model):
         words = re.findall(r"\w+", said[-1].lower())
         for word, (name, arguments) in DEMO.items():
             wanted = word in words or asked.model_settings.tool_choice == name
-            known = name in {tool.name for tool in asked.tools}
+            known = name in {t.name for t in asked.tools} | {h.tool_name for h in asked.handoffs}
             if wanted and known and items[-1].get("type") != "function_call_output":
                 return [function_call(name, arguments, call_id=f"call_{uuid.uuid4().hex}")]
         return [assistant_message(self.answer(items, said), item_id=f"msg_{uuid.uuid4().hex}")]

@@ -22,6 +22,7 @@ from chatkit.agents import AgentContext, ClientToolCall
 
 from app.context import RequestContext
 from app.failures import RETRY
+from app.offline import DEMO, OfflineModel
 
 from .model_server import Call, model_server
 from .serving import text_of, thread_of
@@ -84,6 +85,17 @@ async def test_a_tool_that_hangs_ends_with_a_sentence(
     notice = next(event for event in events if event["type"] == "notice")
     assert notice["message"].startswith("The tool slow took too long.")
     assert text_of(events) == "Sorry."
+
+
+async def test_a_hand_off_can_be_tried_without_a_key(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word in `DEMO` leads to another agent, as it leads to a tool."""
+    monkeypatch.setitem(DEMO, "refund", ("transfer_to_billing", {}))
+    other = Agent[AgentContext[RequestContext]]("Billing", model=OfflineModel(0))
+    agent_with(monkeypatch, handoffs=[other])
+    async with talking(store_url, tmp_path) as caller:
+        assert '"Billing"' in text_of(await caller.say("A refund, please"))
 
 
 @pytest.mark.parametrize(

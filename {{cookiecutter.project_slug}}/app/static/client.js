@@ -102,6 +102,8 @@ async function openChat(id) {
     const thread = id && (await read("threads.get_by_id", { thread_id: id }));
     if (mine === chat) await Promise.all([id && showOlder(), listChats()]);
     if (mine !== chat || !thread) return;
+    const open = mine.items.size && !mine.turn && !replies().some(told);
+    if (open) tell("There is no answer yet.", "", button("Try again", () => void retry()));
     if (thread.status.type === "active") return text.focus();
     text.disabled = at("attach").disabled = submit.disabled = true;
     tell(thread.status.reason ?? `This chat is ${thread.status.type}.`);
@@ -273,7 +275,7 @@ async function upload(file) {
   request.responseType = "json";
   request.onload = () => {
     const { status, response: it } = request;
-    const said = it?.error?.message ?? `Refused (${status}).`;
+    const said = `${file.name}: ${it?.error?.message ?? `Refused (${status}).`}`;
     const hint = `$& These are: ${Object.values(config.accept).flat().join(", ")}.`;
     if (!it?.id) return end(new Refused(said.replace(/are not taken\.$/, hint)));
     row.dataset.id = it.id;
@@ -374,10 +376,8 @@ at("attach").onclick = () => Object.assign(at("picker"), { value: "" }).click();
 at("attach").hidden = !config.maxFiles;
 at("picker").accept = Object.entries(config.accept).flat(2).join();
 at("picker").onchange = document.ondragover = document.ondrop = document.onpaste = take;
-submit.onclick = ({ detail }) => {
-  if (detail > 1) return; // the second half of a double click
-  void (chat.turn ? chat.turn.abort() : say(text.value));
-};
+submit.onclick = ({ detail }) => // above 1 it is the second half of a double click
+  detail < 2 && void (chat.turn ? chat.turn.abort() : say(text.value));
 document.onkeydown = (event) => {
   if (event.isComposing || event.keyCode === 229) return; // an input method's, in Safari the latter
   if (event.key === "Enter" && event.target === text && !event.shiftKey) {
