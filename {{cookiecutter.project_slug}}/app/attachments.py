@@ -44,6 +44,11 @@ def size_of(attachment: t.Attachment) -> int:
     return int((attachment.metadata or {}).get("size", 0))
 
 
+def sized(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{count / 2**20:.4g} MB" if count >= 2**20 else f"{count:,} bytes"
+
+
 def data_url(kind: str, data: bytes) -> str:
     """Return an address that holds its content, as the model takes it."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
@@ -85,7 +90,7 @@ class Files(AttachmentStore[RequestContext]):
             sizes = [*map(size_of, await self._store.load_attachments(None, context)), params.size]
             limit = self._settings.max_user_file_bytes
             if sum(sizes) > limit or len(sizes) > MAX_FILES:
-                most = f"{MAX_FILES:,} files of {limit:,} bytes in all"
+                most = f"{MAX_FILES:,} files of {sized(limit)} in all"
                 raise ApiError(413, "quota", f"You can keep {most}. Delete some first.")
             await self._store.save_attachment(attachment, context)
         return attachment
@@ -279,4 +284,4 @@ class Files(AttachmentStore[RequestContext]):
 
 def too_large(limit: int) -> ApiError:
     """Return the refusal; who closed the connection on the rest would not be heard."""
-    return ApiError(413, "file_too_large", f"A file has {limit:,} bytes at most.")
+    return ApiError(413, "file_too_large", f"A file has {sized(limit)} at most.")

@@ -6,7 +6,7 @@ from fastapi import Request
 from pydantic import TypeAdapter, ValidationError
 
 from .assistant import ACTIONS, SYNC_ACTIONS
-from .attachments import Files
+from .attachments import Files, sized
 from .context import RequestContext
 from .errors import ApiError
 from .settings import Settings
@@ -95,7 +95,7 @@ def _check_values(request: ChatKitReq, settings: Settings) -> None:
         case t.InputTranscribeReq():
             most = settings.max_audio_bytes
             if len(request.params.audio_base64.rstrip("=")) * 3 // 4 > most:
-                raise ApiError(413, "audio_too_large", f"A dictation has {most:,} bytes at most.")
+                raise ApiError(413, "audio_too_large", f"A dictation has {sized(most)} at most.")
         case t.ThreadsAddStructuredInputReq() | t.ThreadsAddClientToolOutputReq():
             most = settings.max_text_chars
             if len(request.params.model_dump_json()) > most:

@@ -173,6 +173,7 @@ async def test_a_quota_is_of_so_many_files_too(
         monkeypatch.setattr(caller.served.store, "load_attachments", many)
         answer = await send(caller, b"x", "b.txt")
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "quota")
+    assert "files of 500 MB in all" in answer.json()["error"]["message"]
 
 
 async def test_uploads_of_one_user_arrive_four_at_a_time(
