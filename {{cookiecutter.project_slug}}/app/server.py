@@ -52,7 +52,7 @@ class AppServer(ChatKitServer[RequestContext]):
         """
         await check(request, context, self._store, self._files, self._settings)
         if t.is_streaming_req(request):
-            self._limits.check_tokens(owner_of(context))
+            self._limits.tokens.check(owner_of(context))
             turn = self.turns.start(owner_of(context), partial(self._answer, request, context))
             await turn.first()
             return turn
@@ -287,7 +287,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self, audio_input: t.AudioInput, context: RequestContext
     ) -> t.TranscriptionResult:
         """Turn speech into text through the configured API; a kilobyte counts as a token."""
-        self._limits.check_tokens(owner_of(context))
+        self._limits.tokens.check(owner_of(context))
         text = await transcribe(audio_input, self._settings)
-        self._limits.spend_tokens(owner_of(context), len(audio_input.data) // 1000)
+        self._limits.tokens.spend(owner_of(context), len(audio_input.data) // 1000)
         return t.TranscriptionResult(text=text)
