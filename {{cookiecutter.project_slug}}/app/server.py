@@ -77,7 +77,7 @@ class AppServer(ChatKitServer[RequestContext]):
 
     async def _answer(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Frames:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
-        TURN_STATE.set(TurnState(self._store, context))
+        TURN_STATE.set(state := TurnState(self._store, context))
         created, thread_id = b"", getattr(request.params, "thread_id", "")
         try:
             if thread_id:
@@ -104,6 +104,8 @@ class AppServer(ChatKitServer[RequestContext]):
             raise
         finally:
             turn.finishing = True  # a stop would leave the lease behind
+            # a connection that was opened meanwhile keeps this context, and so the state
+            state.unsaved, state.stored, state.replaced = {}, {}, None
             if thread_id and (turn.thread_id or turn.task.cancelling()):  # granted, or perhaps
                 await self._store.release_turn(thread_id, turn.id, context)
 
