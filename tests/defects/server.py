@@ -50,8 +50,8 @@ DEFECTS = [
     ),
     Defect(
         "requests are not counted",
-        "if not self._limiter.hit(self._requests, name):",
-        "if not self._limiter.test(self._requests, name):",
+        "self._requests.spend(name, 1)",
+        "self._requests.spend(name, 0)",
         LIMITS + "requests_past_the_limit_wait",
         "app/limits.py",
     ),

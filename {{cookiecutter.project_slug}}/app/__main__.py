@@ -32,6 +32,8 @@ from .logs import set_up_logging, set_up_tracing
 from .settings import Settings
 from .store import StoreError, open_store
 
+STALLED_SECONDS = 300  # how long a reader may take nothing at all of what is sent
+
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status; what the caller can mend ends it with 2."""
@@ -130,6 +132,8 @@ def serve(settings: Settings) -> int:
         _refuse(f"{error.strerror}: set another HOST or PORT")
     # asyncio turns Nagle's algorithm off (40 ms an answer) only where a socket names its protocol
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sys.platform == "linux":  # who stops reading holds memory and open files
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
     port = listener.getsockname()[1]
     os.environ["PORT"] = str(port)  # for workers, too: a file's address holds the port
     print(f"http://{host}:{port}", flush=True)

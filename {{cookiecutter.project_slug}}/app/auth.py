@@ -89,7 +89,7 @@ class Authenticator:
             text = "The sign-in service does not answer. Try again in a moment."
             raise ApiError(503, "login_unavailable", text) from error
         except jwt.PyJWTError as error:
-            log.warning("token refused", extra={"reason": f"{type(error).__name__}: {error}"})
+            log.warning("token refused", extra={"reason": f"{error!r:.100}"})
             challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             raise ApiError(401, "login", "Please sign in again.", challenge) from error
         request.state.claims = claims  # for fields of yours in the context

@@ -1,26 +1,46 @@
 """How much one user may ask for; counted in memory, so each worker counts for itself."""
 
 import time
+from collections import Counter
 from contextlib import suppress
 from ipaddress import IPv6Interface
 
 from fastapi import Request
-from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 
 from .errors import ApiError
 from .settings import Settings
+
+
+class Share:
+    """What each may use in a period. At its end all counts are dropped at once."""
+
+    def __init__(self, most: int, seconds: int, refusal: str) -> None:
+        """Allow `most`, which 0 does not bound."""
+        self._most, self._seconds, self._refusal = most, seconds, refusal
+        self._used, self._end = Counter[str](), 0.0
+
+    def check(self, name: str) -> None:
+        """Raise ApiError 429, with Retry-After, when all is used up."""
+        if (now := time.monotonic()) >= self._end:
+            self._used, self._end = Counter(), now + self._seconds
+        if 0 < self._most <= self._used[name]:
+            wait = str(int(self._end - now) + 1)
+            raise ApiError(429, "too_many", self._refusal, {"Retry-After": wait})
+
+    def spend(self, name: str, amount: int) -> None:
+        """Count what was used; the last one may go past the limit."""
+        if self._most:
+            self._used[name] += amount
 
 
 class Limits:
     """Requests a minute and model tokens a day."""
 
     def __init__(self, settings: Settings) -> None:
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
-        self._requests = RateLimitItemPerMinute(settings.requests_per_minute)
-        share = settings.tokens_per_day
-        self._tokens = RateLimitItemPerDay(share) if share else None
+        text = "Today's share is used up. Come back tomorrow."
+        self.tokens = Share(settings.tokens_per_day, 86_400, text)
+        text = "Too many requests. Wait a moment."
+        self._requests = Share(settings.requests_per_minute, 60, text)
         self._by_address = not settings.development  # where all callers have one
 
     def hit(self, user: str, request: Request) -> None:
@@ -30,22 +50,8 @@ class Limits:
         if self._by_address and user.startswith("anon-") and request.client:
             names.insert(0, f"address {network_of(request.client.host)}")
         for name in names:
-            if not self._limiter.hit(self._requests, name):
-                self._refuse(self._requests, name, "Too many requests. Wait a moment.")
-
-    def check_tokens(self, user: str) -> None:
-        """Raise ApiError 429 when the user's tokens of the day are used up."""
-        if self._tokens and not self._limiter.test(self._tokens, user):
-            self._refuse(self._tokens, user, "Today's share is used up. Come back tomorrow.")
-
-    def spend_tokens(self, user: str, tokens: int) -> None:
-        """Count the tokens of an answer; the last answer of a day may go past the limit."""
-        if self._tokens:
-            self._limiter.hit(self._tokens, user, cost=tokens)
-
-    def _refuse(self, item: RateLimitItem, name: str, text: str) -> None:
-        seconds = self._limiter.get_window_stats(item, name).reset_time - time.time()
-        raise ApiError(429, "too_many", text, {"Retry-After": str(int(seconds) + 1)})
+            self._requests.check(name)
+            self._requests.spend(name, 1)
 
 
 def network_of(host: str) -> str:

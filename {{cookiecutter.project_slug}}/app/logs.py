@@ -125,7 +125,7 @@ class RequestLog:
 
     def _write(self, scope: Scope, status: int, ms: float) -> None:
         """Write the line: who, what, how long; never what was said."""
-        state, path = scope["state"], scope["path"]
+        state, path = scope["state"], scope["path"][:200]  # a stranger's may have 64 KB
         fields = {name: state.get(name, "") for name in ("request_id", "op", "user", "code")}
         fields |= {"method": scope["method"], "path": path, "status": status, "ms": ms}
         if turn := state.get("turn"):

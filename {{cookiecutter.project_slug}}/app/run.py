@@ -45,7 +45,7 @@ async def run(
         finally:
             said = [*history, *state.stored.values(), *state.unsaved.values()]
             tokens = result.context_wrapper.usage.total_tokens  # of a stopped call there are none
-            limits.spend_tokens(owner_of(context), tokens or sum(map(length_of, said)) // 4)
+            limits.tokens.spend(owner_of(context), tokens or sum(map(length_of, said)) // 4)
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:

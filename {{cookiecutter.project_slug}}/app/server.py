@@ -52,7 +52,7 @@ class AppServer(ChatKitServer[RequestContext]):
         """
         await check(request, context, self._store, self._files, self._settings)
         if t.is_streaming_req(request):
-            self._limits.check_tokens(owner_of(context))
+            self._limits.tokens.check(owner_of(context))
             turn = self.turns.start(owner_of(context), partial(self._answer, request, context))
             await turn.first()
             return turn
@@ -77,7 +77,7 @@ class AppServer(ChatKitServer[RequestContext]):
 
     async def _answer(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Frames:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
-        TURN_STATE.set(TurnState(self._store, context))
+        TURN_STATE.set(state := TurnState(self._store, context))
         created, thread_id = b"", getattr(request.params, "thread_id", "")
         try:
             if thread_id:
@@ -104,6 +104,8 @@ class AppServer(ChatKitServer[RequestContext]):
             raise
         finally:
             turn.finishing = True  # a stop would leave the lease behind
+            # a connection that was opened meanwhile keeps this context, and so the state
+            state.unsaved, state.stored, state.replaced = {}, {}, None
             if thread_id and (turn.thread_id or turn.task.cancelling()):  # granted, or perhaps
                 await self._store.release_turn(thread_id, turn.id, context)
 
@@ -287,7 +289,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self, audio_input: t.AudioInput, context: RequestContext
     ) -> t.TranscriptionResult:
         """Turn speech into text through the configured API; a kilobyte counts as a token."""
-        self._limits.check_tokens(owner_of(context))
+        self._limits.tokens.check(owner_of(context))
         text = await transcribe(audio_input, self._settings)
-        self._limits.spend_tokens(owner_of(context), len(audio_input.data) // 1000)
+        self._limits.tokens.spend(owner_of(context), len(audio_input.data) // 1000)
         return t.TranscriptionResult(text=text)

@@ -9,6 +9,7 @@ import pytest
 from app.checks import parse
 from app.context import owner_of
 from app.errors import ApiError
+from app.limits import Limits
 from app.settings import Settings
 
 from .serving import Words, begun, message
@@ -46,10 +47,37 @@ async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Pat
     async with talking(store_url, tmp_path, Words(3), tokens_per_day=100) as caller:
         await caller.say("hello")
         owner = owner_of(await caller.served.first_user())
-        caller.served.app.state.limits.spend_tokens(owner, 1_000)
+        caller.served.app.state.limits.tokens.spend(owner, 1_000)
         answer = await caller.ask("again")
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) > 60
+
+
+def test_a_day_of_many_users_costs_a_request_nothing() -> None:
+    """Nor does it start a thread that looks through all that was counted."""
+    limits = Limits(Settings(_env_file=None, tokens_per_day=1))
+    limits.tokens.check("anybody")
+    for number in range(100_000):
+        limits.tokens.spend(f"user {number}", 1)
+    start = time.process_time()
+    for _ in range(50):
+        limits.tokens.spend("you", 1)
+        time.sleep(0.01)
+    assert time.process_time() - start < 0.05
+
+
+def test_counts_are_dropped_at_the_end_of_their_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of users who do not come back, too."""
+    limits = Limits(Settings(_env_file=None, tokens_per_day=1))
+    for user in ("gone", "you"):
+        limits.tokens.check(user)
+        limits.tokens.spend(user, 1)
+    with pytest.raises(ApiError, match="tomorrow"):
+        limits.tokens.check("you")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 86_400)
+    limits.tokens.check("you")
+    assert not limits.tokens._used
 
 
 @pytest.mark.parametrize(("share", "status"), [(50, 429), (500, 200)])

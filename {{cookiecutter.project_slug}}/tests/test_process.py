@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.__main__ import main
+from app.__main__ import main, serve
 from app.settings import Settings
 
 from .engine import SHARED
-from .serving import message
+from .serving import message, settings_for
 
 ROOT = Path(__file__).parent.parent
 
@@ -183,6 +183,25 @@ def test_a_port_in_use_is_named_in_one_line(refusal: Callable[..., str], store_u
     assert "\n" not in line
     assert f"('127.0.0.1', {port})" in line
     assert "set another HOST or PORT" in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only its kernel can bound this")
+def test_who_stops_reading_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store_url: str
+) -> None:
+    """What a download or an answer holds is free again, though its reader stays connected."""
+
+    def run(_: object, sockets: list[socket.socket]) -> None:
+        with sockets[0] as door, socket.create_connection(door.getsockname()):
+            with door.accept()[0] as reader:
+                reader.settimeout(10)
+                with pytest.raises(TimeoutError, match="Connection timed out"):
+                    reader.sendall(bytes(64 << 20))
+
+    monkeypatch.setenv("PORT", "0")  # which `serve` sets
+    monkeypatch.setattr("app.__main__.STALLED_SECONDS", 1)
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    assert serve(settings_for(store_url, tmp_path, port=0)) == 0
 
 
 def test_an_unknown_command_names_the_known_ones(refusal: Callable[..., str]) -> None:

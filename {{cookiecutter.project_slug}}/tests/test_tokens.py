@@ -15,6 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import Request
 
+from app.logs import JSON_LINE
+
 from .serving import SECRET, Served, Words, production, serving, thread_of
 
 pytestmark = pytest.mark.anyio
@@ -214,3 +216,17 @@ async def test_an_issuer_without_keys_is_no_fault_of_the_callers(
     async with served.caller(Authorization=f"Bearer {token}") as caller:
         answer = await caller.op("threads.list")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "login_unavailable")
+
+
+async def test_a_stranger_writes_no_long_lines_into_the_log(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a path and of a key's name the beginning is enough."""
+    caplog.set_level("INFO", "app")
+    token = jwt.encode({}, SECRET, "HS256", {"kid": "k" * 5000})
+    async with served.caller(Authorization=f"Bearer {token}") as caller:
+        for path in ("/config.json", f"/files/{'p' * 5000}/url"):
+            await caller.get(path)
+    lines = [JSON_LINE.format(record) for record in caplog.records if "app." in record.name]
+    assert [line.count("token refused") for line in lines] == [0, 1, 0]
+    assert max(map(len, lines)) < 600

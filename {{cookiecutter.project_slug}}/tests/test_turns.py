@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chatkit.types import ThreadItem
 
+from app.events import TURN_STATE
 from app.streaming import Turn
 
 from .serving import Caller, Words, begun, created, message, read_some, text_of, thread_of, until
@@ -235,3 +237,21 @@ async def test_silence_is_filled_with_comments(store_url: str, tmp_path: Path) -
             assert got.headers["cache-control"] == "no-cache"
             assert got.headers["x-accel-buffering"] == "no"
     assert sum(line.startswith(":") for line in lines) >= 4
+
+
+async def test_what_was_said_is_not_kept_in_memory(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver's connections and timers keep the context in which they were made."""
+    async with talking(store_url, tmp_path) as caller:
+        add, contexts = caller.served.store.add_thread_item, []
+
+        async def add_thread_item(*args: Any, **kwargs: Any) -> None:
+            contexts.append(copy_context())
+            await add(*args, **kwargs)
+
+        monkeypatch.setattr(caller.served.store, "add_thread_item", add_thread_item)
+        await caller.say("hello")
+        await caller.served.settled()
+    state = contexts[-1][TURN_STATE]
+    assert not [*state.unsaved, *state.stored]
