@@ -3,13 +3,14 @@
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agents import Agent, RunConfig, Runner, function_tool
 
-from .model_server import Call, Cut, Fault, ModelServer, Pause, model_server
+from .model_server import KEY, Call, Cut, Fault, ModelServer, Pause, model_server
 from .sending import PDF, picture, sent
 from .serving import text_of, thread_of
 from .talking import Chat, asking, card, talking, tools
@@ -17,6 +18,7 @@ from .talking import Chat, asking, card, talking, tools
 pytestmark = pytest.mark.anyio
 APIS = ("responses", "chat_completions")
 LOOK = Call("look", "{}")
+OPENAI = {"openai_api_key": KEY}
 
 
 @function_tool
@@ -161,6 +163,39 @@ async def test_an_agent_without_a_model_asks_the_apps_server(
             result = await Runner.run(Agent("Judge"), "a secret", run_config=untraced)
     assert result.final_output == "fine"
     assert "a secret" in json.dumps(server.given[-1])
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_the_servers_own_count_of_tokens_is_spent(
+    store_url: str, tmp_path: Path, api: str
+) -> None:
+    """15 for an answer that looks like 2; by one API only if it is asked for."""
+    with model_server("a", "b") as server:
+        changes = {"model_api": api, "tokens_per_day": 14}
+        async with asking(store_url, tmp_path, server, **changes) as caller:
+            thread = thread_of(await caller.say("q"))
+            assert (await caller.ask("q", thread)).status_code == 429
+
+
+@pytest.mark.parametrize("known", [{}, OPENAI, OPENAI | {"trace_content": True}])
+async def test_traces_are_by_thread_and_without_what_was_said(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: dict[str, Any]
+) -> None:
+    """At OpenAI, of what OpenAI answers; the words only where TRACE_CONTENT asks for them."""
+    asked: list[RunConfig] = []
+    run = Runner.run_streamed
+
+    def noted(*args: Any, **options: Any) -> Any:
+        asked.append(options["run_config"])
+        untraced = replace(asked[0], tracing_disabled=True)
+        return run(*args, **options | {"run_config": untraced})
+
+    monkeypatch.setattr(Runner, "run_streamed", noted)
+    async with talking(store_url, tmp_path, **known) as caller:
+        thread = thread_of(await caller.say("a secret"))
+    (config,) = asked
+    assert (config.group_id, config.tracing_disabled) == (thread, not known)
+    assert config.trace_include_sensitive_data == ("trace_content" in known)
 
 
 async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Path) -> None:
