@@ -111,6 +111,14 @@ async def test_a_step_may_take_longer_than_others_wait_and_keeps_the_data(
             pass
 
 
+async def test_a_schema_whose_name_would_have_to_be_quoted_is_refused(store_url: str) -> None:
+    """It stands in statements; other programs could not name it."""
+    for name in ("Chat", 'a"b', "9", "a-b", "x" * 64):
+        with pytest.raises(StoreError, match="STORE_URL: its schema has to be a lower-case name"):
+            async with Store.open(f"{store_url.rpartition('=')[0]}={name}"):
+                pass
+
+
 async def test_a_wrong_database_ends_the_start_in_one_line(private_engine: PrivateEngine) -> None:
     wrong = urlsplit(private_engine.url)._replace(path="/none").geturl()
     with pytest.raises(StoreError, match=r'^STORE_URL=[^\n]*: database "none" does not exist$'):

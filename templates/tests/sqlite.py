@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+import time
 from pathlib import Path
 
 import anyio
@@ -179,6 +180,18 @@ async def test_a_close_that_is_cancelled_again_and_again_ends_its_threads(store_
     for worker in (store._reader, store._writer):
         worker.join(5)
         assert not worker.is_alive()
+
+
+async def test_a_clock_that_goes_back_keeps_no_thread_locked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease of a worker that died would last for as long as the clock went back."""
+    await store.save_thread(thread(), ALICE)
+    with monkeypatch.context() as patch:
+        ahead = time.time() + 3600
+        patch.setattr("app.store.time.time", lambda: ahead)
+        await store.claim_turn("t", "dead", ALICE)
+    assert await store.claim_turn("t", "next", ALICE)
 
 
 async def test_one_that_fails_does_not_fail_those_who_share_its_commit(store: Store) -> None:

@@ -60,7 +60,7 @@ DEFECTS = [
     Defect(
         "a naive time is the machine's",
         "moment if moment.tzinfo else moment.replace(tzinfo=UTC)",
-        "moment.replace(tzinfo=UTC)",
+        "moment if moment.tzinfo else moment.astimezone()",
         STORE + "threads_come_by_time_and_naive_counts_as_utc",
     ),
 ]

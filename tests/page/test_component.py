@@ -117,9 +117,11 @@ def test_the_official_component_gets_all_it_needs(ada: Visitor) -> None:
     made = chatkit.evaluate(f"chatkit => chatkit.upload({file})")
     assert made["type"] == "image"
 
-    chatkit.evaluate("c => c.emit('chatkit.error', {error: new TypeError('a secret')})")
+    with page.expect_console_message() as logged:
+        chatkit.evaluate("c => c.emit('chatkit.error', {error: new TypeError('a secret')})")
     expect(ada.status).to_contain_text("Something went wrong")
     expect(ada.status).not_to_contain_text("secret")
+    assert re.fullmatch(r"chatkit.error TypeError [0-9a-f]{16}", logged.value.text)
 
 
 @one_store

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route, expect
 
-from page.browsing import ABOUT, ASKED, PNG, Visitor, change_config, one_store
+from page.browsing import ABOUT, ASKED, PNG, Visitor, change_config, one_store, until
 
 pytestmark = pytest.mark.product
 PLACE = """(words, index) => {
@@ -170,6 +170,19 @@ def test_a_file_is_removed_before_it_is_sent(ada: Visitor) -> None:
     ada.say("One is left.")
     expect(ada.messages.get_by_role("img")).to_have_count(1)
     ada.forgive("400")
+
+
+@one_store
+def test_an_upload_shows_how_far_it_is(ada: Visitor) -> None:
+    """Over a slow line, until the file is there."""
+    ada.open()
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 200_000}
+    ada.page.context.new_cdp_session(ada.page).send("Network.emulateNetworkConditions", slow)
+    ada.attach("large.png", data=PNG + bytes(400_000))
+    bar = ada.page.get_by_role("progressbar", name="Upload of large.png")
+    until(ada.page, lambda: 0 < bar.evaluate("bar => bar.value") < 1)
+    expect(bar).to_have_count(0)
+    expect(ada.page.get_by_role("listitem").locator("img")).to_be_visible()
 
 
 GIVE = """([kind, name, words]) => {

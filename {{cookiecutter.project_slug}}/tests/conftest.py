@@ -4,6 +4,7 @@ import gc
 import ipaddress
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,9 @@ def _stay_here(event: str, args: tuple[object, ...]) -> None:
         assert ipaddress.ip_address(args[1][0]).is_loopback, f"a test connects to {args[1][0]}"
 
 
+if sys.platform != "win32":
+    os.environ["TZ"] = "America/Los_Angeles"  # who takes a naive time for this machine's is seen
+    time.tzset()
 gc.disable()  # while all is imported: it takes a sixth less
 if not os.environ.get("TEST_STORE_URL"):  # which may be elsewhere
     sys.addaudithook(_stay_here)

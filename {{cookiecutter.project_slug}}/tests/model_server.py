@@ -123,8 +123,9 @@ class Handler(BaseHTTPRequestHandler):
         call_id = self.state.next_call_id()
         events = chat_events(step, call_id) if chat else response_events(step, call_id)
         if request.get("stream"):
-            counted = not chat or request.get("stream_options", {}).get("include_usage")
-            return self.stream((e for e in events if counted or e["choices"]), chat=chat)
+            if not request.get("stream_options", {}).get("include_usage"):  # chat's own option
+                events = (event for event in events if "usage" not in event)
+            return self.stream(events, chat=chat)
         whole = list(events)[-1]
         return self.answer(chat_whole(step) if chat else whole["response"])
 

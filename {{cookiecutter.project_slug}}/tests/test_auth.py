@@ -36,7 +36,7 @@ async def test_two_browsers_are_two_users_and_a_restart_loses_none(
             assert answer.status_code == (200 if SHARED else 404)  # memory forgets
             assert "set-cookie" not in answer.headers
             renewed = (await again.get("/config.json")).headers["set-cookie"]
-            assert renewed.startswith(f"{name}={cookie};")  # for a year from now
+            assert renewed.startswith(f"{name}={cookie}; Path=/; Max-Age=31536000;")  # a year
 
 
 async def test_a_forged_cookie_is_a_new_user(store_url: str, tmp_path: Path) -> None:
@@ -62,8 +62,20 @@ async def test_a_foreign_page_cannot_use_the_cookie(store_url: str, tmp_path: Pa
             assert answer.status_code == status, origin
             named = origin if origin == "https://shop.example" else None
             assert answer.headers.get("access-control-allow-origin") == named
-        asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PUT"}
-        assert (await caller.options("/chatkit", headers=asked)).status_code == 200
+
+
+@pytest.mark.parametrize(("issuer", "credentials"), [("", "true"), ("https://login.example", None)])
+async def test_a_named_page_may_send_what_the_page_sends(
+    store_url: str, tmp_path: Path, issuer: str, credentials: str | None
+) -> None:
+    """A browser asks first; cookies only where they are the login."""
+    named = {"oidc_issuer": issuer, "allowed_origins": "https://shop.example"}
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PUT"}
+    asked["Access-Control-Request-Headers"] = "Authorization, Content-Type, X-Request-ID"
+    async with talking(store_url, tmp_path, **named) as caller:
+        answer = await caller.options("/chatkit", headers=asked)
+    assert answer.status_code == 200
+    assert answer.headers.get("access-control-allow-credentials") == credentials
 
 
 @pytest.mark.parametrize(
@@ -116,7 +128,7 @@ async def test_an_anonymous_user_counts_by_address_too(store_url: str, tmp_path:
     async with serving(settings, Words(3)) as served:
         statuses = []
         for _ in range(5):
-            async with served.caller() as caller:
+            async with served.caller(Host="chat.example.COM:443") as caller:
                 answer = await caller.op("threads.list")
                 statuses.append(answer.status_code)
                 cookie = answer.headers.get("set-cookie", "")

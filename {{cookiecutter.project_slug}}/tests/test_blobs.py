@@ -82,9 +82,11 @@ async def test_of_two_tries_at_once_one_is_kept(
         assert sorted([each.status_code for each in await asyncio.gather(*tries)]) == [200, 409]
 
 
-async def test_files_url_names_the_place(tmp_path: Path) -> None:
+async def test_files_url_names_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder in DATA_DIR when it is empty, another folder, or memory."""
+    monkeypatch.setenv("MEMORY_READ_TIMEOUT", "30s")
     memory = open_blobs("memory://", tmp_path)
+    assert os.environ["MEMORY_READ_TIMEOUT"] == "30s", "who asks for more patience has it"
     assert isinstance(memory, Cloud)
     assert isinstance(memory._bucket, obstore.store.MemoryStore)
     own, other = tmp_path / "own", tmp_path / "other"

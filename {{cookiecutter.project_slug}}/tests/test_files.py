@@ -36,9 +36,10 @@ async def test_an_image_is_shown_and_reaches_the_model(store_url: str, tmp_path:
                 assert preview.status_code == 200
                 assert preview.headers["content-type"] == "image/jpeg"
                 assert preview.headers["content-disposition"].startswith("inline")
+                assert preview.headers["cross-origin-resource-policy"] == "cross-origin"
         parts = json.dumps(model.given)
         assert '"input_image"' in parts
-        assert "data:image/jpeg;base64," in parts
+        assert f"data:image/jpeg;base64,{base64.b64encode(preview.content).decode()}" in parts
 
 
 async def test_a_download_is_no_page(store_url: str, tmp_path: Path) -> None:
@@ -52,6 +53,7 @@ async def test_a_download_is_no_page(store_url: str, tmp_path: Path) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["content-disposition"].startswith("attachment;")
         assert "sandbox" in answer.headers["content-security-policy"]
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         assert answer.headers["cache-control"].startswith("private")
         on_disk(tmp_path)[0].unlink()
         assert (await caller.get(await address(caller, attachment["id"]))).status_code == 404
@@ -71,7 +73,7 @@ async def test_an_address_is_for_one_file_one_purpose_and_a_while(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Changed in any part, or too old: 404."""
-    async with talking(store_url, tmp_path) as caller:
+    async with talking(store_url, tmp_path, file_link_seconds=100) as caller:
         one = await sent(caller, picture(), "a.png")
         two = await sent(caller, picture(), "b.png")
         url = await address(caller, one["id"])
@@ -88,7 +90,7 @@ async def test_an_address_is_for_one_file_one_purpose_and_a_while(
         assert (await caller.put(put, content=b"x")).status_code == 404
         async with caller.served.caller() as anybody:
             assert (await anybody.get(url)).status_code == 200, "an image tag has no login"
-        later = time.time() + 2 * 1800
+        later = time.time() + 2 * 100
         monkeypatch.setattr("app.links.time.time", lambda: later)
         assert (await caller.get(url)).status_code == 404
 
@@ -120,6 +122,9 @@ async def test_a_file_of_one_thread_is_refused_in_another(store_url: str, tmp_pa
         thread = thread_of(await caller.say("read", attachments=[attachment]))
         assert await tried(caller, attachment) == (409, "file_used")
         assert len((await caller.op("threads.list")).json()["data"]) == 1
+        other = thread_of(await caller.say("hello"))
+        refused = await caller.ask("read", other, attachments=[attachment])
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "file_used")
         another = (await sent(caller, b"more", "b.txt"))["id"]
         await caller.say("again", thread, attachments=[attachment, another])
 

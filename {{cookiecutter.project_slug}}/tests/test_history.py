@@ -213,9 +213,13 @@ async def test_of_pdfs_the_newest_are_sent_up_to_a_size() -> None:
 
 
 def test_an_image_takes_no_room_of_the_history() -> None:
-    """The model is told in a sentence that there was one, however long its address is."""
+    """The model is told in a sentence that there was one, however long its address is.
+
+    A quote takes as much as what stands beside it.
+    """
     image = t.GeneratedImage(id="i", url="data:image/png;base64," + "A" * 100_000)
     assert length_of(t.GeneratedImageItem(**base("i"), image=image)) == 0
+    assert length_of(asked("q", "four", quoted_text="and eight")) == 13
 
 
 def test_a_long_output_is_remembered_cut() -> None:

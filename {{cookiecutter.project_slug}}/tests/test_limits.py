@@ -12,7 +12,8 @@ from app.errors import ApiError
 from app.limits import Limits
 from app.settings import Settings
 
-from .serving import Words, begun, message
+from . import values
+from .serving import Words, begun, message, thread_of
 from .talking import talking
 
 pytestmark = pytest.mark.anyio
@@ -29,6 +30,21 @@ async def test_requests_past_the_limit_wait(store_url: str, tmp_path: Path) -> N
             assert (await other.op("threads.list")).status_code == 200
 
 
+async def test_any_page_size_is_answered(store_url: str, tmp_path: Path) -> None:
+    """The SDK passes it on unchecked; the app clamps it to 1..100."""
+    async with talking(store_url, tmp_path) as caller:
+        thread_id = thread_of(await caller.say("hello"))
+        store, context = caller.served.store, await caller.served.first_user()
+        for n in range(100):
+            await store.add_thread_item(thread_id, values.message(f"i{n}"), context)
+        for limit, count in ((-1, 1), (0, 1), (1, 1), (1000, 100), (10**19, 100)):
+            answer = await caller.op("items.list", thread_id=thread_id, limit=limit)
+            assert answer.status_code == 200
+            assert len(answer.json()["data"]) == count
+            listed = await caller.op("threads.list", limit=limit)
+            assert len(listed.json()["data"]) == 1
+
+
 @pytest.mark.parametrize(("limit", "elsewhere"), [("turns_per_user", 200), ("turns_total", 429)])
 async def test_so_many_answers_are_given_at_once(
     store_url: str, tmp_path: Path, limit: str, elsewhere: int
@@ -38,7 +54,8 @@ async def test_so_many_answers_are_given_at_once(
     async with talking(store_url, tmp_path, model, **{limit: 1}) as caller:
         async with begun(caller, "hello"), caller.served.caller() as other:
             model.count = 3  # of the other's answer
-            assert (await caller.ask("hello")).status_code == 429
+            refused = await caller.ask("hello")
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
             assert (await other.ask("hello")).status_code == elsewhere
 
 

@@ -2,28 +2,39 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.page import FOLDER
 
-from .serving import serving, settings_for
+from .serving import production, serving, settings_for
 from .talking import talking
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_page_may_load_chatkit_and_nothing_else(store_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "origins"),
+    [
+        ({}, {"'self'", "https://cdn.platform.openai.com"}),
+        ({"chatkit_script_url": "https://cdn.example/c.js"}, {"'self'", "https://cdn.example"}),
+        ({"chatkit_script_url": "/static/chatkit.js"}, {"'self'"}),
+    ],
+)
+async def test_the_page_may_load_chatkit_and_nothing_else(
+    store_url: str, tmp_path: Path, script: dict[str, str], origins: set[str]
+) -> None:
     """No script, frame or image comes from anywhere but here, ChatKit's CDN and named hosts."""
-    settings = settings_for(store_url, tmp_path, image_hosts=["https://images.example.com"])
+    changes = {"image_hosts": ["https://images.example.com"]} | script
+    settings = settings_for(store_url, tmp_path, **changes)
     async with serving(settings) as app, app.caller() as caller:
         page = await caller.get("/")
     policy = page.headers["content-security-policy"]
     rules = {name: set(sources) for name, *sources in map(str.split, policy.split(";"))}
-    cdn = "https://cdn.platform.openai.com"
     for name in ("default-src", "base-uri", "form-action", "frame-ancestors"):
         assert rules[name] == {"'none'"}, name
-    assert rules["script-src"] == rules["frame-src"] == rules["connect-src"] == {"'self'", cdn}
+    assert rules["script-src"] == rules["frame-src"] == rules["connect-src"] == origins
     images = {"'self'", "data:", "blob:", settings.base_url, *settings.image_hosts}
     assert rules["img-src"] == images
     assert re.search(r"<script(?! type=\"module\" src=)|<style|style=| on\w+=", page.text) is None
@@ -43,15 +54,48 @@ async def test_the_page_s_files_are_asked_for_again(store_url: str, tmp_path: Pa
 
 
 async def test_the_page_knows_the_settings_and_no_secret(store_url: str, tmp_path: Path) -> None:
-    """The plain client is for development unless it is asked for; the cookie comes first."""
-    async with talking(
-        store_url, tmp_path, allowed_models=["small"], on_disconnect="finish"
-    ) as caller:
+    """All of them are the settings'; the plain client is for development unless it is asked for."""
+    asked: dict[str, Any] = {
+        "allow_anonymous": True,
+        "on_disconnect": "finish",
+        "chatkit_script_url": "https://cdn.example/c.js",
+        "upload_strategy": "two_phase",
+        "max_attachments": 3,
+        "max_file_bytes": 4,
+        "file_types": ["image/png", "application/octet-stream"],
+        "model": "large",
+        "allowed_models": ["small", "large"],
+        "allowed_tools": ["look"],
+        "transcribe_model": "ears",
+    }
+    async with serving(production(store_url, tmp_path, **asked)) as app, app.caller() as caller:
         answer = await caller.get("/config.json")
-    config = answer.json()
-    assert "chat_user_" in answer.headers["set-cookie"]
-    assert (config["plainClient"], config["stopByRequest"]) == (True, True)
-    assert (config["models"], config["uploadStrategy"]) == (["small"], "direct")
-    assert not any("key" in name.lower() for name in set(config) - {"domainKey"})
-    async with talking(store_url, tmp_path, plain_client=False) as caller:
-        assert (await caller.get("/config.json")).json()["plainClient"] is False
+    assert answer.json() == {
+        "scriptUrl": "https://cdn.example/c.js",
+        "domainKey": "domain_pk_real",
+        "waitSeconds": 10,
+        "plainClient": False,
+        "stopByRequest": True,
+        "uploadStrategy": "two_phase",
+        "maxFiles": 3,
+        "maxFileBytes": 4,
+        "accept": {"image/png": [".png"], "application/octet-stream": []},
+        "models": ["large", "small"],
+        "tools": ["look"],
+        "dictation": True,
+    }
+    assert "chat_user" in answer.headers["set-cookie"]
+    assert answer.headers["cache-control"] == "no-store"
+    for plain_client, shown in ((None, True), (False, False)):
+        async with talking(store_url, tmp_path, plain_client=plain_client) as caller:
+            assert (await caller.get("/config.json")).json()["plainClient"] is shown
+
+
+def test_files_are_fetched_from_the_apps_own_address(tmp_path: Path) -> None:
+    """An image tag in a page of another origin has to find them, too."""
+    for settings, address in (
+        (settings_for("", tmp_path, host="::1", port=9), "http://[::1]:9"),
+        (production("memory://", tmp_path, allow_anonymous=True), "https://Chat.Example.com"),
+        (settings_for("", tmp_path, public_url="https://a.example/b/"), "https://a.example/b"),
+    ):
+        assert settings.base_url == address

@@ -134,6 +134,11 @@ def test_an_empty_key_is_made_anew(tmp_path: Path) -> None:
     """The disk was full; it would sign for anybody."""
     (tmp_path / "secret_key").touch()
     assert len(Settings(data_dir=tmp_path).signing_key()) == 64
+    assert Settings(data_dir=tmp_path, secret_key="mine").signing_key() == "mine"
+    made = tmp_path / "other"
+    assert Settings(data_dir=made).signing_key() == Settings(data_dir=made).signing_key()
+    if os.name == "posix":
+        assert (made / "secret_key").stat().st_mode & 0o077 == 0, "the key is for nobody else"
 
 
 def test_production_has_a_line_for_each_setting_that_is_missing(
@@ -252,7 +257,9 @@ def test_the_app_starts_answers_and_ends_on_sigterm(tmp_path: Path, store_url: s
         with httpx2.Client(base_url=url, timeout=60) as client:
             assert client.get("/healthz").json() == {"status": "ok"}
             assert client.get("/readyz").json() == {"status": "ok"}
-            assert "<!doctype html>" in client.get("/").text.lower()
+            page = client.get("/")
+            assert "<!doctype html>" in page.text.lower()
+            assert f" {url};" in f"{page.headers['content-security-policy']};", "files are there"
             with client.stream("POST", "/chatkit", json={"type": kind, "params": params}) as answer:
                 lines = answer.iter_lines()  # without a name it would close the connection
                 next(lines)

@@ -12,11 +12,12 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from chatkit.types import ClosedStatus, LockedStatus
 from pydantic import TypeAdapter
 
+from app import assistant
 from app.store import ChatStore
 
 from .model_server import Pause, model_server
 from .sending import address, sent
-from .serving import Words, begun, created, text_of, thread_of
+from .serving import Words, begun, created, message, text_of, thread_of
 from .talking import Chat, asking, talking, tools
 
 pytestmark = pytest.mark.anyio
@@ -26,11 +27,12 @@ async def test_a_thread_deleted_during_its_answer_stays_deleted(
     store_url: str, tmp_path: Path
 ) -> None:
     """The SDK saves its stale copy after the answer; the tombstone refuses it, quietly."""
-    async with talking(store_url, tmp_path, Words(40)) as caller:
-        async with created(caller, "hello") as (thread_id, events):
+    async with talking(store_url, tmp_path, Words(200)) as caller:
+        async with begun(caller, "hello") as (thread_id, events):
             assert (await caller.op("threads.delete", thread_id=thread_id)).status_code == 200
             seen = [event async for event in events]
         assert "error" not in [event["type"] for event in seen]
+        assert "w199" not in text_of(seen), "the model goes on, and is paid for"
         assert (await caller.op("threads.get_by_id", thread_id=thread_id)).status_code == 404
         assert (await caller.op("threads.list")).json()["data"] == []
 
@@ -257,15 +259,28 @@ async def test_a_turn_of_a_long_thread_asks_the_store_as_often_as_one_of_a_short
 
 @pytest.mark.parametrize("status", [LockedStatus, ClosedStatus])
 async def test_a_locked_thread_takes_no_message(
-    store_url: str, tmp_path: Path, status: Any
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: Any
 ) -> None:
-    """The SDK does not look at a thread's status; the app does, and gives the reason."""
+    """Nor anything else that is answered. The SDK looks at no status; the app gives the reason."""
+    for actions in (assistant.ACTIONS, assistant.SYNC_ACTIONS):
+        monkeypatch.setitem(actions, "press", None)
     async with talking(store_url, tmp_path, Words(3)) as caller:
         thread_id = thread_of(await caller.say("hello"))
         store, context = caller.served.store, await caller.served.first_user()
         thread = await store.load_thread(thread_id, context)
         thread.status = status(reason="Under review.")
         await store.save_thread(thread, context)
-        answer = await caller.ask("again", thread_id)
-        assert (answer.status_code, answer.json()["error"]["message"]) == (409, "Under review.")
-        assert len(await caller.items(thread_id)) == 2
+        items = await caller.items(thread_id)
+        place = {"thread_id": thread_id, "item_id": items[0]["id"]}
+        for kind, params in (
+            message("again", thread_id),
+            ("threads.retry_after_item", place),
+            ("threads.add_client_tool_output", {"thread_id": thread_id, "result": 1}),
+            ("threads.add_structured_input", place | {"input": {"answers": {}}}),
+            ("threads.custom_action", place | {"action": {"type": "press"}}),
+            ("threads.sync_custom_action", place | {"action": {"type": "press"}}),
+        ):
+            refused = await caller.op(kind, **params)
+            assert refused.status_code == 409, kind
+            assert refused.json()["error"]["message"] == "Under review."
+        assert await caller.items(thread_id) == items

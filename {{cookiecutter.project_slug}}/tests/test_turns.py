@@ -11,7 +11,8 @@ import pytest
 from chatkit.types import ThreadItem
 
 from app.events import TURN_STATE
-from app.streaming import Turn
+from app.store import LEASE_SECONDS
+from app.streaming import RENEW_SECONDS, Turn
 
 from .serving import Caller, Words, begun, created, message, read_some, text_of, thread_of, until
 from .talking import delayed, talking
@@ -214,7 +215,8 @@ async def test_finish_can_still_be_stopped_by_its_owner_alone(
 async def test_an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It outlives its first lease; what another worker writes into the store ends it."""
+    """It outlives its first lease; whoever is asked to stop it, the store tells its worker."""
+    assert RENEW_SECONDS < LEASE_SECONDS / 5
     monkeypatch.setattr("app.store.LEASE_SECONDS", 1)
     monkeypatch.setattr("app.streaming.RENEW_SECONDS", 0.1)
     async with talking(store_url, tmp_path, Words(5000)) as caller:
@@ -223,7 +225,8 @@ async def test_an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere(
             context = await caller.served.first_user()
             await asyncio.sleep(1.2)
             assert not await store.claim_turn(thread_id, "another worker's", context)
-            assert await store.stop_turn(thread_id, context)
+            monkeypatch.setattr(caller.served.turns, "stop_thread", lambda *_: False)  # elsewhere
+            assert (await caller.post(f"/threads/{thread_id}/stop")).json() == {"stopped": True}
             assert [event async for event in events]
         assert (await stored_answer(caller, thread_id)).startswith("w0 w1")
 
