@@ -1,6 +1,7 @@
 """The assistant over HTTP: what the model is given, and what is kept of widgets and steps."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from app.model import make_model, traced
 from app.offline import OfflineModel
 
 from .model_server import KEY
-from .serving import Caller, created, settings_for, text_of, thread_of
+from .serving import Caller, created, message, settings_for, text_of, thread_of
 from .talking import Chat, agent_with, calls, hang, talking, tools, widget_tool
 from .values import NOON
 
@@ -127,7 +128,7 @@ async def test_a_tool_may_end_the_answer(
 async def test_what_others_change_of_a_thread_stays(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Beside what a tool or a button changes of its metadata, which is stored, too."""
+    """Beside what a tool or a button changes, which is stored, too; no page reads metadata."""
 
     async def change(mine: t.ThreadMetadata) -> None:
         """Change what is ours, just after another service has changed what is its."""
@@ -137,6 +138,7 @@ async def test_what_others_change_of_a_thread_stays(
         await store.save_thread(theirs, context)
         del mine.metadata["open"]
         mine.metadata |= {"both": "mine", "none": None}
+        mine.title = "Paid"
 
     async def press(thread: t.ThreadMetadata, *_: object) -> AsyncIterator[t.ThreadStreamEvent]:
         yield t.ProgressUpdateEvent(text="paid")
@@ -162,12 +164,14 @@ async def test_what_others_change_of_a_thread_stays(
         thread = await store.load_thread(thread_id, context)
         thread.metadata = {"open": 1, "dropped": 1}
         await store.save_thread(thread, context)
+        asked: dict[str, Any] = {"thread_id": thread_id, "action": {"type": "pay"}}
         if kind == "tool":
-            await caller.say("pay", thread_id)
-        else:
-            answer = await caller.op(kind, thread_id=thread_id, action={"type": "pay"})
-            assert '"error"' not in answer.text
+            kind, asked = message("pay", thread_id)
+        answer = await caller.op(kind, **asked)
         thread = await store.load_thread(thread_id, context)
+    assert answer.is_success
+    assert not re.search('"(error|both)"', answer.text)
+    assert thread.title == "Paid"
     assert thread.metadata == {"both": "mine", "none": None, "paid": True}
     assert thread.status == t.LockedStatus(reason="paid")
 

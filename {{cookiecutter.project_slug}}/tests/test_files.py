@@ -26,12 +26,12 @@ async def test_an_image_is_shown_and_reaches_the_model(store_url: str, tmp_path:
     async with talking(store_url, tmp_path, model) as caller:
         attachment = await sent(caller, picture(), "red.png", "image/png")
         assert (attachment["type"], attachment["mime_type"]) == ("image", "image/png")
-        assert "metadata" not in attachment
         events = await caller.say("look", attachments=[attachment["id"]])
         shown = next(e["item"]["attachments"] for e in events if e["type"] == "thread.item.done")
         listed = (await caller.items(thread_of(events)))[0]["attachments"]
         async with caller.served.caller() as image_tag:
             for each in (attachment, *shown, *listed):
+                assert "metadata" not in each
                 preview = await image_tag.get(path_of(each["preview_url"]))
                 assert preview.status_code == 200
                 assert preview.headers["content-type"] == "image/jpeg"

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from app import assistant
 from app.store import ChatStore
 
-from .model_server import Pause, model_server
+from .model_server import Fault, Pause, model_server
 from .sending import address, sent
 from .serving import Words, begun, created, message, text_of, thread_of
 from .talking import Chat, asking, talking, tools
@@ -152,6 +152,16 @@ async def test_a_title_changed_meanwhile_stays_when_the_model_finds_one(
             answer = await caller.op("threads.get_by_id", thread_id=thread_id)
     assert answer.json()["title"] == "Mine"
     assert server.given[-1]["model"] == "titles"
+
+
+async def test_an_answer_stands_though_no_title_is_found(store_url: str, tmp_path: Path) -> None:
+    """The thread keeps its first one."""
+    with model_server("hello", Fault(400)) as server:
+        async with asking(store_url, tmp_path, server, title_model="titles") as caller:
+            events = await caller.say("hello there")
+            answer = await caller.op("threads.get_by_id", thread_id=thread_of(events))
+    assert [event["type"] for event in events][-1] == "thread.item.done"
+    assert (answer.json()["title"], len(server.given)) == ("hello there", 2)
 
 
 async def test_who_writes_right_behind_the_answer_does_not_wait_for_a_title(
