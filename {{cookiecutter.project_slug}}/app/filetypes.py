@@ -52,7 +52,7 @@ def look(file: IO[bytes]) -> tuple[str, bytes]:
         with suppress(UnidentifiedImageError):
             return _image(file, head)
     with suppress(UnicodeDecodeError):  # SVG and HTML are texts, too
-        codecs.getincrementaldecoder("utf-8")().decode(head)
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=not file.read(1))
         if not CONTROL.search(head):
             return TEXT, b""
     return UNKNOWN, b""

@@ -8,7 +8,7 @@ import pytest
 
 from app.logs import JSON_LINE
 
-from .serving import thread_of
+from .serving import Words, begun, thread_of
 from .talking import talking
 
 pytestmark = pytest.mark.anyio
@@ -230,7 +230,7 @@ async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
     """Off without a token; with it, counts of requests and answers."""
     async with talking(store_url, tmp_path) as caller:
         assert (await caller.get("/metrics")).status_code == 404
-    async with talking(store_url, tmp_path, metrics_token="m" * 32) as caller:
+    async with talking(store_url, tmp_path, Words(20), metrics_token="m" * 32) as caller:
         await caller.say("hello")
         retry = await caller.op("threads.retry_after_item", thread_id="thr_x", item_id="y")
         assert retry.status_code == 404  # refused, so nobody waited for its first event
@@ -244,6 +244,9 @@ async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
         assert "chat_first_event_seconds_count 1.0" in answer.text
         refused = 'chat_requests_total{op="threads.retry_after_item",status="404"} 1.0'
         assert refused in answer.text
+        assert 'chat_requests_total{op="metrics",status="401"} 2.0' in answer.text
+        async with begun(caller, "more"):
+            assert "chat_active_streams 1.0" in (await caller.get("/metrics", headers=pod)).text
         assert "made" not in answer.text  # every name that is counted takes memory for good
 
 

@@ -99,6 +99,7 @@ async def test_a_try_that_ends_late_takes_nothing_from_the_one_that_came(
         (archive(), "zip.docx", "", 415),
         (archive(), "a.zip", "application/zip", 415),
         (bytes(range(32)), "binary.txt", "text/plain", 415),
+        ("café".encode("latin-1"), "no UTF-8.txt", "text/plain", 415),
         (picture()[:60], "half.png", "image/png", 415),
         (bomb(30_000, 30_000), "bomb.png", "image/png", 413),
         (bomb(6_000, 6_000), "bomb.png", "image/png", 413),
