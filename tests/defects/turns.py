@@ -3,6 +3,7 @@
 from .base import Defect
 
 ENDING = "tests/test_endings.py::test_"
+EVENTS = "tests/test_events.py::test_"
 LIMITS = "tests/test_limits.py::test_"
 ANSWER = "tests/test_turns.py::test_"
 SHUTDOWN = "tests/test_shutdown.py::test_"
@@ -10,6 +11,7 @@ THREAD = "tests/test_threads.py::test_"
 ASSISTANT = "tests/test_assistant.py::test_"
 MODELS = "tests/test_models.py::test_"
 HISTORY = "tests/test_history.py::test_"
+TRACES = "tests/test_tracing.py::test_"
 
 DEFECTS = [
     Defect(
@@ -135,7 +137,7 @@ DEFECTS = [
         "what ends first is stored first",
         "for begun in filter(has_content, earlier):",
         "for begun in ():",
-        "tests/test_events.py::test_what_began_first_is_stored_first",
+        EVENTS + "what_began_first_is_stored_first",
         "app/events.py",
     ),
     Defect(
@@ -214,5 +216,54 @@ DEFECTS = [
         "            raise\n        await",
         ENDING + "an_answer_whose_write_fails_for_a_while_is_stored",
         "app/events.py",
+    ),
+    Defect(
+        "traces say what was said",
+        "trace_include_sensitive_data=settings.trace_content,",
+        "trace_include_sensitive_data=True,",
+        TRACES + "a_trace_names_its_thread_and_says_nothing_of_it_unless_asked",
+        "app/run.py",
+    ),
+    Defect(
+        "another server's answers are traced at OpenAI",
+        "tracing_disabled=not traced(settings),",
+        "tracing_disabled=False,",
+        TRACES + "what_another_server_answers_is_not_traced",
+        "app/run.py",
+    ),
+    Defect(
+        "a chat-completions server does not count",
+        "include_usage=settings.tokens_per_day > 0 or None",
+        "include_usage=None",
+        MODELS + "a_users_share_is_counted_as_the_models_server_counts",
+        "app/run.py",
+    ),
+    Defect(
+        "what has ended is told twice",
+        "self.stored[event.item.id] = self.unsaved.pop(event.item.id)",
+        "self.stored[event.item.id] = event.item",
+        EVENTS + "what_has_ended_is_told_once",
+        "app/events.py",
+    ),
+    Defect(
+        "a picture that was under way is lost",
+        "            item.image = update.image",
+        "            pass",
+        EVENTS + "what_is_left_open_is_kept_as_the_page_shows_it",
+        "app/events.py",
+    ),
+    Defect(
+        "a tool cannot close its thread",
+        "if getattr(thread, name) == getattr(known, name):",
+        "if True:",
+        ASSISTANT + "what_others_change_of_a_thread_stays",
+        "app/server.py",
+    ),
+    Defect(
+        "a file's metadata reaches the page",
+        'context={"exclude_metadata": True}',
+        "context={}",
+        "tests/test_files.py::test_an_image_is_shown_and_reaches_the_model",
+        "app/server.py",
     ),
 ]
