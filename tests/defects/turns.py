@@ -266,4 +266,11 @@ DEFECTS = [
         "tests/test_files.py::test_an_image_is_shown_and_reaches_the_model",
         "app/server.py",
     ),
+    Defect(
+        "one user's choice of a model is everybody's",
+        "        model = copy(model)\n",
+        "",
+        MODELS + "a_chosen_model_answers_and_a_chosen_tool_is_called",
+        "app/model.py",
+    ),
 ]

@@ -80,7 +80,8 @@ async def test_a_chosen_model_answers_and_a_chosen_tool_is_called(
         async with asking(store_url, tmp_path, server, model_api=api, **lists) as caller:
             choice = {"model": "gpt-other", "tool_choice": {"id": "look"}}
             await caller.say("hello", inference_options=choice)
-    assert [request["model"] for request in server.given] == ["gpt-other"]
+            await caller.say("hello")
+    assert [request["model"] for request in server.given] == ["gpt-other", "gpt-5-mini"]
     assert "look" in json.dumps(server.given[0]["tool_choice"])
 
 
@@ -116,7 +117,9 @@ FAULTS: list[tuple[str, dict[str, Any], list[Any], str]] = [
     ("endless calls", {"max_turns": 2}, [LOOK] * 9, "too many steps"),
     ("a failed answer", {}, [Cut("first words", "failed")], "broke its answer off"),
     ("a local model's", {}, [Fault(400, "maximum context length")], "Start a new conversation"),
+    ("a bad request", {}, [Fault(400)], "refused the request"),
 ]
+NO_FAULTS = ("silence", "nothing by the one API", "nothing by the other", "endless calls")
 
 
 @pytest.mark.parametrize("number", range(len(FAULTS)), ids=[fault[0] for fault in FAULTS])
@@ -141,6 +144,9 @@ async def test_a_fault_is_one_sentence_and_the_thread_stays_usable(
     assert sentence in error_of(events)
     record = next(record for record in caplog.records if record.message == "no answer")
     assert vars(record)["cause"]
+    traced = ("WARNING", False) if what in NO_FAULTS else ("ERROR", True)
+    assert (record.levelname, bool(record.exc_info)) == traced
+    assert events[-1]["allow_retry"] == ("Try again in a moment." in error_of(events))
     line = next(record for record in caplog.records if record.name == "app.request")
     assert vars(line)["outcome"] == "failed", "an operator counts these"
     assert f"(request {vars(record)['request_id']})" in error_of(events)
@@ -161,6 +167,7 @@ async def test_an_agent_without_a_model_asks_the_apps_server(
             result = await Runner.run(Agent("Judge"), "a secret", run_config=untraced)
     assert result.final_output == "fine"
     assert "a secret" in json.dumps(server.given[-1])
+    assert ("messages" in server.given[-1]) == (api == "chat_completions")
 
 
 @pytest.mark.parametrize("api", APIS)
