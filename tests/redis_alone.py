@@ -186,6 +186,12 @@ async def test_thousands_of_documents_fit_an_answer(store: Store) -> None:
         await asyncio.gather(*adds)
     page = await store.load_thread_items("t", None, 10**6, "desc", ALICE)
     assert sorted(reading.ids(page)) == ids
+    for n in range(0, 5000, 1000):
+        saves = (store.save_attachment(file(i), ALICE) for i in ids[n : n + 1000])
+        await asyncio.gather(*saves)
+    homes = await store._client.hgetall(f"{store._base('alice')}homes")
+    listed = [each.id.encode() for each in await store.load_attachments(None, ALICE)]
+    assert (len(listed), listed) == (5000, sorted(homes, key=homes.get)), "as they came"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_a_storage_type_is_one_file_and_three_lines(tmp_path: Path) -> None:
         output_dir=str(tmp_path / "out"),
     )
     project = BakedProject(Path(made), {"storage_type": "toy"})
-    assert " passed" in project.check("uv", "run", "pytest", "tests/test_store.py")
+    assert " passed" in project.check("uv", "run", "pytest", *project.contract)
 
 
 def test_what_a_machine_lacks_is_a_skip_and_in_ci_a_failure(tmp_path: Path) -> None:

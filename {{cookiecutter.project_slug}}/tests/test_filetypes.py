@@ -11,12 +11,19 @@ import httpx2
 import pytest
 
 from app.errors import ApiError
-from app.filetypes import look
+from app.filetypes import IMAGES, look
 
 from .sending import address, chunk, picture, sent
 from .talking import talking
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_each_kind_of_image_is_told_by_its_bytes(kind: str) -> None:
+    """And has a preview."""
+    found, preview = look(io.BytesIO(picture(kind)))
+    assert (found, look(io.BytesIO(preview))[0]) == (IMAGES[kind], "image/jpeg")
 
 
 async def test_a_photo_of_50_million_pixels_is_taken(store_url: str, tmp_path: Path) -> None:

@@ -223,10 +223,13 @@ def test_an_image_takes_no_room_of_the_history() -> None:
     assert length_of(asked("q", "four", quoted_text="and eight")) == 13
 
 
-def test_a_long_output_is_remembered_cut() -> None:
-    """One call cannot fill the whole budget of the turns to come."""
+async def test_a_long_output_is_remembered_cut() -> None:
+    """One call cannot fill the whole budget of the turns to come; one of the page's neither."""
     output = tool_memory("tool", "{}", "x" * 10**6)["output"]
     assert output == "x" * REMEMBERED_CHARS + "… (cut)"
+    long = called("c").model_copy(update={"output": "x" * 10**6})
+    given: list[Any] = await converter().convert([long])
+    assert len(given[1]["output"]) == len(output)
 
 
 async def test_a_converter_of_ones_own_may_give_messages_as_strings() -> None:
