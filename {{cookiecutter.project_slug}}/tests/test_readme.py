@@ -1,4 +1,4 @@
-"""The README's settings and `.env.example` are the app's, and its login of one's own works."""
+"""What README.md, AGENTS.md and `.env.example` say of settings, imports and logins is so."""
 
 import re
 from pathlib import Path
@@ -45,6 +45,19 @@ def test_the_example_names_settings() -> None:
     names = set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) - {"POSTGRES_PASSWORD"}
     assert names
     assert names <= {name.upper() for name in Settings.model_fields}
+
+
+def test_imports_are_as_right_and_as_wrong_as_it_says() -> None:
+    """AGENTS.md has those that people and programs make up, and a release may move the others."""
+    text = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
+    wrong = re.findall(r"^\| `(from chatkit[^`]+)` \|", text, re.MULTILINE)
+    right = re.findall(r"\| `(from chatkit[^`]+)` \|$", text, re.MULTILINE)
+    assert (len(wrong), len(right)) == (4, 2)
+    for line in right:
+        exec(line, {})  # noqa: S102 - our own page
+    for line in wrong:
+        with pytest.raises(ImportError):
+            exec(line, {})  # noqa: S102 - the same
 
 
 @pytest.mark.anyio
