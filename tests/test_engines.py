@@ -55,12 +55,12 @@ def running(project: BakedProject, data: Path) -> Iterator[tuple[subprocess.Pope
         process.stdout.close()
 
 
-def gone(port: int, seconds: float = 10) -> bool:
+def gone(port: int, seconds: float = 10, host: str = "127.0.0.1") -> bool:
     """Say whether nobody listens on the port any more, or soon."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
+            if probe.connect_ex((host, port)):
                 return True
         time.sleep(0.05)
     return False
@@ -80,7 +80,7 @@ def test_engine_ends_with_its_parent(project: BakedProject, tmp_path: Path, how:
 
 
 def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) -> None:
-    """The second one says so in one line, and the first goes on; no other user sees into it."""
+    """The second one says so in one line, and the first goes on; nobody else sees into it."""
     data = tmp_path / "data"
     with running(project, data) as (process, port):
         second = project.run(".venv/bin/python", "dev.py", str(data))
@@ -89,7 +89,9 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
         assert str(data) in second.stdout
         assert process.poll() is None
         assert not gone(port, 0.1)
-        assert data.stat().st_mode & 0o077 == 0
+        for path in (data, *tmp_path.glob("*.password")):
+            assert path.stat().st_mode & 0o077 == 0, path
+        assert gone(port, 0.1, "127.0.0.2"), "it listens elsewhere, too"
 
 
 @pytest.mark.full
