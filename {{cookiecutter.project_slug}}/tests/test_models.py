@@ -238,8 +238,9 @@ async def test_a_message_that_never_had_a_word_is_taken_off_the_page(
 async def test_dictation_without_a_models_server_is_refused(store_url: str, tmp_path: Path) -> None:
     """TRANSCRIBE_MODEL names a model that nobody serves."""
     async with talking(store_url, tmp_path, transcribe_model="ears") as caller:
-        audio = {"audio_base64": "AAAA", "mime_type": "audio/webm"}
-        assert (await caller.op("input.transcribe", **audio)).status_code == 501
+        for audio, status in (("AAAA", 501), ("bad base64", 400)):
+            answer = await caller.op("input.transcribe", audio_base64=audio, mime_type="audio/webm")
+            assert answer.status_code == status
 
 
 @pytest.mark.parametrize(
