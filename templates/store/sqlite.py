@@ -139,7 +139,8 @@ THREAD = f"(SELECT key FROM threads WHERE {MINE})"
 class SQLiteStore(Store[Context]):
     """The SDK's Store in one file. Each operation is one hop to a thread and one transaction.
 
-    Times are Unix seconds of the machine's clock. In every statement ?1 is the owner.
+    What is refused may take a second one, to say why. Times are Unix seconds of the machine's
+    clock. In every statement ?1 is the owner.
     """
 
     def __init__(self, reader: "_Worker", writer: "_Worker") -> None:
