@@ -111,6 +111,7 @@ def sort_time(moment: datetime) -> int:
 ANSWER_SECONDS = 5
 MIGRATION_SECONDS = 60
 IDLE_SECONDS = 300
+PORTION = 10_000  # tombstones that end in one statement: a purge may have left a million
 FORM = "postgresql://user:password@host:5432/database (in a password @ is %40, / %2F, # %23, ? %3F)"
 MIGRATIONS = (
     """
@@ -203,8 +204,11 @@ class PostgresStore(Store[Context]):
 
     async def owners(self) -> AsyncIterator[str]:
         """Yield every owner that has a thread or an attachment, each once; end old tombstones."""
-        statement = "DELETE FROM chatkit.thread WHERE deleted < now() - $1 * interval '1 second'"
-        await self._pool.run(statement, TOMBSTONE_SECONDS)
+        old = "deleted < now() - $1 * interval '1 second'"
+        statement = f"""DELETE FROM chatkit.thread WHERE {old} AND (owner, id) IN (
+            SELECT owner, id FROM chatkit.thread WHERE {old} LIMIT {PORTION}) RETURNING true"""
+        while await self._pool.run(statement, TOMBSTONE_SECONDS):
+            pass
         statement = """SELECT least(
             (SELECT min(owner) FROM chatkit.thread WHERE owner >= $1 AND created IS NOT NULL),
             (SELECT min(owner) FROM chatkit.attachment WHERE owner >= $1)) AS owner"""
