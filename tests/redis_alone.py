@@ -5,6 +5,7 @@ import logging
 import time
 
 import pytest
+from chatkit.store import NotFoundError
 from redis import exceptions
 from redis.asyncio import Redis
 
@@ -168,6 +169,18 @@ async def test_a_url_may_say_how_many_connections_there_are(private_engine: Priv
             await store.save_thread(thread(), ALICE)
             await asyncio.gather(*(store.load_thread("t", ALICE) for _ in range(60)))
             assert len(await client.client_list()) == 5
+
+
+@pytest.mark.parametrize(
+    "said", ["decode_responses=True", "encoding=latin-1", "encoding_errors=strict", "retry=3"]
+)
+async def test_a_url_does_not_say_how_answers_are_read(store_url: str, said: str) -> None:
+    """With text for bytes no owner was found in the list, and taken off it at once."""
+    async with Store.open(f"{store_url}&{said}") as store:
+        await store.save_thread(thread(), ALICE)
+        assert [owner async for owner in store.owners()] == ["alice"]
+        with pytest.raises(NotFoundError):
+            await store.load_thread("a\ud83d", ALICE)
 
 
 async def test_scripts_are_sent_again_after_a_flush(store: Store) -> None:

@@ -126,6 +126,7 @@ CONNECTIONS = 50  # in use at once, of each process
 WAIT_SECONDS = 4.5  # the longest wait for an answer
 # TimeoutError: TCP's keepalive; ReadOnlyError: an ex-primary; RuntimeError: uvloop, when closed.
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, RuntimeError)
+OURS = {"decode_responses", "encoding", "encoding_errors", "retry"}  # whatever an address says
 ENGINE_ERRORS = (exceptions.RedisError, exceptions.RedisClusterException)
 UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 
@@ -630,7 +631,7 @@ def _parse(url: str) -> tuple[str, str, int, str]:
     """Return the address for the driver, the prefix, the size, the address without its secrets."""
     with suppress(ValueError):  # whose text may hold the password
         parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query))
+        query = {key: value for key, value in parse_qsl(parts.query) if key not in OURS}
         prefix = query.pop("prefix", "chatkit")
         size = int(query.get("max_connections", CONNECTIONS + 1)) - 1  # the first one is apart
         shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
