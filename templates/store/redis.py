@@ -451,6 +451,8 @@ class RedisStore(Store[Context]):
         """
         if self._closed:
             raise exceptions.ConnectionError("The store is closed")
+        task: Any = asyncio.current_task()
+        cancelled = task.cancelling()
         try:
             async with asyncio.timeout(WAIT_SECONDS), self._free:
                 client = self._idle.pop() if self._idle else self._client.client()
@@ -460,6 +462,8 @@ class RedisStore(Store[Context]):
                     self._idle.insert(0, client)  # perhaps without a connection: the last to try
                     raise
                 self._idle.append(client)
+                if task.cancelling() > cancelled:  # Python 3.11's `wait_for` in the driver hid it
+                    raise asyncio.CancelledError
                 return answer
         except TimeoutError:
             if pool := getattr(self._client, "connection_pool", None):  # none in a cluster's
