@@ -129,6 +129,18 @@ async def test_an_owner_whose_entry_a_failover_lost_is_listed_again(store: Store
     assert len(await entries(store)) == 1
 
 
+async def test_a_clock_behind_the_servers_lists_an_owner_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at each save, for each of which an entry would stay for a day."""
+    behind = time.time() - 7200
+    monkeypatch.setattr("time.time", lambda: behind)
+    monkeypatch.setattr("time.time_ns", lambda: int(behind * 10**9))
+    for number in range(3):
+        await store.save_thread(thread(f"t{number}"), ALICE)
+    assert len(await entries(store)) == 1
+
+
 async def test_an_entry_that_a_crash_left_names_nobody_and_ends_after_a_day(store: Store) -> None:
     await store._client.sadd(*store._entry(ALICE, new_id("thread")))
     assert [owner async for owner in store.owners()] == []

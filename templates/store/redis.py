@@ -169,7 +169,7 @@ local function attached(homes, home)
 end
 local function number(count) return string.format('%012d', call('INCR', count)) end
 local function listed(token) -- again after an hour: a failover may have lost the entry
-  local new, held, old = ARGV[2], call('GET', token), call('TIME')[1] * 1000 - 3600000
+  local new, held, old = ARGV[2], call('GET', token), tonumber(ARGV[#ARGV])
   return held and tonumber(held:sub(5, 16), 16) > old or new ~= '' and call('SET', token, new)
 end
 local function delist(token, count, threads, files)
@@ -500,11 +500,12 @@ class RedisStore(Store[Context]):
         Listed before the save and taken off after the last delete, each time under a new token: a
         crash or a race may leave an owner without data on the list, but never one with data off it.
         """
-        answer = await self._run(name, context, thread_id, "", *args)
+        hour_ago = int(time.time() - 3600) * 1000  # by the clock that is in the token
+        answer = await self._run(name, context, thread_id, "", *args, hour_ago)
         if answer == UNLISTED:
             token = new_id("thread")
             await self._ask("SADD", *self._entry(context, token))
-            answer = await self._run(name, context, thread_id, token, *args)
+            answer = await self._run(name, context, thread_id, token, *args, hour_ago)
             current = await self._ask("GET", self._base(owner_of(context)) + "token")
             if current != token.encode():  # another was faster
                 await self._ask("SREM", *self._entry(context, token))
