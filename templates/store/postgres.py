@@ -362,7 +362,7 @@ class PostgresStore(Store[Context]):
         if not row["found"]:
             raise NotFoundError(f"There is no thread {attachment.thread_id!a}")
         if not row["saved"]:
-            raise ValueError(f"The attachment {attachment.id!a} belongs to another thread")
+            raise ValueError("thread_id: the attachment belongs to another thread")
 
     async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
         """Return an attachment's record, or raise NotFoundError."""
@@ -534,6 +534,9 @@ class _Pool:
                 self._busy[connection] = end
                 try:
                     rows = await connection.fetch(_sql(self._schema, statement), *values)
+                except asyncpg.ProgramLimitExceededError:  # of an index
+                    connection.terminate()
+                    raise ValueError("owner and ids are too long together") from None
                 except BaseException as error:  # cancelled, too
                     connection.terminate()
                     if not isinstance(error, LOST):

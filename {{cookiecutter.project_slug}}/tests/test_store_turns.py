@@ -172,7 +172,7 @@ async def test_saving_an_attachment_again_replaces_it(store: Store) -> None:
 async def test_an_attachment_never_leaves_its_thread(store: Store, elsewhere: str | None) -> None:
     await store.save_thread(thread("t2"), ALICE)
     await store.save_attachment(file("f", "t"), ALICE)
-    with pytest.raises(ValueError, match="thread"):
+    with pytest.raises(ValueError, match="thread_id"):
         await store.save_attachment(file("f", elsewhere, name="taken"), ALICE)
     assert await store.load_attachment("f", ALICE) == file("f", "t")
     assert await store.load_attachments("t2", ALICE) == []
