@@ -109,6 +109,13 @@ async def test_setting_a_title_keeps_items_and_metadata(store: Store) -> None:
     assert await reading.items(store, ALICE) == ["a", "b"]
 
 
+@pytest.mark.parametrize("old", ["About t", "Another"])
+async def test_a_title_with_a_lone_surrogate_is_refused_by_name(store: Store, old: str) -> None:
+    with pytest.raises(ValueError, match="title"):
+        await store.set_title_if_unchanged("t", old, "a\ud83d", ALICE)
+    assert await store.load_thread("t", ALICE) == thread()
+
+
 async def test_the_title_of_a_missing_thread_is_not_set(store: Store) -> None:
     await store.delete_thread("t", ALICE)
     assert not await store.set_title_if_unchanged("t", "About t", "New", ALICE)
