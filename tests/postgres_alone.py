@@ -181,6 +181,24 @@ async def test_tombstones_of_all_end_after_a_day(
             assert len(await store._pool.run("SELECT FROM chatkit.thread")) == left
 
 
+async def test_more_tombstones_than_an_answer_has_time_for_end_all_the_same(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day after a purge of many threads; else no owner could be listed any more, for good."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 2)
+    monkeypatch.setattr(module, "PORTION", 20, raising=False)
+    async with Store.open(store_url) as store:
+        await store.save_thread(thread(), ALICE)
+        await store._pool.run("""INSERT INTO chatkit.thread (owner, id, deleted)
+            SELECT 'bob', number, now() - interval '2 days' FROM generate_series(1, 60) number""")
+        await store._pool.run("""CREATE FUNCTION chatkit.slow() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN PERFORM pg_sleep(0.05); RETURN OLD; END'""")
+        await store._pool.run("""CREATE TRIGGER slow BEFORE DELETE ON chatkit.thread
+            FOR EACH ROW EXECUTE FUNCTION chatkit.slow()""")
+        assert [owner async for owner in store.owners()] == ["alice"]
+        assert len(await store._pool.run("SELECT FROM chatkit.thread")) == 1
+
+
 @pytest.mark.parametrize(("size", "cached"), [(2, 0), (3, 5)])
 async def test_the_settings_reach_the_connections(
     store_url: str, tmp_path: Path, size: int, cached: int

@@ -5,6 +5,7 @@ import logging
 import time
 
 import pytest
+from chatkit.store import NotFoundError
 from redis import exceptions
 from redis.asyncio import Redis
 
@@ -128,6 +129,18 @@ async def test_an_owner_whose_entry_a_failover_lost_is_listed_again(store: Store
     assert len(await entries(store)) == 1
 
 
+async def test_a_clock_behind_the_servers_lists_an_owner_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at each save, for each of which an entry would stay for a day."""
+    behind = time.time() - 7200
+    monkeypatch.setattr("time.time", lambda: behind)
+    monkeypatch.setattr("time.time_ns", lambda: int(behind * 10**9))
+    for number in range(3):
+        await store.save_thread(thread(f"t{number}"), ALICE)
+    assert len(await entries(store)) == 1
+
+
 async def test_an_entry_that_a_crash_left_names_nobody_and_ends_after_a_day(store: Store) -> None:
     await store._client.sadd(*store._entry(ALICE, new_id("thread")))
     assert [owner async for owner in store.owners()] == []
@@ -168,6 +181,18 @@ async def test_a_url_may_say_how_many_connections_there_are(private_engine: Priv
             await store.save_thread(thread(), ALICE)
             await asyncio.gather(*(store.load_thread("t", ALICE) for _ in range(60)))
             assert len(await client.client_list()) == 5
+
+
+@pytest.mark.parametrize(
+    "said", ["decode_responses=True", "encoding=latin-1", "encoding_errors=strict", "retry=3"]
+)
+async def test_a_url_does_not_say_how_answers_are_read(store_url: str, said: str) -> None:
+    """With text for bytes no owner was found in the list, and taken off it at once."""
+    async with Store.open(f"{store_url}&{said}") as store:
+        await store.save_thread(thread(), ALICE)
+        assert [owner async for owner in store.owners()] == ["alice"]
+        with pytest.raises(NotFoundError):
+            await store.load_thread("a\ud83d", ALICE)
 
 
 async def test_scripts_are_sent_again_after_a_flush(store: Store) -> None:

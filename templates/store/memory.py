@@ -74,7 +74,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
         # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
-                if type(part.text) is not str or len(part.annotations):
+                if type(part.text) is not str or part.annotations != []:
                     break
             else:
                 return ANSWER_JSON(record, warnings=False)
@@ -274,6 +274,8 @@ class MemoryStore(Store[Context]):
         self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
         """Set the title if it still is `old`; say whether it was set."""
+        # what cannot be a title is refused whatever stands there, as by the other engines
+        dump(ThreadMetadata(id="", title=f"{old}{new}", created_at=datetime.now(UTC)), THREADS)
         conversation = self._look(thread_id, context)
         thread = conversation.doc and ThreadMetadata.model_validate_json(conversation.doc)
         if not thread or thread.title != old:

@@ -79,7 +79,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
         # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
-                if type(part.text) is not str or len(part.annotations):
+                if type(part.text) is not str or part.annotations != []:
                     break
             else:
                 return ANSWER_JSON(record, warnings=False)
@@ -111,6 +111,7 @@ def sort_time(moment: datetime) -> int:
 ANSWER_SECONDS = 5
 MIGRATION_SECONDS = 60
 IDLE_SECONDS = 300
+PORTION = 10_000  # tombstones that end in one statement: a purge may have left a million
 FORM = "postgresql://user:password@host:5432/database (in a password @ is %40, / %2F, # %23, ? %3F)"
 MIGRATIONS = (
     """
@@ -203,8 +204,11 @@ class PostgresStore(Store[Context]):
 
     async def owners(self) -> AsyncIterator[str]:
         """Yield every owner that has a thread or an attachment, each once; end old tombstones."""
-        statement = "DELETE FROM chatkit.thread WHERE deleted < now() - $1 * interval '1 second'"
-        await self._pool.run(statement, TOMBSTONE_SECONDS)
+        old = "deleted < now() - $1 * interval '1 second'"
+        statement = f"""DELETE FROM chatkit.thread WHERE {old} AND (owner, id) IN (
+            SELECT owner, id FROM chatkit.thread WHERE {old} LIMIT {PORTION}) RETURNING true"""
+        while await self._pool.run(statement, TOMBSTONE_SECONDS):
+            pass
         statement = """SELECT least(
             (SELECT min(owner) FROM chatkit.thread WHERE owner >= $1 AND created IS NOT NULL),
             (SELECT min(owner) FROM chatkit.attachment WHERE owner >= $1)) AS owner"""
@@ -358,7 +362,7 @@ class PostgresStore(Store[Context]):
         if not row["found"]:
             raise NotFoundError(f"There is no thread {attachment.thread_id!a}")
         if not row["saved"]:
-            raise ValueError(f"The attachment {attachment.id!a} belongs to another thread")
+            raise ValueError("thread_id: the attachment belongs to another thread")
 
     async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
         """Return an attachment's record, or raise NotFoundError."""
@@ -530,6 +534,9 @@ class _Pool:
                 self._busy[connection] = end
                 try:
                     rows = await connection.fetch(_sql(self._schema, statement), *values)
+                except asyncpg.ProgramLimitExceededError:  # of an index
+                    connection.terminate()
+                    raise ValueError("owner and ids are too long together") from None
                 except BaseException as error:  # cancelled, too
                     connection.terminate()
                     if not isinstance(error, LOST):

@@ -87,7 +87,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
         # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
-                if type(part.text) is not str or len(part.annotations):
+                if type(part.text) is not str or part.annotations != []:
                     break
             else:
                 return ANSWER_JSON(record, warnings=False)
@@ -126,6 +126,7 @@ CONNECTIONS = 50  # in use at once, of each process
 WAIT_SECONDS = 4.5  # the longest wait for an answer
 # TimeoutError: TCP's keepalive; ReadOnlyError: an ex-primary; RuntimeError: uvloop, when closed.
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, RuntimeError)
+OURS = {"decode_responses", "encoding", "encoding_errors", "retry"}  # whatever an address says
 ENGINE_ERRORS = (exceptions.RedisError, exceptions.RedisClusterException)
 UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 
@@ -168,7 +169,7 @@ local function attached(homes, home)
 end
 local function number(count) return string.format('%012d', call('INCR', count)) end
 local function listed(token) -- again after an hour: a failover may have lost the entry
-  local new, held, old = ARGV[2], call('GET', token), call('TIME')[1] * 1000 - 3600000
+  local new, held, old = ARGV[2], call('GET', token), tonumber(ARGV[#ARGV])
   return held and tonumber(held:sub(5, 16), 16) > old or new ~= '' and call('SET', token, new)
 end
 local function delist(token, count, threads, files)
@@ -450,6 +451,8 @@ class RedisStore(Store[Context]):
         """
         if self._closed:
             raise exceptions.ConnectionError("The store is closed")
+        task: Any = asyncio.current_task()
+        cancelled = task.cancelling()
         try:
             async with asyncio.timeout(WAIT_SECONDS), self._free:
                 client = self._idle.pop() if self._idle else self._client.client()
@@ -459,6 +462,8 @@ class RedisStore(Store[Context]):
                     self._idle.insert(0, client)  # perhaps without a connection: the last to try
                     raise
                 self._idle.append(client)
+                if task.cancelling() > cancelled:  # Python 3.11's `wait_for` in the driver hid it
+                    raise asyncio.CancelledError
                 return answer
         except TimeoutError:
             if pool := getattr(self._client, "connection_pool", None):  # none in a cluster's
@@ -495,11 +500,12 @@ class RedisStore(Store[Context]):
         Listed before the save and taken off after the last delete, each time under a new token: a
         crash or a race may leave an owner without data on the list, but never one with data off it.
         """
-        answer = await self._run(name, context, thread_id, "", *args)
+        hour_ago = int(time.time() - 3600) * 1000  # by the clock that is in the token
+        answer = await self._run(name, context, thread_id, "", *args, hour_ago)
         if answer == UNLISTED:
             token = new_id("thread")
             await self._ask("SADD", *self._entry(context, token))
-            answer = await self._run(name, context, thread_id, token, *args)
+            answer = await self._run(name, context, thread_id, token, *args, hour_ago)
             current = await self._ask("GET", self._base(owner_of(context)) + "token")
             if current != token.encode():  # another was faster
                 await self._ask("SREM", *self._entry(context, token))
@@ -630,7 +636,7 @@ def _parse(url: str) -> tuple[str, str, int, str]:
     """Return the address for the driver, the prefix, the size, the address without its secrets."""
     with suppress(ValueError):  # whose text may hold the password
         parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query))
+        query = {key: value for key, value in parse_qsl(parts.query) if key not in OURS}
         prefix = query.pop("prefix", "chatkit")
         size = int(query.get("max_connections", CONNECTIONS + 1)) - 1  # the first one is apart
         shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"

@@ -76,7 +76,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
         # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
-                if type(part.text) is not str or len(part.annotations):
+                if type(part.text) is not str or part.annotations != []:
                     break
             else:
                 return ANSWER_JSON(record, warnings=False)

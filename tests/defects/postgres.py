@@ -10,6 +10,7 @@ from .base import (
     IN_PLACE,
     MORE,
     ORDER,
+    OWNER,
     STOPPED,
     TAKEN_ALONG,
     WALK,
@@ -110,6 +111,6 @@ DEFECTS = [
         "self._busy[connection] = end",
         "self._busy[connection] = end\n"
         "                heappush(self._idle, (number, time.monotonic(), connection))",
-        AT_ONCE + "the_answer_of_a_cancelled_call_reaches_nobody_else",
+        OWNER + "the_answer_of_a_cancelled_call_reaches_nobody_else",
     ),
 ]

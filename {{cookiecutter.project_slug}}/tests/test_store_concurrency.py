@@ -272,27 +272,3 @@ async def test_several_stores_may_open_at_once(store_url: str) -> None:
             await store.save_thread(thread(), ALICE)
 
     await asyncio.gather(*(start() for _ in range(10)))
-
-
-async def test_the_answer_of_a_cancelled_call_reaches_nobody_else(store: Store) -> None:
-    """A connection that is given on with an answer under way hands one user another's data."""
-    for context in (ALICE, BOB):
-        await store.save_thread(thread(), context)
-    owners = {"alice": ALICE, "bob": BOB}
-    for name, context in owners.items():
-        await store.add_thread_item("t", message("a", name), context)
-
-    async def read(name: str) -> bool:
-        item = await store.load_item("t", "a", owners[name])
-        return item == message("a", name)
-
-    for steps in range(8):
-        calls = [asyncio.create_task(read(name)) for name in [*owners] * 8]
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        await asyncio.sleep(steps / 5000)
-        for call in calls[::3]:
-            call.cancel()
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        assert {answer for answer in answers if not isinstance(answer, BaseException)} <= {True}
-        assert all(isinstance(answer, bool | asyncio.CancelledError) for answer in answers)

@@ -1,6 +1,7 @@
 """The Store's contract: which ids there are, and which there cannot be."""
 
 import asyncio
+import random
 import re
 from collections.abc import Awaitable
 
@@ -8,6 +9,7 @@ import pytest
 from chatkit.store import NotFoundError
 from chatkit.types import Page
 
+from app.context import context_for
 from app.store import ChatStore as Store
 
 from . import reading
@@ -54,6 +56,27 @@ async def test_any_text_without_nul_may_be_an_id(store: Store) -> None:
         await store.delete_thread_item(odd, odd, ALICE)
         await store.delete_thread(odd, ALICE)
     assert await reading.export(store, ALICE) == ""
+
+
+@pytest.mark.parametrize("length", [3000, 10**6])
+async def test_a_very_long_name_is_taken_or_refused(store: Store, length: int) -> None:
+    """By a ValueError, not by the driver's error: an index may have an end. Reads find nothing."""
+    long = random.Random(7).randbytes(length // 2).hex()
+    for write, read in (
+        (store.save_thread(thread(long), ALICE), store.load_thread(long, ALICE)),
+        (store.add_thread_item("t", message(long), ALICE), store.load_item("t", long, ALICE)),
+        (store.save_attachment(file(long), ALICE), store.load_attachment(long, ALICE)),
+        (store.save_thread(thread(), context_for(long)), store.load_thread("t", context_for(long))),
+    ):
+        await store.save_thread(thread(), ALICE)
+        (refused,) = await asyncio.gather(write, return_exceptions=True)
+        if refused:
+            assert isinstance(refused, ValueError)
+            assert "id" in str(refused)
+            with pytest.raises(NotFoundError):
+                await read
+        else:
+            await read
 
 
 @BAD

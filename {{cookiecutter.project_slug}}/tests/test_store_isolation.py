@@ -1,5 +1,6 @@
 """The Store's contract: whose data it is. The same ids stand under two owners on purpose."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -173,3 +174,47 @@ async def test_reading_and_failing_make_nobody_an_owner(store: Store) -> None:
             await answer(call, store, ALICE)
     assert [owner async for owner in store.owners()] == []
     assert await store.load_threads(9, None, "asc", ALICE) == Page()
+
+
+# --- cancelled calls ---
+
+
+async def test_the_answer_of_a_cancelled_call_reaches_nobody_else(store: Store) -> None:
+    """A connection that is given on with an answer under way hands one user another's data."""
+    for context in (ALICE, BOB):
+        await store.save_thread(thread(), context)
+    owners = {"alice": ALICE, "bob": BOB}
+    for name, context in owners.items():
+        await store.add_thread_item("t", message("a", name), context)
+
+    async def read(name: str) -> bool:
+        item = await store.load_item("t", "a", owners[name])
+        return item == message("a", name)
+
+    for steps in range(8):
+        calls = [asyncio.create_task(read(name)) for name in [*owners] * 8]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await asyncio.sleep(steps / 5000)
+        for call in calls[::3]:
+            call.cancel()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert {answer for answer in answers if not isinstance(answer, BaseException)} <= {True}
+        assert all(isinstance(answer, bool | asyncio.CancelledError) for answer in answers)
+
+
+async def test_a_cancelled_task_ends(store: Store) -> None:
+    """Python 3.11's `wait_for`, which drivers use, hides a cancel that comes when it is done."""
+    await store.save_thread(thread(), ALICE)
+
+    async def read_on() -> None:
+        for _ in range(10_000):
+            await store.load_thread("t", ALICE)
+            await asyncio.sleep(0)
+
+    for steps in range(20):
+        reader = asyncio.create_task(read_on())
+        await asyncio.sleep(steps / 5000)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader

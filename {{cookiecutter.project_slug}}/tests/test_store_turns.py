@@ -109,6 +109,13 @@ async def test_setting_a_title_keeps_items_and_metadata(store: Store) -> None:
     assert await reading.items(store, ALICE) == ["a", "b"]
 
 
+@pytest.mark.parametrize("old", ["About t", "Another"])
+async def test_a_title_with_a_lone_surrogate_is_refused_by_name(store: Store, old: str) -> None:
+    with pytest.raises(ValueError, match="title"):
+        await store.set_title_if_unchanged("t", old, "a\ud83d", ALICE)
+    assert await store.load_thread("t", ALICE) == thread()
+
+
 async def test_the_title_of_a_missing_thread_is_not_set(store: Store) -> None:
     await store.delete_thread("t", ALICE)
     assert not await store.set_title_if_unchanged("t", "About t", "New", ALICE)
@@ -172,7 +179,7 @@ async def test_saving_an_attachment_again_replaces_it(store: Store) -> None:
 async def test_an_attachment_never_leaves_its_thread(store: Store, elsewhere: str | None) -> None:
     await store.save_thread(thread("t2"), ALICE)
     await store.save_attachment(file("f", "t"), ALICE)
-    with pytest.raises(ValueError, match="thread"):
+    with pytest.raises(ValueError, match="thread_id"):
         await store.save_attachment(file("f", elsewhere, name="taken"), ALICE)
     assert await store.load_attachment("f", ALICE) == file("f", "t")
     assert await store.load_attachments("t2", ALICE) == []

@@ -167,7 +167,7 @@ async def test_a_field_of_the_wrong_type_is_refused_by_name(
         ("content", [{"text": "secret"}]),
         ("text", ["secret"]),
         ("text", None),
-        ("annotations", None),
+        ("annotations", {}),
     ],
 )
 async def test_an_answer_with_a_wrong_type_is_refused_by_name(
