@@ -66,6 +66,7 @@ class Kitchen:
         project.check(python, "-m", "mypy", *code, MYPY_CACHE_DIR=cache)
         with model_server(*script) as model:
             known = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": model.url}
+            known["MAX_BODY_BYTES"] = "16384"  # past it a body has still arrived when it is refused
             known["PATH"] = str(self._folder)  # for a recipe that starts a program
             with project.serve(python, "-m", "app", **known) as user:
                 yield user, model

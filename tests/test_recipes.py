@@ -59,7 +59,7 @@ def test_routes_of_your_own(kitchen: Kitchen) -> None:
         with pytest.raises(OSError, match="400"):
             user.send("/notes", b'{"text": 5}')
         with pytest.raises(OSError, match="413"):
-            user.send("/notes", b'{"text": "%b"}' % (b"x" * 2_000_000))
+            user.send("/notes", b'{"text": "%b"}' % (b"x" * 17_000))
 
 
 FORM = b"""--x\r

@@ -213,6 +213,7 @@ async def test_a_cancelled_task_ends(store: Store) -> None:
             await asyncio.sleep(0)
 
     for steps in range(20):
+        await store.load_thread("t", ALICE)  # connects: a cancel within that is another matter
         reader = asyncio.create_task(read_on())
         await asyncio.sleep(steps / 5000)
         reader.cancel()
