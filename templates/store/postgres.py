@@ -45,6 +45,7 @@ ITEMS: TypeAdapter[list[ThreadItem]] = TypeAdapter(list[ThreadItem])
 THREADS: TypeAdapter[list[ThreadMetadata]] = TypeAdapter(list[ThreadMetadata])
 ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANSWER_JSON = AssistantMessageItem.__pydantic_serializer__.to_json
+NO_ANNOTATIONS: list[object] = []
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
 UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
 LEASE_SECONDS = 15
@@ -79,7 +80,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
         # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
-                if type(part.text) is not str or part.annotations != []:
+                if type(part.text) is not str or part.annotations != NO_ANNOTATIONS:
                     break
             else:
                 return ANSWER_JSON(record, warnings=False)

@@ -29,7 +29,7 @@ DEFECTS = [
     ),
     Defect(
         "an answer may hold anything",
-        "if type(part.text) is not str or part.annotations != []:",
+        "if type(part.text) is not str or part.annotations != NO_ANNOTATIONS:",
         "if part.annotations:",
         VALUE + "an_answer_with_a_wrong_type_is_refused_by_name",
     ),
