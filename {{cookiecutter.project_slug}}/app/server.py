@@ -86,6 +86,7 @@ class AppServer(ChatKitServer[RequestContext]):
                 if isinstance(event, t.ThreadCreatedEvent):
                     thread_id = event.thread.id
                     created = self._frame(event, context)  # sent once its message is stored
+                    turn.events += 1
                     await self._claim(turn, thread_id, context)
                 else:
                     yield created + self._frame(event, context)
