@@ -105,9 +105,10 @@ class Session:
         with self._opener.open(self.url + path, timeout=20) as answer:
             return str(answer.read().decode())
 
-    def send(self, path: str, body: bytes, kind: str = "application/json") -> bytes:
+    def send(self, path: str, body: bytes, kind: str = "application/json", **headers: str) -> bytes:
         """Send a body to an address; return the whole answer."""
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})  # noqa: S310 - http
+        known = {"Content-Type": kind, **headers}
+        request = urllib.request.Request(self.url + path, body, known)  # noqa: S310 - the app's own
         with self._opener.open(request, timeout=60) as answer:
             return bytes(answer.read())
 
