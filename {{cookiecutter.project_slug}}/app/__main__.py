@@ -13,8 +13,10 @@ if __name__ == "__main__":  # before the other imports, which take seconds
 import argparse
 import asyncio
 import gc
+import logging
 import os
 import socket
+from difflib import get_close_matches
 from multiprocessing import parent_process
 from tempfile import TemporaryFile
 from threading import Thread
@@ -24,6 +26,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_settings import DotEnvSettingsSource
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess
 
@@ -53,6 +56,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, UnicodeDecodeError) as error:
         _refuse(f".env must be UTF-8 that this user may read: {error}")
     set_up_logging(settings.log_level)
+    _warn_of_misspelt()
     try:
         settings.signing_key()  # made before workers could each make one
         if not settings.store_url or (settings.max_attachments and not settings.files_url):
@@ -193,6 +197,15 @@ def _fault(fault: ErrorDetails) -> str:
     if not fault["loc"]:
         return text
     return f"{str(fault['loc'][0]).upper()}={fault['input']!s:.100}: {text}"
+
+
+def _warn_of_misspelt() -> None:
+    """Tell of names in `.env` that are nearly a setting's: its default would hold in silence."""
+    known = Settings.model_fields
+    for name in DotEnvSettingsSource(Settings).env_vars.keys() - known.keys():
+        for meant in get_close_matches(name, known, 1, 0.8):
+            text = ".env: %s is no setting; is %s meant?"
+            logging.getLogger("app").warning(text, name.upper(), meant.upper())
 
 
 def _refuse(*lines: str) -> NoReturn:

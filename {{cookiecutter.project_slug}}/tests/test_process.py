@@ -158,6 +158,16 @@ def test_a_wrong_line_of_the_env_file_is_named(refusal: Callable[..., str], tmp_
     assert "valid integer" in line
 
 
+def test_a_misspelt_name_in_the_env_file_is_told(
+    refusal: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else its default would hold without a word; a tool's own variables are left alone."""
+    (tmp_path / ".env").write_text("OPENAI_KEY=x\nMODEL=y\nWEATHER_API_KEY=z\n")
+    refusal(DATA_DIR=str(tmp_path / ".env"))
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [".env: OPENAI_KEY is no setting; is OPENAI_API_KEY meant?"]
+
+
 def test_an_env_file_that_cannot_be_read_is_named(
     refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
