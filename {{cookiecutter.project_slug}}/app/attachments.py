@@ -14,7 +14,7 @@ import logging
 import math
 import random
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from io import SEEK_END, BytesIO
 from typing import IO, Any
 from weakref import WeakValueDictionary
@@ -162,10 +162,11 @@ class Files(AttachmentStore[RequestContext]):
     ) -> bytes:
         """Return a file's or its `.preview`'s bytes, about `most`; FileNotFoundError if gone."""
         data = bytearray()
-        async for chunk in self.blobs.read(key_of(owner_of(context), file.id, part)):
-            data += chunk
-            if len(data) > most:
-                break
+        async with aclosing(self.blobs.read(key_of(owner_of(context), file.id, part))) as chunks:
+            async for chunk in chunks:
+                data += chunk
+                if len(data) > most:
+                    break
         return bytes(data)
 
     async def content_part(self, attachment: t.Attachment, context: RequestContext) -> ContentParam:

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path, PurePath
@@ -69,7 +69,7 @@ class Folder:
         finally:
             draft.unlink(missing_ok=True)
 
-    async def read(self, key: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes."""
         async with await anyio.open_file(self._root / key, "rb") as file:
             while chunk := await file.read(CHUNK):
@@ -118,7 +118,7 @@ class Cloud:
         """Upload, in parts when the file is long."""
         await self._bucket.put_async(key, file)
 
-    async def read(self, key: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         """Yield the object's bytes as they arrive."""
         found = await self._bucket.get_async(key)
         async for chunk in found.stream(CHUNK):

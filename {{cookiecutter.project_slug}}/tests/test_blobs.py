@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,22 +120,29 @@ async def test_disk_and_pictures_are_off_the_event_loop(
 async def test_of_a_long_text_only_what_is_given_is_read(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a bucket the rest would be paid for, in each turn."""
-    size = 0
+    """From a bucket the rest would be paid for, in each turn; and the file is closed at once."""
+    size, closed = 0, 0
 
     async def counted(place: Folder, key: str, read: Any = Folder.read) -> AsyncIterator[bytes]:
-        nonlocal size
-        async for chunk in read(place, key):
-            size += len(chunk)
-            yield chunk
+        nonlocal size, closed
+        async with aclosing(read(place, key)) as chunks:
+            with suppress(GeneratorExit):
+                async for chunk in chunks:
+                    size += len(chunk)
+                    yield chunk
+        closed += 1
 
     monkeypatch.setattr(Folder, "read", counted)
     model = Words(3, 0)
     async with talking(store_url, tmp_path, model, max_text_chars=5) as caller:
         file = await sent(caller, b"beginning" * 200_000, "a.txt")
         await caller.say("read", attachments=[file["id"]])
-    assert "begin\n(cut after 5 characters)" in model.given[0][-1]["content"]
-    assert size <= CHUNK
+        assert "begin\n(cut after 5 characters)" in model.given[0][-1]["content"]
+        assert size <= CHUNK
+        context = await caller.served.first_user()
+        record = await caller.served.store.load_attachment(file["id"], context)
+        await caller.served.app.state.files.read(record, context, most=1)
+        assert closed == 2
 
 
 def test_a_bucket_without_its_client_is_one_line(
