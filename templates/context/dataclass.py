@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The caller's identity and wishes."""
+    """The caller's identity and preferences."""
 
     user_id: str
     locale: str = "en"
@@ -15,7 +15,7 @@ class RequestContext:
 def owner_of(context: RequestContext) -> str:
     """Return whose data this is: the first part of every key in the store.
 
-    Data of an organisation: add a field `org_id`, return it here and fill it in `context_for`.
+    For an organisation's data, add a field `org_id`, return it here and set it in `context_for`.
     """
     return context.user_id
 
@@ -31,5 +31,5 @@ def locale_of(context: RequestContext) -> str:
 
 
 def request_id_of(context: RequestContext) -> str:
-    """Return the id that stands in the logs and in error messages, or an empty string."""
+    """Return the id that appears in the logs and in error messages, or an empty string."""
     return context.request_id

@@ -6,7 +6,7 @@ from typing_extensions import TypedDict
 
 
 class RequestContext(TypedDict):
-    """The caller's identity and wishes; typing_extensions because pydantic asks for it on 3.11."""
+    """The caller's identity and preferences; pydantic needs typing_extensions on Python 3.11."""
 
     user_id: str
     locale: NotRequired[str]
@@ -16,7 +16,7 @@ class RequestContext(TypedDict):
 def owner_of(context: RequestContext) -> str:
     """Return whose data this is: the first part of every key in the store.
 
-    Data of an organisation: add a field `org_id`, return it here and fill it in `context_for`.
+    For an organisation's data, add a field `org_id`, return it here and set it in `context_for`.
     """
     return context["user_id"]
 
@@ -32,5 +32,5 @@ def locale_of(context: RequestContext) -> str:
 
 
 def request_id_of(context: RequestContext) -> str:
-    """Return the id that stands in the logs and in error messages, or an empty string."""
+    """Return the id that appears in the logs and in error messages, or an empty string."""
     return context.get("request_id", "")

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class RequestContext(BaseModel):
-    """The caller's identity and wishes."""
+    """The caller's identity and preferences."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -16,7 +16,7 @@ class RequestContext(BaseModel):
 def owner_of(context: RequestContext) -> str:
     """Return whose data this is: the first part of every key in the store.
 
-    Data of an organisation: add a field `org_id`, return it here and fill it in `context_for`.
+    For an organisation's data, add a field `org_id`, return it here and set it in `context_for`.
     """
     return context.user_id
 
@@ -32,5 +32,5 @@ def locale_of(context: RequestContext) -> str:
 
 
 def request_id_of(context: RequestContext) -> str:
-    """Return the id that stands in the logs and in error messages, or an empty string."""
+    """Return the id that appears in the logs and in error messages, or an empty string."""
     return context.request_id

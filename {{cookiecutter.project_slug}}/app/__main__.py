@@ -1,4 +1,4 @@
-"""`python -m app` serves; `python -m app export USER` and its like look after data."""
+"""`python -m app` serves; commands such as `python -m app export USER` look after data."""
 
 import signal
 import sys
@@ -6,7 +6,7 @@ import sys
 if __name__ == "__main__":  # before the other imports, which take seconds
     for ended in (signal.SIGINT, signal.SIGTERM):
         # so that `finally` and `atexit` run; a command that is cut off says so
-        signal.signal(ended, lambda *_: sys.exit("stopped before its end" if sys.argv[1:] else 0))
+        signal.signal(ended, lambda *_: sys.exit("stopped before the end" if sys.argv[1:] else 0))
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # no nohup
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
@@ -35,38 +35,38 @@ from .logs import set_up_logging, set_up_tracing
 from .settings import Settings
 from .store import StoreError, open_store
 
-STALLED_SECONDS = 300  # how long a reader may take nothing at all of what is sent
+STALLED_SECONDS = 300  # how long a client may read nothing at all
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit status; what the caller can mend ends it with 2."""
+    """Run the command and return its exit status; errors that the caller can fix end it with 2."""
     # jinja: if cookiecutter.storage_type == "memory"
-    text = "It serves. No command reaches conversations in memory: delete them on the page."
+    text = "Serves the app. No command reaches conversations in memory: delete them on the page."
     argparse.ArgumentParser("python -m app", description=text).parse_args(arguments)
     # jinja: else
     options = parse(arguments)
     # jinja: endif
     # jinja: if cookiecutter.storage_type == "sqlite"
-    os.umask(0o077)  # what is said is not for the machine's other users
+    os.umask(0o077)  # keeps what is said from the machine's other users
     # jinja: endif
     try:
         settings = Settings()
     except ValidationError as error:
         _refuse(*map(_fault, error.errors(include_url=False)))
     except (OSError, UnicodeDecodeError) as error:
-        _refuse(f".env must be UTF-8 that this user may read: {error}")
+        _refuse(f".env must be UTF-8 and readable by this user: {error}")
     set_up_logging(settings.log_level)
     _warn_of_misspelt()
     try:
-        settings.signing_key()  # made before workers could each make one
+        settings.signing_key()  # made here, or each worker would make its own
         if not settings.store_url or (settings.max_attachments and not settings.files_url):
             settings.data_dir.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=settings.data_dir).close()  # else the first upload would tell
+            TemporaryFile(dir=settings.data_dir).close()  # otherwise the first upload would fail
     except OSError as error:
         _refuse(f"DATA_DIR={settings.data_dir}: {error}")
     if not settings.store_url:
         # jinja: if cookiecutter.storage_type in ["redis", "postgres"]
-        import dev  # noqa: PLC0415 - it is no part of a production image
+        import dev  # noqa: PLC0415 - not part of a production image
 
         engine = dev.Server(settings.data_dir / "{{ cookiecutter.storage_type }}")
         try:
@@ -94,24 +94,24 @@ def main(arguments: list[str]) -> int:
 
 # jinja: if cookiecutter.storage_type != "memory"
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Return the command and what it is for; what is wrong with them ends the program."""
+    """Return the command and its arguments; wrong ones end the program."""
     parser = argparse.ArgumentParser("python -m app", description="Without a command it serves.")
     commands = parser.add_subparsers(dest="command")
-    export = commands.add_parser("export", help="write a user's data to the standard output")
+    export = commands.add_parser("export", help="write a user's data to standard output")
     who = export.add_mutually_exclusive_group(required=True)
     who.add_argument("user", nargs="?")
     who.add_argument("--all", action="store_true", help="every user's")
     load = commands.add_parser("import", help="read an export back")
-    load.add_argument("file", help="the export; -: the standard input")
-    commands.add_parser("forget", help="delete all that a user has").add_argument("user")
-    purge = commands.add_parser("purge", help="delete threads in which nobody wrote for long")
+    load.add_argument("file", help="the export; -: standard input")
+    commands.add_parser("forget", help="delete everything a user has").add_argument("user")
+    purge = commands.add_parser("purge", help="delete threads that have long been silent")
     purge.add_argument("--older-than", type=days, required=True, metavar="90d")
-    commands.add_parser("sweep", help="remove uploads never sent and bytes without a record")
+    commands.add_parser("sweep", help="remove uploads never sent, and bytes without a record")
     return parser.parse_args(arguments)
 
 
 def days(text: str) -> float:
-    """Return the seconds of a number of days, such as `90d`."""
+    """Return a number of days, such as `90d`, in seconds."""
     if not text.removesuffix("d").isdecimal():
         raise ValueError
     return float(text.removesuffix("d")) * 86_400
@@ -119,7 +119,7 @@ def days(text: str) -> float:
 
 # jinja: endif
 def serve(settings: Settings) -> int:
-    """Listen until a signal comes; a store that cannot be used ends it before that."""
+    """Serve until a signal comes; first raise StoreError if the store cannot be used."""
 
     async def open_once() -> None:
         """Refuse a wrong URL in one line, and upgrade the schema, before workers start."""
@@ -136,10 +136,10 @@ def serve(settings: Settings) -> int:
         _refuse(f"{error.strerror}: set another HOST or PORT")
     # asyncio turns Nagle's algorithm off (40 ms an answer) only where a socket names its protocol
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if sys.platform == "linux":  # who stops reading holds memory and open files
+    if sys.platform == "linux":  # clients that stop reading hold memory and open files
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
     port = listener.getsockname()[1]
-    os.environ["PORT"] = str(port)  # for workers, too: a file's address holds the port
+    os.environ["PORT"] = str(port)  # for the workers, too: file addresses contain the port
     print(f"http://{host}:{port}", flush=True)
     config = uvicorn.Config(
         "app.__main__:app",
@@ -154,14 +154,14 @@ def serve(settings: Settings) -> int:
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
         return 0
-    SIGNALS.pop(getattr(signal, "SIGHUP", 0), None)  # it ends the app, and does not start it anew
+    SIGNALS.pop(getattr(signal, "SIGHUP", 0), None)  # it ends the app rather than restarting it
     workers = _Workers(config, sockets=[listener])
     workers.run()
     return int(any(each.exitcode == STARTUP_FAILURE for each in workers.processes))
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor, which would keep newcomers waiting until the last answer has ended."""
+    """uvicorn's supervisor, which would keep new connections waiting until the last answer ends."""
 
     def terminate_all(self) -> None:
         self.sockets[0].close()
@@ -172,9 +172,9 @@ def app() -> FastAPI:
     """Return the app that a worker serves."""
     if supervisor := parent_process():
         Thread(target=_follow, args=[supervisor], daemon=True).start()
-        if sys.platform != "win32":  # a closed terminal ends the supervisor, and it the workers
+        if sys.platform != "win32":  # a closed terminal ends the supervisor, which ends the workers
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    gc.disable()  # while the SDK is imported: it takes a sixth less
+    gc.disable()  # while the SDK is imported: that takes a sixth less time
     from .main import create_app  # noqa: PLC0415
 
     settings = Settings()
@@ -186,7 +186,7 @@ def app() -> FastAPI:
 
 
 def _follow(supervisor: Any) -> None:
-    """End with the supervisor: one that was killed ends nobody."""
+    """End when the supervisor does: one that was killed cannot end its workers."""
     supervisor.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -200,16 +200,16 @@ def _fault(fault: ErrorDetails) -> str:
 
 
 def _warn_of_misspelt() -> None:
-    """Tell of names in `.env` that are nearly a setting's: its default would hold in silence."""
+    """Warn of names in `.env` that nearly match a setting: it would silently keep its default."""
     known = Settings.model_fields
     for name in DotEnvSettingsSource(Settings).env_vars.keys() - known.keys():
         for meant in get_close_matches(name, known, 1, 0.8):
-            text = ".env: %s is no setting; is %s meant?"
+            text = ".env: %s is not a setting; did you mean %s?"
             logging.getLogger("app").warning(text, name.upper(), meant.upper())
 
 
 def _refuse(*lines: str) -> NoReturn:
-    """Say what is wrong, a line each, and end the program."""
+    """Say what is wrong, one line each, and end the program."""
     print(*lines, sep="\n", file=sys.stderr)
     sys.exit(2)
 

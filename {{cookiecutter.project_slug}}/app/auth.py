@@ -1,4 +1,4 @@
-"""Who is calling: a signed cookie in development and for anonymous apps, a bearer token else.
+"""Who is calling: a signed cookie in development and for anonymous apps, else a bearer token.
 
 A team with a login of its own overrides `Authenticator.user_of`, as the README shows: it gets the
 request and returns the user's id, or raises `ApiError(401, ...)`.
@@ -28,10 +28,10 @@ COOKIE_SECONDS = 365 * 86_400
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 FETCH_SECONDS = 5.0
 RETRY_SECONDS = 10.0
-"""After the issuer failed, it is left alone for this long."""
+"""After a failure, the issuer is left alone for this long."""
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 KEYS_SECONDS = 6 * 3600
-"""Keys serve so long, also while the issuer fails. A new one is fetched with its first token."""
+"""Keys are good this long, even if the issuer fails. A new one is fetched with its first token."""
 
 
 class Authenticator:
@@ -39,21 +39,21 @@ class Authenticator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings, key = settings, settings.signing_key()
-        self._cookie = "__Host-chat_user"  # which no other host can set
-        if settings.development:  # all apps of this machine share one host
+        self._cookie = "__Host-chat_user"  # `__Host-`: no other host can set it
+        if settings.development:  # all apps on this machine share one host
             self._cookie = f"chat_user_{sha256(key.encode()).hexdigest()[:8]}"
         self._cookies = URLSafeSerializer(key, salt="user")
         if settings.oidc_issuer:
             discovery = f"{settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
             self._keys = _Keys(discovery, lifespan=KEYS_SECONDS)  # fetched with the first token
-        # a silent issuer must not take all threads: files need them, too
+        # a silent issuer must not occupy all threads: files need them, too
         self._checking = anyio.CapacityLimiter(8)
 
     async def user_of(self, request: Request) -> str:
         """Return the caller's id: the token's issuer and subject, or the cookie's user.
 
         Raises:
-            ApiError: 401 without a valid token, 403 for a page of a foreign origin.
+            ApiError: 401 without a valid token, 403 for a page of another origin.
         """
         if self._settings.oidc_issuer:
             return await self._token_user(request)
@@ -63,7 +63,7 @@ class Authenticator:
             user = str(self._cookies.loads(request.cookies.get(self._cookie, "")))
             if request.method != "GET":
                 return user
-        user = user or f"anon-{secrets.token_hex(12)}"  # what the page asks first sets it anew
+        user = user or f"anon-{secrets.token_hex(12)}"  # the page's first request renews it
         secure = "" if self._settings.development else "; Secure"  # production is behind HTTPS
         rules = f"Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
         request.state.set_cookie = f"{self._cookie}={self._cookies.dumps(user)!s}; {rules}"
@@ -92,7 +92,7 @@ class Authenticator:
             log.warning("token refused", extra={"reason": f"{error!r:.100}"})
             challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             raise ApiError(401, "login", "Please sign in again.", challenge) from error
-        request.state.claims = claims  # for fields of yours in the context
+        request.state.claims = claims  # for your own fields in the context
         return f"{claims['iss']}|{claims['sub']}"
 
     def _verify(self, token: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class _Keys(jwt.PyJWKClient):
     _retry_at = 0.0
 
     def fetch_data(self) -> jwt.PyJWKSet:
-        """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), and for them.
+        """Ask where the keys are (OpenID Connect Discovery 1.0, section 4), then fetch them.
 
         Callers wait here in line, so for RETRY_SECONDS after a failure the rest fail at once.
         """
@@ -125,10 +125,10 @@ class _Keys(jwt.PyJWKClient):
             raise jwt.PyJWKClientConnectionError(f"no keys at {self.uri} a moment ago")
         try:
             answer = httpx2.get(self.uri, timeout=FETCH_SECONDS).raise_for_status()
-            # not by PyJWT's own request, which would read files, too
+            # not with PyJWT's own request, which would also read files
             answer = httpx2.get(answer.json()["jwks_uri"], timeout=FETCH_SECONDS).raise_for_status()
             return jwt.PyJWKSet.from_dict(answer.json())
-        except Exception as error:  # whatever stands there in the place of keys
+        except Exception as error:  # whatever is there instead of keys
             self._retry_at = time.monotonic() + RETRY_SECONDS
             raise jwt.PyJWKClientConnectionError(f"no keys at {self.uri}: {error}") from error
 
@@ -141,7 +141,7 @@ async def context_of(request: Request) -> RequestContext:
     first = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
     locale = first if LANGUAGE.fullmatch(first) else "en"
     context = RequestContext(user_id=user, locale=locale, request_id=request.state.request_id)
-    if not owner_of(context):  # all who have none would share their data
+    if not owner_of(context):  # all callers without one would share their data
         raise ApiError(403, "no_owner", "You belong to no organisation here.")
     return context
 

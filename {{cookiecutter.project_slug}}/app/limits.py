@@ -12,10 +12,10 @@ from .settings import Settings
 
 
 class Share:
-    """What each may use in a period. At its end all counts are dropped at once."""
+    """What each name may use in a period. At its end all counts are dropped together."""
 
     def __init__(self, most: int, seconds: int, refusal: str) -> None:
-        """Allow `most`, which 0 does not bound."""
+        """Allow `most` to each; 0 means no limit."""
         self._most, self._seconds, self._refusal = most, seconds, refusal
         self._used, self._end = Counter[str](), 0.0
 
@@ -28,7 +28,7 @@ class Share:
             raise ApiError(429, "too_many", self._refusal, {"Retry-After": wait})
 
     def spend(self, name: str, amount: int) -> None:
-        """Count what was used; the last one may go past the limit."""
+        """Count what was used; the last use may go past the limit."""
         if self._most:
             self._used[name] += amount
 
@@ -41,12 +41,12 @@ class Limits:
         self.tokens = Share(settings.tokens_per_day, 86_400, text)
         text = "Too many requests. Wait a moment."
         self._requests = Share(settings.requests_per_minute, 60, text)
-        self._by_address = not settings.development  # where all callers have one
+        self._by_address = not settings.development  # in development all callers share one
 
     def hit(self, user: str, request: Request) -> None:
         """Count a request; ApiError 429 with Retry-After past the limit."""
         names = [f"user {user}"]
-        # a cookie costs nothing: the address counts, too, and first: a refusal adds no user's key
+        # cookies are free, so the address counts, too, and first: a refusal adds no user's key
         if self._by_address and user.startswith("anon-") and request.client:
             names.insert(0, f"address {network_of(request.client.host)}")
         for name in names:

@@ -36,7 +36,7 @@ JSON_LINE = JsonFormatter(
     rename_fields={"levelname": "level", "name": "logger", "exc_info": "error"},
     reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's
 )
-"""A record as a line of JSON; `extra` becomes fields of their own, never part of the message."""
+"""A record as a line of JSON; `extra` becomes separate fields, never part of the message."""
 
 
 def set_up_logging(level: str) -> None:
@@ -50,7 +50,7 @@ def set_up_logging(level: str) -> None:
 
 
 def set_up_tracing(app: FastAPI) -> FastAPI:
-    """Trace with OpenTelemetry where its variables (OTEL_*) are set; it reads them by itself."""
+    """Trace with OpenTelemetry if its variables (OTEL_*) are set; it reads them by itself."""
     if not any(name.startswith("OTEL_") for name in os.environ):
         return app
     try:
@@ -60,7 +60,7 @@ def set_up_tracing(app: FastAPI) -> FastAPI:
         log.warning("OTEL_* is set, but OpenTelemetry is not installed: uv sync --extra otel")
         return app
     drivers.initialize()
-    # no span with a file's address, which opens it, and none for each piece of an answer
+    # no span with a file's address, which opens the file, nor one for each piece of an answer
     quiet = "healthz,readyz,metrics,files/"
     fastapi.instrument_app(app, excluded_urls=quiet, exclude_spans=["send", "receive"])
     return app
@@ -117,7 +117,7 @@ class RequestLog:
 
         try:
             await answer(scope, receive, send_with_headers)
-        except Exception as error:  # the answer had begun: all that is left is to note it
+        except Exception as error:  # the answer had begun: all that is left is to log it
             status = error_response(error.__cause__ or error, state).status_code
             raise
         finally:
@@ -125,12 +125,12 @@ class RequestLog:
 
     def _write(self, scope: Scope, status: int, ms: float) -> None:
         """Write the line: who, what, how long; never what was said."""
-        state, path = scope["state"], scope["path"][:200]  # a stranger's may have 64 KB
+        state, path = scope["state"], scope["path"][:200]  # a stranger's may be 64 KB long
         fields = {name: state.get(name, "") for name in ("request_id", "op", "user", "code")}
         fields |= {"method": scope["method"], "path": path, "status": status, "ms": ms}
         if turn := state.get("turn"):
             fields |= {"thread_id": turn.thread_id, "events": turn.events, "outcome": turn.outcome}
-            fields["first_event_ms"] = round(state["began"] * 1000, 1)  # it begins with the first
+            fields["first_event_ms"] = round(state["began"] * 1000, 1)  # headers wait for it
             scope["app"].state.metrics.first_event.observe(state["began"])
         name = path.split("/")[1] if "endpoint" in scope else ""  # one label for all unknown paths
         scope["app"].state.metrics.requests.labels(fields["op"] or name, status).inc()

@@ -34,13 +34,13 @@ router = APIRouter()
 def create_app(
     settings: Settings, *, model: Model | None = None, auth: Authenticator | None = None
 ) -> FastAPI:
-    """Return the app; `model` and `auth` take the place of those that the settings name."""
+    """Return the app; `model` and `auth` replace those that the settings name."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
         async with AsyncExitStack() as stack:
-            # it was there when `serve` looked, and may be away for a moment
+            # the store was there when `serve` looked, but may be away for a moment
             store = await patiently(lambda: stack.enter_async_context(open_store(settings)))
             files = Files(settings, store)
             agent = make_agent(settings, model or make_model(settings))
@@ -103,7 +103,7 @@ async def healthz() -> dict[str, str]:
 
 @router.api_route("/readyz", methods=["GET", "HEAD"], include_in_schema=False)
 async def readyz(request: Request) -> Response:
-    """Say whether the store answers: 503 when not, with the reason in development and the log."""
+    """Say whether the store answers: 503 if not; the log and, in development, the body say why."""
     try:
         await request.app.state.store.ping()
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is the reason

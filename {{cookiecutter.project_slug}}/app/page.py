@@ -21,7 +21,7 @@ static = StaticFiles(directory=FOLDER)
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def index(request: Request) -> FileResponse:
-    """Return the page and what it may load; it holds no data, so it asks for no login."""
+    """Return the page and what it may load; it holds no data, so it needs no login."""
     settings: Settings = request.app.state.settings
     script = urlsplit(settings.chatkit_script_url)
     own = f"'self' {script.scheme}://{script.netloc}" if script.netloc else "'self'"
@@ -47,7 +47,7 @@ async def config(request: Request, response: Response) -> dict[str, Any]:
     return {
         "scriptUrl": settings.chatkit_script_url,
         "domainKey": settings.chatkit_domain_key,
-        "waitSeconds": 10,  # if it is not ready by then, the page says that it is blocked
+        "waitSeconds": 10,  # if ChatKit is not ready by then, the page says that it is blocked
         "plainClient": plain,
         "stopByRequest": settings.on_disconnect == "finish",
         "uploadStrategy": settings.upload_strategy,

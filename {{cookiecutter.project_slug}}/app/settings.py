@@ -149,7 +149,7 @@ class Settings(BaseSettings):
         forgetful = self.workers > 1 and self.files_url.startswith("memory:")
         # jinja: endif
         key, token = (s.get_secret_value() for s in (self.secret_key, self.metrics_token))
-        weak = len(key) < 32 or len(set(key)) < 10  # no word, no placeholder
+        weak = len(key) < 32 or len(set(key)) < 10  # a word or a placeholder
         issuer, plain = self.oidc_issuer, re.compile(r"http://(?!localhost|127\.|\[::1\])").match
         any_app = issuer and not self.oidc_audience
         nobody = not issuer and not self.allow_anonymous
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
 
     @property
     def development(self) -> bool:
-        """Say whether conveniences of development are on."""
+        """Say whether the conveniences for development are on."""
         return self.environment == "development"
 
     @property

@@ -165,7 +165,7 @@ def test_a_misspelt_name_in_the_env_file_is_told(
     (tmp_path / ".env").write_text("OPENAI_KEY=x\nMODEL=y\nWEATHER_API_KEY=z\n")
     refusal(DATA_DIR=str(tmp_path / ".env"))
     told = [record.getMessage() for record in caplog.records]
-    assert told == [".env: OPENAI_KEY is no setting; is OPENAI_API_KEY meant?"]
+    assert told == [".env: OPENAI_KEY is not a setting; did you mean OPENAI_API_KEY?"]
 
 
 def test_an_env_file_that_cannot_be_read_is_named(
@@ -252,7 +252,7 @@ def test_ctrl_c_during_the_start_is_no_traceback(
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert "Traceback" not in said
-        assert said.endswith("stopped before its end\n") == bool(command)
+        assert said.endswith("stopped before the end\n") == bool(command)
     assert process.returncode == len(command[:1])
 
 
