@@ -140,7 +140,7 @@ def test_what_is_offered_after_a_failure_helps(ada: Visitor) -> None:
     long = "x" * 33_000
     ada.box.fill(long)
     ada.box.press("Enter")
-    expect(ada.status).to_have_text("A message has 32,000 characters and 200 parts at most.")
+    expect(ada.status).to_have_text("A message may have at most 32,000 characters and 200 parts.")
     expect(ada.status.get_by_role("button")).to_have_count(0)
     expect(ada.box).to_have_value(long)
     expect(ada.box).to_be_focused()
@@ -217,5 +217,5 @@ def test_a_refused_file_says_which_are_taken(ada: Visitor) -> None:
     file = {"name": "a.bin", "mimeType": "application/octet-stream", "buffer": b"\x00\x01\xff"}
     ada.page.locator("input[type=file]").set_input_files(file)
     expect(ada.status).to_contain_text("a.bin: ")
-    expect(ada.status).to_contain_text("(application/octet-stream) are not taken. These are: .png,")
+    expect(ada.status).to_contain_text("octet-stream) are not accepted. These are: .png,")
     ada.forgive("415")

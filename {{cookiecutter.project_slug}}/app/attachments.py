@@ -2,8 +2,8 @@
 
 The routes are in `uploads.py`, types are detected in `filetypes.py`, bytes kept in `blobs.py`.
 
-A record in the store says whose a file is; its bytes lie under a key made of the owner and the
-id. The record comes first and goes first: a crash leaves a file that no message has, or bytes
+A record in the store says whose file it is; the bytes are stored under a key made of the owner and
+the id. The record is written and deleted first: a crash leaves a file that no message has, or bytes
 without a record, and `sweep` removes both.
 """
 
@@ -35,7 +35,7 @@ from .settings import Settings
 from .store import ChatStore, new_id
 
 log = logging.getLogger("app.files")
-MAX_FILES = 5000  # that one user may have: each upload reads all their records
+MAX_FILES = 5000  # that one user may have: each upload reads all of their records
 SWEPT = "swept"  # the key of the object that says when a replica last swept
 
 
@@ -45,17 +45,17 @@ def size_of(attachment: t.Attachment) -> int:
 
 
 def sized(count: int) -> str:
-    """Return a number of bytes as people read it."""
+    """Return a number of bytes in readable form."""
     return f"{count / 2**20:.4g} MB" if count >= 2**20 else f"{count:,} bytes"
 
 
 def data_url(kind: str, data: bytes) -> str:
-    """Return an address that holds its content, as the model takes it."""
+    """Return a URL that holds the content itself, in the form that the model accepts."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 class Files(AttachmentStore[RequestContext]):
-    """The files of all users, where FILES_URL says; StoreError if that cannot be used."""
+    """The files of all users, kept where FILES_URL says; StoreError if that cannot be used."""
 
     def __init__(self, settings: Settings, store: ChatStore) -> None:
         self._settings, self._store = settings, store
@@ -68,7 +68,7 @@ class Files(AttachmentStore[RequestContext]):
     # --- in ---
 
     def arriving(self, context: RequestContext) -> asyncio.Semaphore:
-        """Return what admits four uploads of a user at a time: each fills a temporary file."""
+        """Return what lets in four of a user's uploads at a time: each fills a temporary file."""
         return self._arriving.setdefault(owner_of(context), asyncio.Semaphore(4))
 
     async def create_attachment(
@@ -85,7 +85,7 @@ class Files(AttachmentStore[RequestContext]):
         attachment = self._record(new_id("attachment"), params.name, claimed, params.size)
         url = AnyUrl(self.links.url("upload", attachment.id, context))
         attachment.upload_descriptor = t.AttachmentUploadDescriptor(url=url, method="PUT")
-        # of this worker: another one may let in one file more
+        # a lock of this worker: another one may let in one file too many
         async with self._locks.setdefault(owner_of(context), asyncio.Lock()):
             sizes = [*map(size_of, await self._store.load_attachments(None, context)), params.size]
             limit = self._settings.max_user_file_bytes
@@ -100,10 +100,10 @@ class Files(AttachmentStore[RequestContext]):
     ) -> t.Attachment:
         """Check and store the bytes of an announced file."""
         if file.seek(0, SEEK_END) != size_of(announced):
-            raise ApiError(400, "file_size", "The file is not as long as it was announced.")
+            raise ApiError(400, "file_size", "The file does not have the announced size.")
         kind, preview = await to_thread.run_sync(look, file, limiter=self._looking)
         if kind not in self._settings.file_types:
-            raise ApiError(415, "file_type", f"Files of this type ({kind}) are not taken.")
+            raise ApiError(415, "file_type", f"Files of this type ({kind}) are not accepted.")
         attachment = self._record(announced.id, announced.name, kind, size_of(announced))
         key = key_of(owner_of(context), attachment.id)
         async with self._locks.setdefault(owner_of(context), asyncio.Lock()):
@@ -118,7 +118,7 @@ class Files(AttachmentStore[RequestContext]):
     async def receive_directly(
         self, file: IO[bytes], name: str, kind: str, context: RequestContext
     ) -> t.Attachment:
-        """Take a file that was not announced; a refused one leaves nothing."""
+        """Take a file that was not announced; a refused one leaves nothing behind."""
         params = t.AttachmentCreateParams(name=name, size=file.seek(0, SEEK_END), mime_type=kind)
         announced = await self.create_attachment(params, context)
         try:
@@ -129,14 +129,14 @@ class Files(AttachmentStore[RequestContext]):
             raise
 
     async def load_announced(self, attachment_id: str, context: RequestContext) -> t.Attachment:
-        """Return the record of a file that waits for its bytes; ApiError 409 when it has them."""
+        """Return the record of a file that waits for its bytes; ApiError 409 if it has them."""
         attachment = await self._store.load_attachment(attachment_id, context)
         if attachment.upload_descriptor is None:
             raise ApiError(409, "file_complete", "This file has been uploaded already.")
         return attachment
 
     def _record(self, attachment_id: str, name: str, kind: str, size: int) -> t.Attachment:
-        """Return the record; a preview is stored by name, and `Links.sign` makes it an address."""
+        """Return the record; a preview is stored by name, and `Links.sign` turns it into a URL."""
         fields: Any = {"id": attachment_id, "name": display_name(name), "mime_type": kind}
         fields["metadata"] = {"size": size, "created": round(time.time())}
         if not kind.startswith("image/"):
@@ -160,7 +160,7 @@ class Files(AttachmentStore[RequestContext]):
     async def read(
         self, file: t.Attachment, context: RequestContext, part: str = "", most: float = math.inf
     ) -> bytes:
-        """Return a file's or its `.preview`'s bytes, about `most`; FileNotFoundError if gone."""
+        """Return a file's or its `.preview`'s bytes, to about `most`; FileNotFoundError if gone."""
         data = bytearray()
         async with aclosing(self.blobs.read(key_of(owner_of(context), file.id, part))) as chunks:
             async for chunk in chunks:
@@ -190,7 +190,7 @@ class Files(AttachmentStore[RequestContext]):
                 text = f"(The file {name}, {kind}, {size} bytes; its content cannot be read here.)"
         except FileNotFoundError:
             text = f"(The file {name} is no longer there.)"
-        except Exception:  # of one file: the conversation goes on, and the next turn tries again
+        except Exception:  # one file's: the conversation goes on, and the next turn tries again
             log.exception("file %s cannot be read", attachment.id)
             text = f"(The file {name} cannot be read just now.)"
         return {"type": "input_text", "text": text}
@@ -198,7 +198,7 @@ class Files(AttachmentStore[RequestContext]):
     # --- deleted ---
 
     async def delete_attachment(self, attachment_id: str, context: RequestContext) -> None:
-        """Delete a file of this user; any other id does nothing."""
+        """Delete a file of this user's; ignore any other id."""
         with suppress(NotFoundError):
             await self._store.load_attachment(attachment_id, context)  # only known ids become paths
             await self._store.delete_attachment(attachment_id, context)
@@ -213,7 +213,7 @@ class Files(AttachmentStore[RequestContext]):
         return attached
 
     async def undo_thread(self, thread_id: str, context: RequestContext) -> None:
-        """Delete a thread that did not begin; its files can be sent again."""
+        """Delete a thread that never began; its files can be sent again."""
         attached = await patiently(self._store.load_attachments, thread_id, context)
         await patiently(self._store.delete_thread, thread_id, context)
         for file in attached:
@@ -241,7 +241,7 @@ class Files(AttachmentStore[RequestContext]):
         return records, await self._sweep_objects(before)
 
     async def sweep_hourly(self) -> None:
-        """Sweep about every hour, without an end; of all replicas one does it for the others."""
+        """Sweep about once an hour, for ever; one replica does it for all."""
         while True:
             await asyncio.sleep(random.uniform(1800, 5400))  # noqa: S311 - no secret
             try:
@@ -257,12 +257,12 @@ class Files(AttachmentStore[RequestContext]):
         return 0.0
 
     async def _sweep_objects(self, before: float) -> int:
-        """Remove objects without a record, unless most have none: the store is not theirs then.
+        """Remove objects without a record, unless most have none: then the store is the wrong one.
 
-        One in memory forgets what it knew of them.
+        A store in memory is exempt: it forgets its records.
         """
         owner, known, kept, gone, lost = None, set[str](), 0, 0, list[str]()
-        async for key in self.blobs.keys(FOLDER, before):  # one owner after the other
+        async for key in self.blobs.keys(FOLDER, before):  # one owner after another
             if not (whose := owner_in(key)):
                 continue
             if whose != owner:
@@ -273,10 +273,10 @@ class Files(AttachmentStore[RequestContext]):
                 kept += 1
                 continue
             gone += 1
-            if gone <= 10_000:  # the others the next time
+            if gone <= 10_000:  # the rest next time
                 lost.append(key)
         if gone > max(kept, 2) and not self._settings.store_url.startswith("memory:"):
-            log.warning("most files have no record and are kept: is this STORE_URL theirs?")
+            log.warning("most files have no record and are kept: is STORE_URL the right one?")
             return 0
         for key in lost:
             await self.blobs.delete(key)
@@ -284,5 +284,5 @@ class Files(AttachmentStore[RequestContext]):
 
 
 def too_large(limit: int) -> ApiError:
-    """Return the refusal; who closed the connection on the rest would not be heard."""
-    return ApiError(413, "file_too_large", f"A file has {sized(limit)} at most.")
+    """Return the refusal; a client that is cut off while it sends would not hear it."""
+    return ApiError(413, "file_too_large", f"A file may have at most {sized(limit)}.")

@@ -1,4 +1,4 @@
-"""Where the bytes of files lie: a local folder, or S3, GCS, Azure and memory through obstore.
+"""Where the bytes of files are kept: a local folder, or S3, GCS, Azure or memory by obstore.
 
 A key is a path of plain names, so no name that a user chose ever reaches a file system. Each place
 has the same four methods: `put` stores an open file from its current position, all of it or
@@ -27,18 +27,18 @@ FOLDER = "attachments"
 PARTS = ("", ".preview")  # the objects of a file: its own bytes and, for an image, a preview
 PROVIDERS = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE", "memory": "MEMORY"}  # by scheme
 PATIENCE = {"CONNECT_TIMEOUT": "3s", "READ_TIMEOUT": "10s", "TIMEOUT": "1h"}
-"""obstore's timeouts: to connect, between bytes, for a whole transfer (slow as a user's)."""
+"""obstore's timeouts: to connect, between bytes, for a whole transfer (as slow as the user's)."""
 
 
 def key_of(owner: str, attachment_id: str = "", part: str = "") -> str:
-    """Return the key of an object: in hex, so that any owner and any id is a plain path."""
+    """Return the key of an object: in hex, so that any owner and id make a plain path."""
     name = owner.encode("utf-8", "surrogatepass").hex()
     folders = [name[at : at + 200] for at in range(0, len(name), 200)]
     return "/".join(filter(None, [FOLDER, *folders, attachment_id.encode().hex() + part]))
 
 
 def owner_in(key: str) -> str:
-    """Return the owner whose bytes lie under a key; an empty string when the object is not ours."""
+    """Return the owner of the bytes under a key; an empty string when the object is not ours."""
     with suppress(ValueError):
         *folders, name = key.partition(".")[0].split("/")[1:]
         owner = bytes.fromhex("".join(folders)).decode("utf-8", "surrogatepass")
@@ -48,7 +48,7 @@ def owner_in(key: str) -> str:
 
 
 class Folder:
-    """Plain files below a folder; the disk is only touched in worker threads."""
+    """Plain files below a folder; the disk is touched only in worker threads."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -76,7 +76,7 @@ class Folder:
                 yield chunk
 
     async def delete(self, key: str) -> None:
-        """Remove the file, and its folders with the last one: their names are the owner's."""
+        """Remove the file, and with the last one its folders, which are named after the owner."""
         path = anyio.Path(self._root, key)
         await path.unlink(missing_ok=True)
         with suppress(OSError):  # one is not empty
@@ -102,7 +102,7 @@ class Cloud:
 
     def __init__(self, url: str) -> None:
         provider = PROVIDERS[url.partition("://")[0]]
-        for name, value in PATIENCE.items():  # as arguments they would hide AWS_ALLOW_HTTP and such
+        for name, value in PATIENCE.items():  # as arguments, they would hide AWS_ALLOW_HTTP etc.
             os.environ.setdefault(f"{provider}_{name}", value)
         try:
             from obstore import store  # noqa: PLC0415 - an optional extra
@@ -115,7 +115,7 @@ class Cloud:
         atexit.register(time.sleep, 0.1)  # obstore 0.12 aborts if its last thread outlives Python
 
     async def put(self, key: str, file: IO[bytes]) -> None:
-        """Upload, in parts when the file is long."""
+        """Upload, in parts if the file is large."""
         await self._bucket.put_async(key, file)
 
     async def read(self, key: str) -> AsyncGenerator[bytes, None]:

@@ -27,15 +27,15 @@ EXTENSIONS = {
 MAX_PIXELS = 25_000_000
 """Checked before decoding: a WEBP with this many takes 430 MB; a JPEG may have twice as many."""
 MAX_SCANS = 40
-"""Scans of the largest JPEG: a camera writes 10, and as many for a second picture."""
+"""Scans in the largest JPEG: a camera writes 10, and as many for a second picture."""
 PIECE_BYTES, FREE_PIECES = 64, 10_000
-"""Pillow reads a picture in pieces, on average at least so long; millions take 10 s or 900 MB."""
+"""Pillow reads a picture in pieces, on average at least this long; millions take 10 s or 900 MB."""
 PREVIEW_SIDE = 1536
 NAME_CHARS = 120
 JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda\0"
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-warnings.filterwarnings("ignore", module=r"PIL\.")  # one file can cause 40,000
-Image.MAX_IMAGE_PIXELS = None  # in this whole process: `_preview` has a limit that is lower
+warnings.filterwarnings("ignore", module=r"PIL\.")  # one file can cause 40,000 of them
+Image.MAX_IMAGE_PIXELS = None  # for the whole process: `_preview` has a lower limit
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -51,7 +51,7 @@ def look(file: IO[bytes]) -> tuple[str, bytes]:
     if head.startswith((JPEG, b"\x89PNG", b"GIF8", b"RIFF")):
         with suppress(UnidentifiedImageError):
             return _image(file, head)
-    with suppress(UnicodeDecodeError):  # SVG and HTML are texts, too
+    with suppress(UnicodeDecodeError):  # SVG and HTML are text, too
         codecs.getincrementaldecoder("utf-8")().decode(head, final=not file.read(1))
         if not CONTROL.search(head):
             return TEXT, b""
@@ -59,9 +59,9 @@ def look(file: IO[bytes]) -> tuple[str, bytes]:
 
 
 def _image(file: IO[bytes], head: bytes) -> tuple[str, bytes]:
-    """Return an image's type and its preview; UnidentifiedImageError when it is none."""
+    """Return an image's type and its preview; UnidentifiedImageError if it is not one."""
     data, most = head + file.read(), float(MAX_PIXELS)
-    if head.startswith(JPEG):  # 31 bytes can ask for one more pass over its pixels
+    if head.startswith(JPEG):  # 31 bytes can ask for another pass over its pixels
         most *= 2 / max(1, data.count(SCAN) / MAX_SCANS)
     try:
         with Image.open(_Pieces(data), formats=[*IMAGES]) as image:
@@ -69,12 +69,12 @@ def _image(file: IO[bytes], head: bytes) -> tuple[str, bytes]:
             return IMAGES.get(image.format or "", "image/jpeg"), _preview(image, most)
     except (UnidentifiedImageError, ApiError):
         raise
-    except Exception as error:  # a decoder raises anything at all on a broken file
+    except Exception as error:  # a decoder may raise anything at all on a broken file
         raise ApiError(415, "file_type", "This image cannot be read: it is damaged.") from error
 
 
 class _Pieces(io.BytesIO):
-    """A picture that is not read in endless pieces: comments, fill bytes and the like."""
+    """A picture that refuses to be read in endless pieces: comments, fill bytes and the like."""
 
     pieces = 0
 
@@ -82,7 +82,7 @@ class _Pieces(io.BytesIO):
         """Return the next bytes; ApiError 413 when there are too many pieces."""
         self.pieces += 1
         if (self.pieces - FREE_PIECES) * PIECE_BYTES > self.getbuffer().nbytes:
-            text = "This image carries too much besides its picture."
+            text = "This image contains too much besides the picture."
             raise ApiError(413, "image_too_large", text)
         return super().read(size)
 
@@ -93,7 +93,7 @@ def _preview(image: Image.Image, most: float) -> bytes:
     ApiError 413 for an image of more than `most` pixels, before it is decoded.
     """
     if image.width * image.height > most:
-        text = f"An image has {MAX_PIXELS // 10**6} million pixels at most, a JPEG twice as many."
+        text = f"Images may have up to {MAX_PIXELS // 10**6} million pixels, JPEGs twice as many."
         raise ApiError(413, "image_too_large", text)
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))  # a JPEG is decoded at a fraction of its size
     upright = ImageOps.exif_transpose(image).convert("RGBA")
@@ -107,4 +107,4 @@ def display_name(name: str) -> str:
     """Return a name to show: one short line without path, control characters or direction marks."""
     last = re.split(r"[/\\]", name.rstrip("/\\ "))[-1]
     clean = "".join(c for c in last if unicodedata.category(c) not in UNSEEN).strip() or "file"
-    return clean[: NAME_CHARS - 12] + clean[NAME_CHARS - 12 :][-12:]  # keeps what tells the type
+    return clean[: NAME_CHARS - 12] + clean[NAME_CHARS - 12 :][-12:]  # keeps the extension

@@ -38,7 +38,7 @@ class Links:
         return f"{self._base}/files/{quote(attachment_id, safe='')}/{purpose}?token={token}"
 
     def opened(self, token: str, purpose: Purpose, attachment_id: str) -> RequestContext:
-        """Return the context of a link's owner; ApiError 404 for another use or an expired one."""
+        """Return the context of a link's owner; ApiError 404 for another use or if expired."""
         with suppress(BadData):
             what, owner, which, until = self._signer.loads(token)
             if (what, which) == (purpose, attachment_id) and until >= time.time():

@@ -35,7 +35,7 @@ def bounded(request: Request, limit: int, refusal: ApiError) -> Request:
     async def receive() -> Message:
         nonlocal size
         try:
-            async with asyncio.timeout(SILENT_SECONDS):  # of each request: `wait_for` makes a task
+            async with asyncio.timeout(SILENT_SECONDS):  # `wait_for` would make a task each time
                 message = await request.receive()
         except TimeoutError:
             raise ApiError(408, "cut_off", "The request stopped arriving.") from None
@@ -102,7 +102,7 @@ async def download(
     files, store = request.app.state.files, request.app.state.store
     context = files.links.opened(token, purpose, attachment_id)
     attachment = await store.load_attachment(attachment_id, context)
-    part, kind, how = "", attachment.mime_type, "attachment"  # never as a page
+    part, kind, how = "", attachment.mime_type, "attachment"  # never shown as a page
     if purpose == "preview":
         part, kind, how = ".preview", "image/jpeg", "inline"
     chunks = files.blobs.read(key_of(owner_of(context), attachment_id, part))

@@ -7,10 +7,10 @@ const at = (id) => /** @type {any} */ (document.getElementById(id));
 at("main").append(at("plain").content);
 const [log, status, files, text, submit] = ["log", "status", "files", "text", "submit"].map(at);
 
-/** The open chat, made anew each time so that what is late is known: its id (null: a new one), the
-    answer under way, the items by their ids, oldest first, the cursor before them. @type {any} */
+/** The open chat, a new object each time to detect late replies: its id (null: a new one),
+    the answer under way, the items by id, oldest first, the cursor before them. @type {any} */
 let chat = { id: null, turn: null, items: new Map(), before: null };
-/** @type {Map<string, any>} the answers under way in all chats; one left behind goes on unseen */
+/** @type {Map<string, any>} the answers under way in all chats; those left behind go on unseen */
 const running = new Map();
 let [atEnd, top] = [true, 0];
 
@@ -20,19 +20,19 @@ const nearTop = () =>
   chat.before && log.clientHeight && log.scrollTop < 200 && showOlder().catch(fail);
 /** The files of the message being written; one without an id is still on its way. */
 const attached = () => [...files.children].map((row) => row.dataset.id);
-/** Whether an item is an answer with something to read; steps alone are none. */
+/** Whether an item is an answer with something to read; steps alone do not count. */
 const told = ({ node }) => node.matches(".theirs:has(> :not(.actions, details, p:empty))");
 
-/** Say how things are: an "error", a word to "wait" until there is more to see, or a note. */
+/** Show the status: an "error", a "wait" until there is more to see, or a note. */
 function tell(message, kind = "", remedy) {
-  if (status.contains(document.activeElement)) log.focus(); // the button goes
+  if (status.contains(document.activeElement)) log.focus(); // its button goes away
   status.className = `status ${kind}`;
   status.replaceChildren(message, " ", remedy || "");
 }
 
 function fail(error, remedy) {
   if (error instanceof Refused) return tell(error.message, "error", remedy);
-  console.warn("plain client", error); // a TypeError is the network's, or a fault in here
+  console.warn("plain client", error); // a TypeError is the network's, or a bug in here
   const unreachable = error instanceof TypeError && "The server cannot be reached.";
   tell(unreachable || String(error), "error", remedy);
 }
@@ -87,7 +87,7 @@ function chatRow({ id, title }) {
   return row;
 }
 
-/** Open a chat, or a new one; an answer under way in the one before goes on unseen. */
+/** Open a chat, or a new one; an answer under way in the previous one goes on unseen. */
 async function openChat(id) {
   const mine = (chat = { id, turn: running.get(id), items: new Map(), before: null });
   [atEnd, start.hidden] = [true, Boolean(id)];
@@ -119,7 +119,7 @@ async function showOlder() {
   const [mine, after] = [chat, chat.before];
   mine.before = null; // one request at a time
   const asked = read("items.list", { ...PAGE, thread_id: mine.id, after });
-  const page = await asked.finally(() => (mine.before = after)); // to be asked again if it failed
+  const page = await asked.finally(() => (mine.before = after)); // asked again if it failed
   mine.before = page.has_more ? page.after : null;
   if (mine !== chat) return;
   const below = log.scrollHeight - log.scrollTop;
@@ -172,7 +172,7 @@ async function answer(type, params, begun = () => {}) {
     const reload = mine.id && missed && button("Reload the chat", () => void openChat(mine.id));
     if (chat.turn === turn && stopped) tell("Stopped.", "", reload);
     else if (chat.turn === turn) fail(error, reload);
-    if (!mine.id) void listChats().catch(fail); // it may be there for all that
+    if (!mine.id) void listChats().catch(fail); // it may have been created anyway
   }
   running.delete(mine.id);
   if (chat.turn !== turn) return;
@@ -225,7 +225,7 @@ function update(id, change) {
   put(item);
 }
 
-/** What stands behind the user's last message. */
+/** What comes after the user's last message. */
 function replies() {
   const items = [...chat.items.values()];
   return items.slice(items.findLastIndex(({ item }) => item.type === "user_message") + 1);
@@ -235,7 +235,7 @@ async function retry() {
   const [mine, old] = [chat, replies()];
   const asked = [...mine.items.keys()].at(-1 - old.length);
   if (mine.turn || !asked) return;
-  log.focus(); // the button goes
+  log.focus(); // the button goes away
   const away = (entries) => entries.forEach(({ item }) => drop(item.id));
   await answer("threads.retry_after_item", { thread_id: mine.id, item_id: asked }, () => away(old));
   if (mine !== chat || replies().some(told)) return;
@@ -252,7 +252,7 @@ function run({ type, payload, handler, streaming }, item) {
   read("threads.sync_custom_action", params).then(show).catch(fail);
 }
 
-/** Send a file and show how far it is: `fetch` cannot tell, the older XMLHttpRequest can. */
+/** Send a file and show its progress: `fetch` cannot report it, the older XMLHttpRequest can. */
 async function upload(file) {
   const request = new XMLHttpRequest();
   const bar = h("progress", { value: 0, ariaLabel: `Upload of ${file.name}` });
@@ -277,7 +277,7 @@ async function upload(file) {
     const { status, response: it } = request;
     const said = `${file.name}: ${it?.error?.message ?? `Refused (${status}).`}`;
     const hint = `$& These are: ${Object.values(config.accept).flat().join(", ")}.`;
-    if (!it?.id) return end(new Refused(said.replace(/are not taken\.$/, hint)));
+    if (!it?.id) return end(new Refused(said.replace(/are not accepted\.$/, hint)));
     row.dataset.id = it.id;
     bar.remove();
     if (it.preview_url) row.prepend(h("img", { src: it.preview_url, alt: "" }));
@@ -288,7 +288,7 @@ async function upload(file) {
   request.send(form);
 }
 
-/** Send files that are picked, dropped or pasted; copied cells are an image and text: the text. */
+/** Send picked, dropped or pasted files; copied cells hold an image and text: the text wins. */
 function take(event) {
   const { files: given, types } = event.dataTransfer ?? event.clipboardData ?? event.target;
   if (types && (!types.includes("Files") || types.includes("text/plain"))) return;
@@ -298,7 +298,7 @@ function take(event) {
 
 // ---- what each item shows: text nodes, images and buttons, no HTML ----
 
-/** A button; with a label of its own its content is a sign. */
+/** A button; if it has a label, its content is only a symbol. */
 function button(content, onclick, className = "", label = "") {
   const named = label && { title: label, ariaLabel: label };
   return h("button", { type: "button", className, onclick, ...named }, ...[content].flat());
@@ -372,14 +372,14 @@ at("home").onclick = ({ target }) => (target.hash = location.hash);
 at("menu").onclick = () => (at("menu").ariaExpanded = String(at("menu").ariaExpanded !== "true"));
 at("new").onclick = () => void openChat(null);
 at("older").onclick = () => void listChats(at("chats").children.length + 1).catch(fail);
-at("attach").onclick = () => Object.assign(at("picker"), { value: "" }).click(); // the same one, too
+at("attach").onclick = () => Object.assign(at("picker"), { value: "" }).click(); // the same again
 at("attach").hidden = !config.maxFiles;
 at("picker").accept = Object.entries(config.accept).flat(2).join();
 at("picker").onchange = document.ondragover = document.ondrop = document.onpaste = take;
 submit.onclick = ({ detail }) => // above 1 it is the second half of a double click
   detail < 2 && void (chat.turn ? chat.turn.abort() : say(text.value));
 document.onkeydown = (event) => {
-  if (event.isComposing || event.keyCode === 229) return; // an input method's, in Safari the latter
+  if (event.isComposing || event.keyCode === 229) return; // input methods; in Safari the latter
   if (event.key === "Enter" && event.target === text && !event.shiftKey) {
     event.preventDefault();
     if (!chat.turn) submit.click();
@@ -390,9 +390,9 @@ document.onkeydown = (event) => {
   at("menu").focus();
 };
 log.addEventListener("load", toEnd, true); // an image has no height before that
-new ResizeObserver(() => [toEnd(), nearTop()]).observe(log); // the composer takes of its height
+new ResizeObserver(() => [toEnd(), nearTop()]).observe(log); // the composer takes from its height
 log.onscroll = ({ target: { scrollTop, scrollHeight, clientHeight } }) => {
-  const stays = atEnd && scrollTop >= top; // what only grew was not scrolled away from
+  const stays = atEnd && scrollTop >= top; // growing alone is not scrolling away
   [atEnd, top] = [stays || scrollHeight - scrollTop - clientHeight < 40, scrollTop];
   nearTop();
 };

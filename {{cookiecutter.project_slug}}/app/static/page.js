@@ -1,6 +1,6 @@
 /**
  * The page: mounts OpenAI's `<openai-chatkit>` on this app's `/chatkit`. When the component does
- * not come (no network, a blocked CDN, a wrong key), it says so and offers the plain client.
+ * not start (no network, a blocked CDN, a wrong key), it says so and offers the plain client.
  */
 
 // ---- yours to change: the login, the first prompts, the browser's tools ----
@@ -42,7 +42,7 @@ const CLIENT_TOOLS = {
 };
 
 /**
- * Answer the agent; an unknown tool or a failed one is an answer too, so that the turn goes on.
+ * Answer the agent; an unknown or failed tool is an answer, too, so that the turn goes on.
  *
  * @param {{ name: string, params: Values }} call
  * @returns {Promise<Values>}
@@ -58,7 +58,7 @@ export const runClientTool = async ({ name, params }) => {
 // ---- ChatKit's protocol: who asks, in which language, under which id ----
 
 /**
- * What the server says of itself; see `app/page.py`.
+ * What the server says about itself; see `app/page.py`.
  * @type {{
  *   scriptUrl: string, domainKey: string, waitSeconds: number,
  *   plainClient: boolean, stopByRequest: boolean,
@@ -75,7 +75,7 @@ export const address = (/** @type {string} */ path) => new URL(path, document.ba
 let requestId = "";
 
 /**
- * The headers of a request: login, locale and request id, for this app and nobody else.
+ * The headers of a request: login, locale and request id, for this app only.
  * @param {string} url
  * @param {HeadersInit} [given]
  */
@@ -140,7 +140,7 @@ export async function* events(type, params, signal) {
   let [rest, tool] = ["", /** @type {any} */ (null)];
   for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
     const blocks = (rest + chunk.value).split("\n\n");
-    rest = blocks.pop() ?? ""; // those that are no data only keep the connection open
+    rest = blocks.pop() ?? ""; // blocks without data only keep the connection open
     for (const block of blocks.filter((each) => each.startsWith("data: "))) {
       const event = JSON.parse(block.slice(6));
       if (event.item?.type === "client_tool_call") tool = event.item;
@@ -160,7 +160,7 @@ export function h(tag, props, ...children) {
   return node;
 }
 
-/** The open thread stands in the address: a reload, a bookmark and a second tab find it. */
+/** The open thread is in the address: a reload, a bookmark and a second tab find it. */
 export const openThread = {
   get: () => new URLSearchParams(`id=${location.hash.slice(1)}`).get("id") || null,
   set(/** @type {string | null} */ id) {
@@ -178,14 +178,14 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const notice = /** @type {HTMLElement} */ (document.getElementById("notice"));
 const element = /** @type {ChatKit} */ (document.getElementById("chatkit"));
 
-/** @param {...(Node | string)} content shown above the chat; nothing takes the line away */
+/** @param {...(Node | string)} content shown above the chat; without any, the line is hidden */
 function tell(...content) {
   notice.replaceChildren(...content);
   notice.hidden = content.length === 0;
 }
 
 /**
- * Every option at once: setOptions replaces, it never merges.
+ * All options together: setOptions replaces, it never merges.
  * @param {string | null} threadId
  * @returns {Options}
  */
@@ -269,7 +269,7 @@ async function mount() {
   element.addEventListener("chatkit.response.start", () => tell());
   element.addEventListener("chatkit.error", ({ detail }) => {
     console.warn("chatkit.error", detail.error.name, requestId); // never what was said
-    tell(`Something went wrong. Try again; if it stays, report ${requestId}.`);
+    tell(`Something went wrong. Try again; if it happens again, report ${requestId}.`);
   });
   try {
     await load(config.scriptUrl);
