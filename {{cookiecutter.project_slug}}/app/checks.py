@@ -1,4 +1,4 @@
-"""Checks before the SDK starts, which takes any number, text or id and fails late, with a 500."""
+"""Checks before the SDK, which accepts any number, text or id and fails late, with a 500."""
 
 from chatkit import types as t
 from chatkit.types import ChatKitReq
@@ -20,14 +20,14 @@ MAX_TITLE_CHARS = 200
 MAX_FEEDBACK_ITEMS = 100
 MAX_PARTS = 200
 MAX_COMMAS = 50_000
-"""In texts and between values, of which a million take seconds to build or to judge."""
+"""In text and between values: a million values take seconds to build or to validate."""
 MAX_FAULTS = 1000
 
 
 def parse(body: bytes, settings: Settings) -> ChatKitReq:
     """Return the request; ApiError says what is wrong with it, without quoting it."""
     if body.count(b",") > (most := max(MAX_COMMAS, settings.max_text_chars)):
-        raise ApiError(400, "invalid_request", f"A request has {most:,} commas at most.")
+        raise ApiError(400, "invalid_request", f"A request may have at most {most:,} commas.")
     try:
         request = REQUEST.validate_json(body)
     except ValidationError as error:
@@ -40,7 +40,7 @@ def parse(body: bytes, settings: Settings) -> ChatKitReq:
         text = f"The request is not valid: {place or 'body'}: {first['msg']}."
         raise ApiError(400, "invalid_request", text[:300]) from error
     if len(body) > (limit := settings.max_body_bytes) and request.type != "input.transcribe":
-        raise ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
+        raise ApiError(413, "too_large", f"A request may have at most {limit:,} bytes.")
     return request
 
 
@@ -52,7 +52,7 @@ async def read_json_body(request: Request, settings: Settings) -> bytes:
     limit = settings.max_body_bytes
     if settings.transcribe_model:
         limit = max(limit, settings.max_audio_bytes * 4 // 3 + 4096)
-    too_large = ApiError(413, "too_large", f"A request has {limit:,} bytes at most.")
+    too_large = ApiError(413, "too_large", f"A request may have at most {limit:,} bytes.")
     return await bounded(request, limit, too_large).body()
 
 
@@ -78,28 +78,28 @@ async def check(
             raise ApiError(409, f"thread_{thread.status.type}", text)
         if isinstance(request, t.ThreadsAddUserMessageReq):
             await files.check(request.params.input.attachments, thread.id, context)
-        elif isinstance(request, t.ThreadsRetryAfterItemReq):  # else all pages are looked through
+        elif isinstance(request, t.ThreadsRetryAfterItemReq):  # or the SDK searches all pages
             await store.load_item(thread.id, request.params.item_id, context)
 
 
 def _check_values(request: ChatKitReq, settings: Settings) -> None:
-    """Check what needs no look into the store: sizes, and what a message asks for."""
+    """Check what needs no look-up in the store: sizes, and what a message asks for."""
     match request:
         case t.ThreadsListReq() | t.ItemsListReq() if request.params.limit is not None:
             request.params.limit = min(max(request.params.limit, 1), MAX_PAGE)
         case t.ThreadsUpdateReq() if len(request.params.title) > MAX_TITLE_CHARS:
-            raise ApiError(400, "title", f"A title has {MAX_TITLE_CHARS} characters at most.")
+            raise ApiError(400, "title", f"A title may have at most {MAX_TITLE_CHARS} characters.")
         case t.ItemsFeedbackReq() if len(request.params.item_ids) > MAX_FEEDBACK_ITEMS:
-            text = f"Feedback is for {MAX_FEEDBACK_ITEMS} messages at a time at most."
+            text = f"Feedback is for at most {MAX_FEEDBACK_ITEMS} messages at a time."
             raise ApiError(400, "feedback", text)
         case t.InputTranscribeReq():
             most = settings.max_audio_bytes
             if len(request.params.audio_base64.rstrip("=")) * 3 // 4 > most:
-                raise ApiError(413, "audio_too_large", f"A dictation has {sized(most)} at most.")
+                raise ApiError(413, "audio_too_large", f"A dictation is at most {sized(most)}.")
         case t.ThreadsAddStructuredInputReq() | t.ThreadsAddClientToolOutputReq():
             most = settings.max_text_chars
             if len(request.params.model_dump_json()) > most:
-                text = f"An answer has {most:,} characters at most."
+                text = f"An answer may have at most {most:,} characters."
                 raise ApiError(413, "message_too_long", text)
         case t.ThreadsCreateReq() | t.ThreadsAddUserMessageReq():
             _check_message(request.params.input, settings)
@@ -111,11 +111,11 @@ def _check_message(message: t.UserMessageInput, settings: Settings) -> None:
     size = sum(map(len, [*texts, *tags, message.quoted_text or ""]))
     if size > settings.max_text_chars or len(message.content) > MAX_PARTS:
         most = f"{settings.max_text_chars:,} characters and {MAX_PARTS} parts"
-        raise ApiError(413, "message_too_long", f"A message has {most} at most.")
+        raise ApiError(413, "message_too_long", f"A message may have at most {most}.")
     if not (tags or message.attachments or any(map(str.strip, texts))):
         raise ApiError(400, "message_empty", "The message is empty.")
     if len(message.attachments) > settings.max_attachments:
-        text = f"A message has {settings.max_attachments} files at most."
+        text = f"A message may have at most {settings.max_attachments} files."
         raise ApiError(400, "too_many_attachments", text)
     options = message.inference_options
     if options.model is not None and options.model not in settings.allowed_models:

@@ -1,4 +1,4 @@
-"""The example's widget: a clock that streams in, two buttons. Delete it with its tool."""
+"""The example's widget: a clock that streams in, with two buttons. Delete it with its tool."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -33,7 +33,7 @@ def clock(zone: str, text: str, *, closed: bool = False) -> Widget:
 async def clock_again(
     thread: t.ThreadMetadata, action: Action, sender: t.WidgetItem | None, context: RequestContext
 ) -> Events:
-    """Answer the button Again with an event: the card shows the new time."""
+    """Answer the Again button with an event: the card shows the new time."""
     match sender, action.payload:
         case t.WidgetItem(), {"zone": str(zone)}:
             text = read_clock(zone)
@@ -46,7 +46,7 @@ async def clock_again(
 async def clock_close(
     thread: t.ThreadMetadata, action: Action, sender: t.WidgetItem | None, context: RequestContext
 ) -> t.SyncCustomActionResponse:
-    """Answer the button Close with the changed item: the card loses its buttons."""
+    """Answer the Close button with the changed item: the card loses its buttons."""
     if sender is None:
         raise ValueError("clock.close is sent by the widget")
     widget = clock("", sender.copy_text or "", closed=True)

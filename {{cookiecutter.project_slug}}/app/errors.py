@@ -30,7 +30,7 @@ class ApiError(Exception):
 
 
 def place_of(error: Exception) -> str:
-    """Return the app's file and line where an error was raised; its text may quote the user."""
+    """Return the app's file and line where an error was raised, as its text may quote the user."""
     frames = extract_tb(error.__traceback__)
     frame = [frames[-1], *(each for each in frames if each.filename.startswith(FOLDER))][-1]
     return f"{frame.filename}:{frame.lineno}"
@@ -53,17 +53,17 @@ def error_response(error: BaseException, state: dict[str, object]) -> JSONRespon
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             answer = ApiError(400, "invalid_request", f"{place} is not valid: {first['msg']}.")
-        case ValueError() if not isinstance(error, ValidationError):  # which is of stored data
+        case ValueError() if not isinstance(error, ValidationError):  # those concern stored data
             facts = {"request_id": state["request_id"], "place": place_of(error)}
-            log.warning("refused", extra=facts)  # as it may be a fault of ours
-            answer = ApiError(400, "invalid", "The request holds a value that cannot be taken.")
+            log.warning("refused", extra=facts)  # it may be our own fault
+            answer = ApiError(400, "invalid", "The request has a value that cannot be accepted.")
         case _:
             facts = {"request_id": state["request_id"], "cause": type(error).__name__}
             quotes = isinstance(error, ValidationError)  # it quotes the user
             log.error("unavailable", exc_info=None if quotes else error, extra=facts)
             text = "The service is not available just now. Try again in a moment."
             answer = ApiError(503, "unavailable", text)
-    state["code"] = answer.code  # for the request's line in the log
+    state["code"] = answer.code  # for the request's log line
     body = {"code": answer.code, "message": answer.message, "request_id": state["request_id"]}
     return JSONResponse({"error": body}, answer.status, answer.headers)
 
@@ -74,7 +74,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
         return error_response(error, request.scope["state"])
 
-    for kind in (RequestValidationError, HTTPException):  # else the framework's own handlers answer
+    for kind in (RequestValidationError, HTTPException):  # or the framework's own handlers answer
         app.add_exception_handler(kind, handle)
-    # for all the rest Starlette would answer outside RequestLog, without its headers
+    # Starlette would answer all other errors outside RequestLog, without its headers
     app.add_middleware(ExceptionMiddleware, handlers={HTTPException: handle, Exception: handle})

@@ -20,29 +20,29 @@ Events = AsyncIterator[t.ThreadStreamEvent]
 Hidden = t.HiddenContextItem | t.SDKHiddenContextItem
 T = TypeVar("T")
 AWAY_SECONDS = 12.0
-"""How long an answer's last words wait for an engine that starts anew, or for its successor."""
+"""How long an answer's last words wait for an engine that restarts, or for its successor."""
 
 
 @dataclass
 class TurnState:
-    """What the parts of a turn, which the SDK calls one by one, have to tell each other."""
+    """What the parts of a turn, which the SDK calls one by one, need to tell each other."""
 
     store: Store[RequestContext]
     context: RequestContext
     unsaved: dict[str, t.ThreadItem] = field(default_factory=dict)
-    """What the page shows and the store does not have yet; what began first stands first."""
+    """What the page shows and the store does not have yet, in the order in which it began."""
     stored: dict[str, t.ThreadItem] = field(default_factory=dict)
-    """What this turn has brought, and has not taken back."""
+    """What this turn has stored and not taken back."""
     replaced: list[t.ThreadItem] | None = None
-    """What a retry removes, oldest first: it is put back if nothing comes in its place."""
+    """What a retry removes, oldest first: it is put back if nothing takes its place."""
     cut: bool = False
     """Whether the model's server ended its newest answer early."""
     whole: bool = False
-    """Whether the whole answer was said, or the one before a retry stands: a stop cuts nothing."""
+    """Whether the answer is whole, or the one before a retry still stands: a stop cuts nothing."""
 
     @property
     def answered(self) -> bool:
-        """Say whether the user was told anything, as hidden items and thoughts alone do not."""
+        """Say whether the user was told anything; hidden items and thoughts alone do not count."""
         items = [*self.unsaved.values(), *self.stored.values()]
         said = (item for item in items if has_content(item) and not isinstance(item, Hidden))
         return any(item.type != "workflow" or item.workflow.type != "reasoning" for item in said)
@@ -50,7 +50,7 @@ class TurnState:
     async def keep(self, events: Events, thread_id: str) -> Events:
         """Yield the events, and keep their items until the SDK has stored them.
 
-        What the user saw first takes its place in the thread first, though it may end later.
+        What the user saw first takes its place in the thread first, even if it ends later.
         """
         async for event in events:
             match event:
@@ -73,9 +73,9 @@ class TurnState:
                 self.unsaved.pop(event.item.id)
 
     async def rest(self, thread_id: str) -> Events:
-        """Store what an answer has left open, or what stood there before a vain retry.
+        """Store what an answer left unfinished, or what was there before a retry that gave nothing.
 
-        Yields the events by which the page shows the same.
+        Yields the events that make the page show the same.
         """
         items = [*self.unsaved.values()]
         gone = [item for item in items if not has_content(item)]
@@ -96,7 +96,7 @@ TURN_STATE: ContextVar[TurnState] = ContextVar("turn_state")
 
 
 async def patiently(call: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Return what a call of the store returns; it is made again while the engine is away."""
+    """Return what a store call returns; the call is repeated while the engine is away."""
     deadline = time.monotonic() + AWAY_SECONDS
     while True:
         try:
@@ -136,7 +136,7 @@ def _part(item: t.AssistantMessageItem, index: int) -> t.AssistantMessageContent
 
 
 def _components(component: Any) -> Iterator[Any]:
-    """Return a widget's component and all within it."""
+    """Yield a widget's component and all that it contains."""
     yield component
     children = getattr(component, "children", None) or []
     for child in children if isinstance(children, list) else [children]:
@@ -144,7 +144,7 @@ def _components(component: Any) -> Iterator[Any]:
 
 
 def has_content(item: t.ThreadItem) -> bool:
-    """Say whether an item shows anything: if not, an unfinished one is dropped."""
+    """Say whether an item shows anything; an unfinished one that does not is dropped."""
     match item:
         case t.AssistantMessageItem():
             return any(part.text.strip() for part in item.content)
@@ -156,7 +156,7 @@ def has_content(item: t.ThreadItem) -> bool:
 
 
 async def storable(events: Events, new_id: Callable[[StoreItemType], str]) -> Events:
-    """Yield the events with texts that can be stored and ids of our own: servers repeat theirs."""
+    """Yield the events with text that can be stored and ids of our own: servers repeat theirs."""
     given: dict[str, str] = {}
     async for told in events:
         event = mend(told)
@@ -174,9 +174,9 @@ async def storable(events: Events, new_id: Callable[[StoreItemType], str]) -> Ev
 
 
 def mend(value: Any) -> Any:
-    """Return it with the halves of emoji joined; a lone one, as servers send, is replaced."""
+    """Return the value with halves of emoji joined; a lone half, as servers send, is replaced."""
     match value:
-        case str() if not value.isascii():  # nearly all are, and that is fast
+        case str() if not value.isascii():  # nearly all text is, and the check is fast
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         case list():
             return [*map(mend, value)]

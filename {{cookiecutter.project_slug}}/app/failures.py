@@ -37,7 +37,7 @@ EXPECTED: dict[type[Exception] | tuple[type[Exception], ...], str] = {
     NoAnswerError: f"The model gave no answer. {RETRY}",
     agents.ModelTimeoutError: "The answer took too long and was stopped. Ask for less at once.",
 }
-"""What the user reads, with a button where it ends with RETRY. No faults: no traceback."""
+"""What the user reads, with a button if it ends with RETRY. No faults, so no traceback."""
 UNEXPECTED: dict[type[Exception], str] = {
     openai.AuthenticationError: WRONG_KEY,
     openai.PermissionDeniedError: WRONG_KEY,
@@ -46,14 +46,14 @@ UNEXPECTED: dict[type[Exception], str] = {
     openai.BadRequestError: f"The model's server refused the request. {OPERATOR}",
     openai.APIConnectionError: f"The model's server cannot be reached. {RETRY}",
     openai.APIError: f"The model's server has trouble. {RETRY}",
-    agents.ModelBehaviorError: f"The model broke its answer off: ask for the rest. {RETRY}",
+    agents.ModelBehaviorError: f"The model broke off its answer: ask for the rest. {RETRY}",
     Exception: f"Something went wrong on our side. {RETRY}",
 }
-"""The same for faults. The first match counts, so base classes stand below their subclasses."""
+"""The same for faults. The first match counts, so base classes come after their subclasses."""
 
 
 def sentence(error: Exception) -> str:
-    """Return what a user reads of an error."""
+    """Return the sentence that a user reads for an error."""
     return next(text for kind, text in (EXPECTED | UNEXPECTED).items() if isinstance(error, kind))
 
 
@@ -84,7 +84,7 @@ async def tool_failed(args: agents.ToolErrorFormatterArgs[Chat]) -> str | None:
 
 
 def bound(tool: Any, seconds: float) -> None:
-    """Give a tool so much time, unless it has a limit; its `sys.exit()` ends no server.
+    """Give a tool this much time, unless it has its own limit; its `sys.exit()` ends no server.
 
     The tools of an agent that is used as a tool are bounded, too.
     """
@@ -92,7 +92,7 @@ def bound(tool: Any, seconds: float) -> None:
     if isinstance(tool, agents.FunctionTool) and getattr(run, "func", None) is not _bounded:
         tool.on_invoke_tool = partial(_bounded, run, None if tool.timeout_seconds else seconds)
         failed = agents.tool.resolve_function_tool_failure_error_function(tool)
-        if failed is agents.default_tool_error_function:  # named by the SDK: let ours be asked
+        if failed is agents.default_tool_error_function:  # the SDK's default: let ours be asked
             agents.tool.set_function_tool_failure_error_function(tool)
         for inner in getattr(getattr(tool, "_agent_instance", None), "tools", ()):
             bound(inner, seconds)

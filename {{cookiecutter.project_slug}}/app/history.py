@@ -67,7 +67,7 @@ def length_of(item: t.ThreadItem) -> int:
 
 
 def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
-    """Return what a hidden item keeps of a server tool's call: of its output the texts."""
+    """Return what a hidden item keeps of a server tool's call: of its output, only the text."""
     call = ResponseFunctionToolCall(call_id="", name=name, arguments="", type="function_call")
     given: Any = ItemHelpers.tool_call_output_item(call, output)["output"]
     parts = [{"text": given}] if isinstance(given, str) else given
@@ -103,7 +103,7 @@ class Converter(ThreadItemConverter):
             if item.get("role") == "user" and isinstance(item["content"], str):
                 item["content"] = [_text(item["content"])]
             if given and item.get("role") == given[-1].get("role") == "user":
-                given[-1]["content"] += item["content"]  # some servers take no two
+                given[-1]["content"] += item["content"]  # some servers refuse two in a row
             else:
                 given.append(item)
         return [*map(_plain, given)]
@@ -140,15 +140,15 @@ class Converter(ThreadItemConverter):
         return _text(f"@{tag.text} is {tag.group or 'an entity'} {tag.id}: {data}")
 
     async def attachment_to_message_content(self, attachment: t.Attachment) -> Part:
-        """Send a file's content; one that is old is described."""
+        """Send a file's content; an old file is only described."""
         if attachment.id not in self._sent:
             return _text(f"(file {attachment.name!r}, {attachment.mime_type})")
-        self._sent.remove(attachment.id)  # once is enough, also where two messages have it
+        self._sent.remove(attachment.id)  # once is enough, even if two messages have it
         return await self._content_part(attachment, self._context)
 
 
 def _plain(item: Any) -> Any:
-    """Join a message's parts if all are texts, else drop empty ones: not all servers take them."""
+    """Join a message's parts if all are text, else drop empty ones: some servers refuse them."""
     parts = item.get("content")
     if isinstance(parts, list):
         if all(part["type"] == "input_text" for part in parts):
@@ -167,7 +167,7 @@ def _call(call_id: str, name: str, arguments: str, output: str) -> list[TRespons
         is_object = isinstance(json.loads(arguments), dict)
     except ValueError:
         is_object = False
-    if not is_object:  # of a custom tool, or broken: servers refuse them
+    if not is_object:  # a custom tool's, or broken: servers refuse those
         arguments = json.dumps({"input": arguments})
     call: Any = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
     return [call, {"type": "function_call_output", "call_id": call_id, "output": output}]

@@ -50,7 +50,7 @@ def make_model(settings: Settings) -> agents.Model:
 
 
 def _watch(completions: Any) -> None:
-    """Note when a chat completion was cut short: the SDK takes it for whole."""
+    """Note when a chat completion was cut short: the SDK takes it for complete."""
     create = completions.create
 
     async def watched(stream: Any) -> AsyncIterator[Any]:
@@ -75,7 +75,7 @@ def traced(settings: Settings) -> bool:
 
 
 def named(model: Any, name: str) -> Any:
-    """Return the same server's model of another name; a model without a name stays as it is."""
+    """Return the model of that name on the same server; a model without a name stays as it is."""
     if isinstance(model, agents.OpenAIResponsesModel | agents.OpenAIChatCompletionsModel):
         model = copy(model)
         model.model = name
@@ -100,7 +100,7 @@ async def title_by_model(model: Any, message: UserMessageItem, settings: Setting
     """Return a better title from the model that TITLE_MODEL names."""
     namer = agents.Agent[None](
         "Title",
-        instructions="Answer with a title of at most five words for a conversation that begins so.",
+        instructions="Answer with a title of at most five words for the chat that this begins.",
         model=named(model, settings.title_model),
     )
     config = agents.RunConfig(tracing_disabled=True)

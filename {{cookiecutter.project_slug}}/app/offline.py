@@ -11,7 +11,7 @@ from agents.items import TResponseOutputItem
 from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_message, function_call
 
 DEMO: dict[str, tuple[str, dict[str, Any]]] = {"time": ("current_time", {"zone": "UTC"})}
-"""A word in the user's message, and the call that it makes when the agent has that tool."""
+"""A word in the user's message, and the call that it triggers if the agent has that tool."""
 
 
 class OfflineModel(Model):
@@ -50,7 +50,7 @@ class OfflineModel(Model):
         return [assistant_message(self.answer(items, said), item_id=f"msg_{uuid.uuid4().hex}")]
 
     def answer(self, items: list[Any], said: list[str]) -> str:
-        """Prove what was given: how many messages, the first and the last of them."""
+        """Show what was given: how many messages, the first and the last of them."""
         if items[-1].get("type") == "function_call_output":
             return f"The tool answered: {items[-1]['output']}"
         given = sum("role" in item for item in items)

@@ -44,7 +44,7 @@ async def run(
                 yield event
         finally:
             said = [*history, *state.stored.values(), *state.unsaved.values()]
-            tokens = result.context_wrapper.usage.total_tokens  # of a stopped call there are none
+            tokens = result.context_wrapper.usage.total_tokens  # a stopped call has none
             limits.tokens.spend(owner_of(context), tokens or sum(map(length_of, said)) // 4)
     except (NotFoundError, BaseStreamError):
         raise
@@ -60,7 +60,7 @@ async def run(
     if state.answered:
         return
     newest: Any = result.new_items[-1] if result.new_items else None
-    output = getattr(newest, "output", None)  # of a tool that ends the answer: StopAtTools
+    output = getattr(newest, "output", None)  # from a tool that ends the answer: StopAtTools
     if not output:
         raise explain(NoAnswerError(), chat)
     text = mend(tool_memory("", "", output)["output"])
@@ -74,7 +74,7 @@ async def run(
 
 
 def _choices(history: list[t.ThreadItem]) -> t.InferenceOptions:
-    """Return what the user chose in the composer; with an output of the page, the model alone."""
+    """Return what the user chose in the composer; after an output of the page, only the model."""
     asked = [item for item in history if isinstance(item, t.UserMessageItem)]
     shown = [item for item in history if not isinstance(item, Hidden)]
     chosen = asked[-1].inference_options if asked else t.InferenceOptions()
@@ -88,7 +88,7 @@ def _start(
     chosen: t.InferenceOptions,
     settings: Settings,
 ) -> agents.RunResultStreaming:
-    """Start the model with what the user chose; other agents may not have the chosen tool."""
+    """Start the model as the user chose; only `agent` gets the tool choice: others may lack it."""
     if chosen.tool_choice:
         choice = agents.ModelSettings(tool_choice=chosen.tool_choice.id)
         agent = agent.clone(model_settings=agent.model_settings.resolve(choice))
@@ -134,7 +134,7 @@ async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> 
     end: Exception | None = None
 
     async def patient() -> AsyncIterator[agents.StreamEvent]:
-        """Yield the run's own events; its error waits for all that tools have sent."""
+        """Yield the run's own events; its error waits for everything that tools have sent."""
         nonlocal end
         try:
             async for event in result.stream_events():
@@ -145,7 +145,7 @@ async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> 
     source: Any = SimpleNamespace(stream_events=patient)
     try:
         async for event in stream_agent_response(chat, source):
-            # a copy: tools go on changing the workflow that they added
+            # a copy: tools keep changing the workflow that they added
             added = isinstance(event, t.ThreadItemAddedEvent)
             queue.put_nowait(event.model_copy(deep=True) if added else event)
     except Exception as error:  # noqa: BLE001 - as above
@@ -162,12 +162,12 @@ class Tools(agents.RunHooks[Chat]):
         self._seconds = seconds
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
-        """Bound an agent's tools; later, a call that waits for its approval would fail."""
+        """Bound an agent's tools now: done later, a call that waits for approval would fail."""
         for tool in agent.tools:
             bound(tool, self._seconds)
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
-        """Bound the tools of MCP servers, which are made anew for each step."""
+        """Bound the tools of MCP servers, which are made again for each step."""
         bound(tool, self._seconds)
 
     async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: object) -> None:

@@ -38,7 +38,7 @@ class AppServer(ChatKitServer[RequestContext]):
     def __init__(
         self, store: ChatStore, files: Files, agent: Agent[Chat], settings: Settings, limits: Limits
     ) -> None:
-        """Take the parts, in the event loop of the app: leases are renewed from here on."""
+        """Take the parts, in the app's event loop: leases are renewed from here on."""
         super().__init__(store, files)
         self._store, self._files, self._agent, self._settings = store, files, agent, settings
         self._limits = limits
@@ -46,7 +46,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self._naming: set[asyncio.Task[str | None]] = set()
 
     async def handle(self, request: t.ChatKitReq, context: RequestContext) -> bytes | Turn:
-        """Return the operation's JSON answer, or a turn whose first event is there.
+        """Return the operation's JSON answer, or a turn whose first event is ready.
 
         NotFoundError for what this user does not have; ApiError for whatever else is refused.
         """
@@ -63,7 +63,7 @@ class AppServer(ChatKitServer[RequestContext]):
         return self._files.links.sign(await self._process_non_streaming(request, context), context)
 
     async def close(self) -> None:
-        """Let the answers end, or stop them."""
+        """Stop the answers that are still under way."""
         await self.turns.close()
         for naming in self._naming:
             naming.cancel()
@@ -99,19 +99,19 @@ class AppServer(ChatKitServer[RequestContext]):
                 await self._store_stop(thread_id, context)
             elif turn.events and isinstance(error, NotFoundError):
                 return  # deleted meanwhile: there is nobody to tell
-            elif turn.events:  # else the status of the response says it
+            elif turn.events:  # otherwise the response's status says it
                 log.exception("answer cut short", extra={"thread_id": thread_id})
                 yield self._frame(t.ErrorEvent(code=ErrorCode.STREAM_ERROR), context)
             raise
         finally:
-            turn.finishing = True  # a stop would leave the lease behind
+            turn.finishing = True  # a stop now would leave the lease behind
             # a connection that was opened meanwhile keeps this context, and so the state
             state.unsaved, state.stored, state.replaced = {}, {}, None
             if thread_id and (turn.thread_id or turn.task.cancelling()):  # granted, or perhaps
                 await self._store.release_turn(thread_id, turn.id, context)
 
     async def _events(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Events:
-        """Yield the SDK's events, and at the end or before an error what has to be stored yet."""
+        """Yield the SDK's events, and at the end or before an error what is still to be stored."""
         state = TURN_STATE.get()
         if isinstance(request, t.ThreadsRetryAfterItemReq):
             behind: list[t.ThreadItem] = []
@@ -123,7 +123,7 @@ class AppServer(ChatKitServer[RequestContext]):
                 behind.insert(0, item)
         async for event in self._process_streaming_impl(request, context):
             if isinstance(event, t.ErrorEvent):
-                await patiently(self._store.load_thread, turn.thread_id, context)  # or it is gone
+                await patiently(self._store.load_thread, turn.thread_id, context)  # fails if gone
                 turn.failed = True
                 async for end in state.rest(turn.thread_id):
                     yield end
@@ -132,7 +132,7 @@ class AppServer(ChatKitServer[RequestContext]):
             yield end
 
     async def _store_stop(self, thread_id: str, context: RequestContext) -> None:
-        """Store what was said before a stop, and that it was stopped if it was cut short."""
+        """Store what was said before a stop, and the stop itself if it cut the answer short."""
         state = TURN_STATE.get()
         try:
             async for _ in state.rest(thread_id):
@@ -146,9 +146,9 @@ class AppServer(ChatKitServer[RequestContext]):
             log.exception("words lost", extra={"thread_id": thread_id})
 
     async def handle_stream_cancelled(self, *_: Any, **__: Any) -> None:
-        """Do nothing: `_store_stop` does it, also for a stop that comes before the SDK's part.
+        """Do nothing: `_store_stop` does it, even for a stop that comes before the SDK's part.
 
-        The SDK would drop widgets and workflows, and write a partial text over a finished one.
+        The SDK would drop widgets and workflows, and write partial text over finished text.
         """
 
     async def _claim(self, turn: Turn, thread_id: str, context: RequestContext) -> None:
@@ -162,9 +162,9 @@ class AppServer(ChatKitServer[RequestContext]):
 
     def _frame(self, event: t.ThreadStreamEvent, context: RequestContext) -> bytes:
         if isinstance(event, t.ErrorEvent) and event.code == ErrorCode.STREAM_ERROR:
-            text = f"{UNEXPECTED[Exception]} (request {request_id_of(context)})"  # it has none
+            text = f"{UNEXPECTED[Exception]} (request {request_id_of(context)})"  # it has no text
             event = t.ErrorEvent(message=text, allow_retry=True)
-        # as the SDK's `_serialize`, but without building a string first: half the time
+        # like the SDK's `_serialize`, but without building a string first: half the time
         data = event.__pydantic_serializer__.to_json(
             event, by_alias=True, exclude_none=True, context={"exclude_metadata": True}
         )
@@ -193,7 +193,7 @@ class AppServer(ChatKitServer[RequestContext]):
     async def _keep(
         self, events: Events, thread: t.ThreadMetadata, context: RequestContext
     ) -> Events:
-        """Yield the events; keep their items, and what others change of the thread meanwhile."""
+        """Yield the events; keep their items, and what others change in the thread meanwhile."""
         known = thread.model_copy(deep=True)
         async for event in TURN_STATE.get().keep(events, thread.id):
             if thread != known:  # a tool changed it, and the SDK saves the whole of it
@@ -206,7 +206,7 @@ class AppServer(ChatKitServer[RequestContext]):
     async def _merge(
         self, thread: t.ThreadMetadata, known: t.ThreadMetadata, context: RequestContext
     ) -> None:
-        """Bring a changed thread up to date, but for what was changed since it was `known`."""
+        """Bring a changed thread up to date, except for its own changes since it was `known`."""
         now = await self._store.load_thread(thread.id, context)
         for name in ("title", "status", "allowed_image_domains"):
             if getattr(thread, name) == getattr(known, name):
@@ -219,7 +219,7 @@ class AppServer(ChatKitServer[RequestContext]):
     async def _name(
         self, thread_id: str, old: str, message: t.UserMessageItem, context: RequestContext
     ) -> str | None:
-        """Set a better title and return it; a renamed thread keeps its own."""
+        """Set a better title and return it; a renamed thread keeps its name."""
         try:
             new = await title_by_model(self._agent.model, message, self._settings)
             if new and await self._store.set_title_if_unchanged(thread_id, old, new, context):

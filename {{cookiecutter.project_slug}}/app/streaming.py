@@ -31,13 +31,13 @@ class Turn:
     """One answer under way: driven by its own task, read by at most one connection."""
 
     def __init__(self, user: str, answer: Callable[["Turn"], Frames]) -> None:
-        """Start to drive the answer; whoever waits hears of the end, however it comes."""
+        """Start driving the answer; its end wakes whoever waits, however it comes."""
         self.id, self.user = secrets.token_hex(12), user
         self.thread_id = ""  # known from the start, or once the thread is created
         self.events = 0
         self._ready: list[bytes] = []  # unbounded: it never holds more than one answer
         self._news = asyncio.Event()
-        self.failed = False  # its error was told as an event
+        self.failed = False  # its error was sent as an event
         self.finishing = False  # only the lease is left to release: too late for a stop
         self.task = asyncio.create_task(self.drive(answer(self)))
         self.task.add_done_callback(lambda _: self._news.set())
@@ -66,8 +66,8 @@ class Turn:
     async def first(self) -> None:
         """Wait for the first event, so that an error before it gets a status of its own.
 
-        It raises that error, ApiError 409 when the answer was stopped before, NotFoundError when it
-        ended without an event, as the thread was deleted meanwhile.
+        Raises that error, ApiError 409 when the answer was stopped before, NotFoundError when it
+        ended without an event because the thread was deleted meanwhile.
         """
         await self._news.wait()
         if self._ready:
@@ -93,14 +93,14 @@ class Turns:
     """All answers under way in this process."""
 
     def __init__(self, settings: Settings, store: ChatStore) -> None:
-        """Begin to renew the leases, which are in the store."""
+        """Start renewing the leases, which are in the store."""
         self._settings, self._store = settings, store
         self.running: set[Turn] = set()
         self.on_end: Callable[[Turn], None] = lambda _: None
         self._renewer = asyncio.create_task(self._keep_leases())
 
     def start(self, user: str, answer: Callable[[Turn], Frames]) -> Turn:
-        """Set a turn of this user's going; ApiError 429 past a limit."""
+        """Start a turn of this user's; ApiError 429 past a limit."""
         of_user, limits = sum(turn.user == user for turn in self.running), self._settings
         if of_user >= limits.turns_per_user or len(self.running) >= limits.turns_total:
             text = "Too many answers are under way. Wait for one to end."
@@ -112,15 +112,15 @@ class Turns:
         return turn
 
     async def _keep_leases(self) -> None:
-        """Renew all leases at once: one after the other would be too late on a slow store."""
+        """Renew all leases together: one after another would be too late on a slow store."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             renewals = [self._renew(turn) for turn in self.running if turn.thread_id]
-            # whatever comes of one, as the next turns have no other renewer
+            # whatever one of them raises: later turns have no other renewer
             await asyncio.gather(*renewals, return_exceptions=True)
 
     async def _renew(self, turn: Turn) -> None:
-        """Renew a turn's lease; stop the turn if it was lost, or if somebody asked for that."""
+        """Renew a turn's lease; stop the turn if it was lost, or if somebody asked for a stop."""
         try:
             if not await self._store.renew_turn(turn.thread_id, turn.id, context_for(turn.user)):
                 turn.stop()
@@ -137,7 +137,7 @@ class Turns:
     async def close(self) -> None:
         """Stop the answers and wait for their clean-up.
 
-        Those that a connection carries, also one whose reader is gone, had uvicorn's time to end.
+        Those with a connection, even one whose reader is gone, had uvicorn's grace period to end.
         """
         for turn in self.running:
             turn.stop()
@@ -156,9 +156,9 @@ class EventStream(EventSourceResponse):
         super().__init__(turn.chunks(settings.heartbeat_seconds), headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the turn ends, though nobody may be there: so uvicorn waits for its end.
+        """Send until the turn ends, even to nobody: this makes uvicorn wait for its end.
 
-        That the reader is gone is noticed even while `send` is waiting.
+        A reader who leaves is noticed even while `send` is waiting.
         """
         gone = asyncio.create_task(self.listen_for_disconnect(receive))
         if not self._finishes:

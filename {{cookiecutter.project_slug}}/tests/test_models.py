@@ -115,7 +115,7 @@ FAULTS: list[tuple[str, dict[str, Any], list[Any], str]] = [
     ("nothing by the one API", {}, [""], "gave no answer"),
     ("nothing by the other", {}, [""], "gave no answer"),
     ("endless calls", {"max_turns": 2}, [LOOK] * 9, "too many steps"),
-    ("a failed answer", {}, [Cut("first words", "failed")], "broke its answer off"),
+    ("a failed answer", {}, [Cut("first words", "failed")], "broke off its answer"),
     ("a local model's", {}, [Fault(400, "maximum context length")], "Start a new conversation"),
     ("a bad request", {}, [Fault(400)], "refused the request"),
 ]
@@ -206,7 +206,7 @@ async def test_a_cut_answer_is_kept_and_said_to_be_cut(
             events = await caller.say("go")
             await caller.say("go on", thread_of(events))
             _, cut, *_ = await caller.items(thread_of(events))
-    assert "broke its answer off: ask for the rest" in error_of(events)
+    assert "broke off its answer: ask for the rest" in error_of(events)
     assert cut["content"][0]["text"] == given(server)[-2]["content"] == "first words"
 
 
