@@ -179,7 +179,7 @@ def test_an_env_file_that_cannot_be_read_is_named(
         raise PermissionError(13, "Permission denied", ".env")
 
     monkeypatch.setattr("app.__main__.Settings", denied)
-    assert "this user may read: [Errno 13] Permission denied" in refusal()
+    assert "readable by this user: [Errno 13] Permission denied" in refusal()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])  # noqa: S104
