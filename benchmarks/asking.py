@@ -1,4 +1,4 @@
-"""Requests of the protocol, and a reader of their answers without a network."""
+"""Requests of the protocol, and a reader of their answers that needs no network."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ Asgi = Callable[..., Awaitable[None]]
 
 
 async def consume(answer: Asgi) -> list[bytes]:
-    """Run an answer through ASGI to its end, as a reader who keeps up; return its body."""
+    """Run an answer through ASGI to its end, as a reader that keeps up; return its body."""
     body: list[bytes] = []
 
     async def receive() -> dict[str, Any]:

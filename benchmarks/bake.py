@@ -1,8 +1,8 @@
-"""Baking against an empty template without hooks, side by side; we want 1.3 times at most.
+"""Baking against an empty template without hooks, side by side; we want at most 1.3 times.
 
 `python benchmarks/bake.py` prints both medians and their ratio. Each is the whole command, as a
 user waits for it: Python's start, cookiecutter's imports, files, hooks. Imports come from Python's
-cache, as they do for users from the second time on; without it both take longer, by the same time.
+cache, as they do for users from the second time on; without it both take longer by the same time.
 """
 
 import json
@@ -28,7 +28,7 @@ def empty_template(folder: Path) -> Path:
 
 
 def seconds(template: Path, output: Path) -> float:
-    """Return how long one bake takes."""
+    """Return how many seconds one bake takes."""
     command = [sys.executable, "-m", "cookiecutter", str(template), "--no-input", "-f"]
     cached = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
@@ -37,7 +37,7 @@ def seconds(template: Path, output: Path) -> float:
 
 
 def main() -> None:
-    """Print the medians of this template and of the empty one, taken in turns, and their ratio."""
+    """Print the medians of this template and the empty one, measured in turns, and their ratio."""
     times: tuple[list[float], list[float]] = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -45,7 +45,7 @@ def main() -> None:
         for number in range(ROUNDS + 1):
             for template, found in zip(templates, times, strict=True):
                 took = seconds(template, folder / f"{number}")
-                if number:  # the first warms the disk
+                if number:  # the first one warms the disk cache
                     found.append(took)
     ours, empty = map(statistics.median, times)
     print(f"bake: {ours * 1000:.0f} ms, an empty template: {empty * 1000:.0f} ms, ", end="")

@@ -1,4 +1,4 @@
-"""The floor of each engine: what its driver needs at least, with nothing of ours in between.
+"""The floor of each engine: the least that its driver needs, with nothing of ours in between.
 
 `trip` is the cheapest round trip, `insert` stores the bytes of one item under its id with the
 engine's own durability (not in memory), `remove` deletes what `fill` stored: one thread's items.
@@ -20,7 +20,7 @@ from chatkit.types import AssistantMessageItem as Item
 
 
 class Memory:
-    """A dictionary; there is nowhere to go."""
+    """A dictionary; there is no round trip."""
 
     def __init__(self) -> None:
         self.threads: dict[str, dict[str, str]] = {}
@@ -29,7 +29,7 @@ class Memory:
         pass
 
     async def fill(self, thread: str, items: Iterable[Item]) -> None:
-        """Add each in a task of its own, as in the store: freeing costs what the layout says."""
+        """Add each in its own task, as in the store: the cost of freeing depends on the layout."""
         held = self.threads[thread] = dict[str, str]()
 
         async def add(number: int, item: Item) -> None:
@@ -42,7 +42,7 @@ class Memory:
 
 
 class SQLite:
-    """One connection in the standard library's own thread pool of one, a commit each."""
+    """One connection in a standard library thread pool of one; a commit per write."""
 
     def __init__(self, path: Path) -> None:
         self.pool = ThreadPoolExecutor(1)
@@ -55,7 +55,7 @@ class SQLite:
         # A log that still grows takes longer to flush; the store's has grown by now.
         self.db.execute("INSERT INTO docs VALUES ('', zeroblob(8000000))")
         self.db.execute("DELETE FROM docs")
-        # What is deleted lies among others, in the store, too.
+        # What is deleted lies among other rows, as in the store.
         others = ((f"other{n // 1000}", str(n % 1000), "x" * 500) for n in range(10_000))
         self.db.execute("BEGIN")
         self.db.executemany("INSERT INTO items VALUES (?, ?, ?)", others)
@@ -127,7 +127,7 @@ class Postgres:
         await self.fetch("INSERT INTO floor.docs VALUES ($1, $2)", item_id, doc)
 
     async def fill(self, thread: str, items: Iterable[Item]) -> None:
-        """Add one by one, as in a conversation: each row then has a transaction of its own."""
+        """Add one by one, as in a conversation: each row then has its own transaction."""
         sql = "INSERT INTO floor.items VALUES ($1, $2, $3)"
         rows = ((thread, str(n), item.model_dump_json()) for n, item in enumerate(items))
         await asyncio.gather(*(self.fetch(sql, *row) for row in rows))
@@ -138,11 +138,11 @@ class Postgres:
 
 @contextmanager
 def awake(*, together: bool) -> Iterator[None]:
-    """Keep the cores from sleep: to wake a virtual one takes as long as what is measured.
+    """Keep the cores from sleeping: waking a virtual one takes as long as what is measured.
 
-    A process for each core spins at the priority that gives way to all others. `together` keeps
-    all threads of this process on one core: a hand-over to a thread on another one takes twice as
-    long, and the system puts some there for good, be they the floor's or the store's.
+    A process for each core spins at a priority that gives way to all others. `together` keeps
+    all threads of this process on one core: a hand-over to a thread on another core takes twice as
+    long, and the system puts some threads there for good, the floor's or the store's.
     """
     idle = "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"
     spin = [sys.executable, "-c", f"import os\n{idle}\nwhile os.getppid() == {os.getpid()}: pass"]
@@ -160,7 +160,7 @@ def awake(*, together: bool) -> Iterator[None]:
 
 
 def _stay(cores: set[int]) -> None:
-    """Keep each thread on these cores, if any are given; a new one follows its starter."""
+    """Keep each thread on these cores, if any are given; new threads follow their starter."""
     for thread in threading.enumerate() if cores else ():
         os.sched_setaffinity(thread.native_id or 0, cores)
 

@@ -1,4 +1,4 @@
-"""What is measured of a store: operations beside the floor's, small beside large, 32 at once."""
+"""What is measured of a store: operations against the floor, small against large, 32 at once."""
 
 import asyncio
 import importlib
@@ -20,7 +20,7 @@ from table import AT_ONCE, Row
 
 KINDS = ("memory", "sqlite", "redis", "postgres")
 SMALL = 100
-CALLS, BURSTS, DELETES = 10, 3, 5  # of each in one round
+CALLS, BURSTS, DELETES = 10, 3, 5  # of each, per round
 TEXT = "what a model says in one short paragraph. " * 8
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DELETED = "delete_thread of 1,000 items"
@@ -51,7 +51,7 @@ class Plan:
 
 
 def item(item_id: str, thread_id: str = "t0", number: int = 0) -> AssistantMessageItem:
-    """Return an answer of usual length; the number makes it differ."""
+    """Return an answer of usual length, made different by the number."""
     return AssistantMessageItem(
         id=item_id,
         thread_id=thread_id,
@@ -61,7 +61,7 @@ def item(item_id: str, thread_id: str = "t0", number: int = 0) -> AssistantMessa
 
 
 async def medians(rounds: int, works: dict[str, Work], calls: int = 1) -> dict[str, float]:
-    """Return each work's median in microseconds; in every round each gets its turn.
+    """Return the median of each work in microseconds; each gets its turn in every round.
 
     The turns are shuffled: what comes right after a floor is slower, as the engine has slept.
     """
@@ -79,13 +79,13 @@ async def medians(rounds: int, works: dict[str, Work], calls: int = 1) -> dict[s
 
 
 async def some_at_once(calls: Iterator[Awaitable[object]]) -> None:
-    """Make many calls, some hundreds at a time."""
+    """Make many calls, a few hundred at a time."""
     while some := list(islice(calls, 500)):
         await asyncio.gather(*some)
 
 
 class Bench:
-    """One store and its floor, with a small and a large thread, and two owners of such sizes."""
+    """One store and its floor: a small and a large thread, an owner of few and one of many."""
 
     def __init__(self, kind: str, module: ModuleType, store: Any, floor: Floor, plan: Plan) -> None:
         self.kind, self.module, self.store, self.floor, self.plan = kind, module, store, floor, plan
@@ -94,7 +94,7 @@ class Bench:
         self.number = 0
 
     def row(self, name: str, ours: float, floor: float, *, least: bool = False) -> Row:
-        """Return a line of the table; what has no bound of its own may grow by GROWTH."""
+        """Return a line of the table; a row without a bound of its own may grow by GROWTH."""
         bounds = BOUNDS.get(name, (GROWTH,) * len(KINDS))
         return Row(self.kind, name, ours, floor, bounds[KINDS.index(self.kind)], least)
 
@@ -117,7 +117,7 @@ class Bench:
         self.threads = [each.model_dump_json() for each in threads.data]
 
     async def floor_page(self) -> object:
-        """Go there and back, parse twenty items and hand them over, as a store has to."""
+        """Go there and back, parse twenty items and return them, as a store has to."""
         await self.floor.trip()
         return [self.module.ITEM.validate_json(doc) for doc in self.docs]
 
@@ -130,7 +130,7 @@ class Bench:
         return [ThreadMetadata.model_validate_json(doc) for doc in self.threads]
 
     def floor_insert(self, count: int) -> Work:
-        """Store the bytes; in memory, where that is nothing, make them."""
+        """Store the bytes; in memory, where storing costs nothing, make them."""
         items = self.fresh("t0", count)
         if self.kind == "memory":
 
@@ -141,7 +141,7 @@ class Bench:
         return lambda: self.floor.insert(next(items).id, self.docs[0])
 
     def fresh(self, thread_id: str, count: int) -> Iterator[AssistantMessageItem]:
-        """Return new items, made before anything is timed; for 32 threads in turn if for none."""
+        """Return new items, made before anything is timed; with no id, for 32 threads in turn."""
         self.number += count
         numbers = range(self.number - count, self.number)
         return iter([item(f"n{n}", thread_id or f"t{2 + n % AT_ONCE}", n) for n in numbers])
@@ -183,7 +183,7 @@ class Bench:
             yield self.grown(name, found["large"], found["small"])
 
     async def beside_a_writer(self) -> AsyncIterator[Row]:
-        """Read while another task adds to the same store, one item after the other."""
+        """Read while another task adds to the same store, one item after another."""
 
         async def write() -> None:
             while True:
@@ -215,8 +215,8 @@ class Bench:
     async def delete(self) -> AsyncIterator[Row]:
         """Delete threads of a thousand items each, which are stored outside the measured time.
 
-        A few in a row: of one alone, what was stored last and lies in the caches decides. In
-        memory they are so short that of 30 chance decides: a floor was 2.2 of the same floor once.
+        A few in a row: for a single one, what was stored last and is in the caches decides. In
+        memory they are so short that with 30 chance decides: one floor once differed by 2.2 times.
         """
         ours, floor = list[float](), list[float]()
         whole = partial(self.store.delete_thread, context=self.few)
@@ -241,7 +241,7 @@ class Bench:
             yield self.row(DELETED, taken_us, floor_us)
 
     async def at_once(self) -> AsyncIterator[Row]:
-        """Compare how often a second each is done when many are under way."""
+        """Compare how many per second are done when many are under way."""
 
         def burst(work: Work) -> Work:
             return lambda: asyncio.gather(*(work() for _ in range(AT_ONCE)))
@@ -263,7 +263,7 @@ class Bench:
         reads = [self.reads, self.beside_a_writer]
         parts = [*reads, self.writes, self.delete, self.at_once]
         # SQLite's trip is a hand-over between two threads, PostgreSQL's shortest one between two
-        # processes: whether a core sleeps meanwhile changes the floor of a read by four times
+        # processes: a core that sleeps meanwhile makes the floor of a read four times as long
         steady = {"sqlite": parts[:-1], "postgres": reads}.get(self.kind, [])
         for part in parts:
             with awake(together=self.kind == "sqlite") if part in steady else nullcontext():

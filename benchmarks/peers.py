@@ -1,6 +1,6 @@
-"""Upstream's own designs, written anew as a yardstick: what its guides and samples store with.
+"""Upstream's own designs, rewritten as a yardstick: how its guides and samples store data.
 
-Only what is measured is here. Both keep no order of adding, and neither asks whose a thread is.
+Only what is measured is here. Neither keeps the order of adding or asks whose thread it is.
 """
 
 import sqlite3
@@ -45,7 +45,7 @@ class UpstreamSQLite:
             db.executemany("INSERT INTO items VALUES (?, ?, 'u', ?, ?)", rows)
 
     async def page(self, thread_id: str, after: str) -> Page[ThreadItem]:
-        """Look the cursor's time up, then select what is older."""
+        """Look up the cursor's time, then select what is older."""
         sql = (
             "SELECT data FROM items WHERE thread_id = ? AND user_id = 'u' AND created_at < ?"
             " ORDER BY created_at DESC LIMIT 21"

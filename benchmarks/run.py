@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other; `make bench` and `make bench-full` call it.
+"""All benchmarks, one after another; `make bench` and `make bench-full` run it.
 
 Arguments go on to stores.py.
 """
@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Run them; return how the worst of them ended."""
+    """Run them; return the highest exit code."""
     worst = 0
     for script, arguments in (
         ("stores.py", ["--json", str(HERE / "stores.json"), *sys.argv[1:]]),

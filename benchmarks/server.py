@@ -1,8 +1,8 @@
 """The server against the stock SDK and a bare SSE answer, side by side in one run.
 
 `python benchmarks/server.py` bakes the memory app, imports it and prints a table. The ratios to the
-stock SDK are taken in one process through ASGI, without a network, so they are the code's own
-cost; the rate against a bare answer is taken over HTTP on loopback, as a reader sees it.
+stock SDK are measured in one process through ASGI, without a network: they are the code's own
+cost. The rate against a bare answer is measured over HTTP on loopback, as a reader sees it.
 """
 
 import argparse
@@ -93,14 +93,14 @@ class Bench:
         return StreamingResponse(result, media_type="text/event-stream")
 
     async def our_answer(self, server: Any, body: bytes) -> Asgi:
-        """Answer as the app's route does, by one of the app's servers."""
+        """Answer as the app's route does, with one of the app's servers."""
         answer = await server.handle(self.parse(body, self.settings), self.context)
         if isinstance(answer, bytes):
             return Response(answer, media_type="application/json")
         return self.stream(answer, self.settings)
 
     async def thread_of(self, count: int) -> str:
-        """Store a thread of so many items, the last a question; return its id."""
+        """Store a thread of `count` items, the last a question; return its id."""
         thread_id = f"thread_of_{count}"
         base = {"thread_id": thread_id, "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
         thread = types.ThreadMetadata(id=thread_id, title="t", created_at=base["created_at"])
@@ -119,7 +119,7 @@ class Bench:
 
 
 async def idle_bytes(bench: Bench, threads: list[str]) -> float:
-    """Return what one open and silent stream takes, from the growth of this process."""
+    """Return how much memory one open, silent stream takes: the growth of this process."""
     gc.collect()
     before = resident()
     tasks = []
@@ -143,7 +143,7 @@ def resident() -> int:
 
 
 def main() -> None:
-    """Print the table; write it as JSON where asked."""
+    """Print the table; write it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--streams", type=int, default=2000)
@@ -210,7 +210,7 @@ async def measure(folder: Path, rounds: int, streams: int) -> list[tuple[str, st
 async def over_http(
     bench: Bench, frames: list[bytes], body: bytes, rounds: int
 ) -> dict[str, float]:
-    """Return the time of a bare answer and of ours, each over a connection of its own."""
+    """Return the times of a bare answer and of ours, each over its own connection."""
 
     async def bare() -> AsyncIterator[bytes]:
         for frame in frames:

@@ -1,9 +1,9 @@
 """Each store against its driver's floor, and against upstream's own designs, in one run.
 
 `make bench` runs it with 10,000 rows, `make bench-full` with 100,000; it needs what the apps need.
-A ratio is the store's median over the floor's, both taken in turns: a few calls of each, round
+A ratio is the store's median over the floor's, measured in turns: a few calls of each, round
 after round. The floor of a read is the cheapest round trip (floors.py) plus parsing the same
-answer; the floor of a write is a bare insert of the same bytes. Times are of asyncio's own loop.
+answer; the floor of a write is a bare insert of the same bytes. All run on asyncio's own loop.
 """
 
 import argparse
@@ -40,7 +40,7 @@ HEAD = """| store | operation | store's | floor's | ratio | bound | kept |
 
 
 def load(kind: str, folder: Path) -> ModuleType:
-    """Return a store as a package of its own, made of two files as the README says."""
+    """Return a store as a package of its own, made of two files, as the README says."""
     package = folder / f"bench_{kind}"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -52,7 +52,7 @@ def load(kind: str, folder: Path) -> ModuleType:
 
 @contextmanager
 def engine(kind: str, folder: Path) -> Iterator[str]:
-    """Yield the URL of a private engine: every commit on the disk, Redis once a second."""
+    """Yield the URL of a private engine: each commit is synced to disk, in Redis once a second."""
     if kind == "memory":
         yield "memory://"
     elif kind == "sqlite":
@@ -77,7 +77,7 @@ async def measure_store(kind: str, folder: Path, url: str, plan: Plan) -> list[R
         bench = Bench(kind, module, store, floor, plan)
         await bench.seed()
         gc.collect()
-        gc.freeze()  # as the app does: the SDK's objects are looked at no more
+        gc.freeze()  # as the app does: the SDK's objects are collected no more
         async for row in bench.rows():
             print(row.line(), flush=True)
             rows.append(row)
@@ -85,7 +85,7 @@ async def measure_store(kind: str, folder: Path, url: str, plan: Plan) -> list[R
 
 
 async def measure_peers(folder: Path, plan: Plan) -> dict[str, list[float]]:
-    """Return, for each of upstream's designs, a page of a small and of a large thread."""
+    """Return, for each upstream design, the times of a page of a small and of a large thread."""
     found = {}
     peers = {
         "upstream's in-memory": UpstreamMemory(),
@@ -102,7 +102,7 @@ async def measure_peers(folder: Path, plan: Plan) -> dict[str, list[float]]:
 
 
 def ours_as_peers(rows: list[Row], plan: Plan) -> dict[str, list[float]]:
-    """Return the same two figures of our stores."""
+    """Return the same two figures for our stores."""
     small, found = "page of 20, after a cursor", {}
     large = f"{small}: {plan.rows:,} against {SMALL}"
     for row in rows:
@@ -112,7 +112,7 @@ def ours_as_peers(rows: list[Row], plan: Plan) -> dict[str, list[float]]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were taken on."""
+    """Return the machine that the figures were measured on."""
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {
@@ -145,7 +145,7 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        folder.chmod(0o711)  # PostgreSQL's own user has to pass
+        folder.chmod(0o711)  # PostgreSQL's own user has to get in
         sys.path.insert(0, name)
         for kind in options.stores:
             with engine(kind, folder) as url:

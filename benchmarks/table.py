@@ -14,7 +14,7 @@ class Row:
     ours: float
     floor: float
     bound: float | None
-    least: bool = False  # the bound is a least ratio, not a greatest
+    least: bool = False  # the bound is a minimum, not a maximum
 
     @property
     def ratio(self) -> float:
@@ -22,7 +22,7 @@ class Row:
 
     @property
     def kept(self) -> bool | None:
-        """Say whether the ratio keeps its bound; None when it has none."""
+        """Say whether the ratio is within its bound; None if it has none."""
         if self.bound is None:
             return None
         return self.ratio >= self.bound if self.least else self.ratio <= self.bound

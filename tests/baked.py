@@ -1,4 +1,4 @@
-"""A baked app as tests see it: commands run in it without the environment of those who test."""
+"""A baked app as tests see it: its commands run without the tests' own environment."""
 
 import ast
 import contextlib
@@ -24,12 +24,12 @@ TEMPLATE = Path(__file__).parents[1]
 STORAGES = ("memory", "sqlite", "redis", "postgres")
 CONTEXTS = ("dict", "dataclass", "pydantic")
 KEPT = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SYSTEMROOT")
-"""The outer variables that a baked app may see: how this machine reaches a package index."""
+"""The outer variables that a baked app may see: they say how to reach a package index."""
 ENGINE = "import dev, sys\nwith dev.engine() as url: print(url, flush=True), sys.stdin.read()"
 
 
 def bare_environment(**more: str) -> dict[str, str]:
-    """Return an environment with nothing but a PATH, a home and the way to a package index."""
+    """Return an environment with only a PATH, a home and the way to a package index."""
     kept = {name: value for name, value in os.environ.items() if name.upper().startswith(KEPT)}
     kept.pop("UV_PROJECT_ENVIRONMENT", None)
     path = f"{Path(sys.base_prefix, 'bin')}{os.pathsep}{os.defpath}"
@@ -63,7 +63,7 @@ def copy_template(folder: Path) -> None:
 
 
 def parse(path: Path) -> None:
-    """Parse a file if its ending is of a language that can be; its fault is an exception."""
+    """Parse a file if its suffix says how; raise an exception if it is wrong."""
     parsers: dict[str, Callable[[str], object]] = {
         ".py": ast.parse,
         ".toml": tomllib.loads,
@@ -82,7 +82,7 @@ def message(text: str, **more: object) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listened a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -123,7 +123,7 @@ class Session:
         return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
 
     def say(self, text: str, thread_id: str | None = None) -> tuple[str, str]:
-        """Send a message, in a new thread without an id; return the thread's id and the answer."""
+        """Send a message, without an id in a new thread; return the thread's id and the answer."""
         said = message(text)
         if thread_id is None:
             events = self.events("threads.create", input=said)
@@ -146,13 +146,13 @@ class BakedProject:
 
     @property
     def contract(self) -> list[str]:
-        """The names of the tests that any store has to pass, wherever its engine is."""
+        """The test files that any store has to pass, wherever its engine is."""
         found = sorted(self.path.glob("tests/test_store*.py"))
         names = [path.relative_to(self.path).as_posix() for path in found]
         return [name for name in names if name != "tests/test_store_engine.py"]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return what its commands see: nothing of the outer environment, and uv on the PATH."""
+        """Return its commands' environment: nothing from outside, and uv on the PATH."""
         bare = bare_environment(**more)
         return bare | {"PATH": f"{Path(uv()).parent}{os.pathsep}{bare['PATH']}"}
 
@@ -201,7 +201,7 @@ class BakedProject:
     def engine(self) -> Iterator[str]:
         """Run the private engine; yield its address, or "" where the store has no server.
 
-        The environment (`uv sync`) has to be there.
+        The environment (`uv sync`) has to exist.
         """
         if not (self.path / "dev.py").exists():
             yield ""
@@ -240,7 +240,7 @@ class BakedProject:
         try:
             wait_until_ready(session, process, log)
             yield session
-            with contextlib.suppress(OSError):  # one that ends already is not told twice
+            with contextlib.suppress(OSError):  # one that is ending already is not told twice
                 session.get("/healthz")
                 os.killpg(process.pid, signal.SIGTERM)
             ended = _all_ended(process, 20)
@@ -254,13 +254,13 @@ class BakedProject:
 
 
 def _kill(process: subprocess.Popen[Any]) -> None:
-    """End a process and its children, whatever is left of them."""
+    """Kill a process and its children, whatever is left of them."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _all_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait for a process and its children; make ends at once, the app it runs when it is done."""
+    """Wait for a process and its children: make ends at once, the app when it is done."""
     end = time.monotonic() + seconds
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < end:
@@ -272,7 +272,7 @@ def _all_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def wait_until_ready(session: Session, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until /readyz answers, two minutes at the most; else the log says why it does not."""
+    """Wait until /readyz answers, for at most two minutes; otherwise raise the log as an error."""
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError):

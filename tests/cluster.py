@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as Refused
 
 SLOTS = 16384
 BUS = 10_000
-"""How far a node's port for its fellows lies above the one for clients."""
+"""How far a node's bus port is above its port for clients."""
 
 
 def binary() -> Path:
@@ -49,7 +49,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _node(folder: Path, port: int) -> Iterator[Redis]:
-    """Run one node, yet without slots, and yield a client of it."""
+    """Run one node, still without slots, and yield a client of it."""
     folder.mkdir()
     options = {
         "bind": "127.0.0.1",
@@ -81,7 +81,7 @@ def _answers(client: Redis) -> bool:
 
 
 def wait(ready: Callable[[], bool]) -> None:
-    """Wait for something that takes a second or two, and not for ever."""
+    """Wait for something that takes a second or two, but not for ever."""
     end = time.monotonic() + 30
     while not ready():
         assert time.monotonic() < end, "the cluster does not come up"

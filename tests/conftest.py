@@ -14,10 +14,10 @@ from pytest_cookies.plugin import Cookies
 
 from baked import BakedProject
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a script
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the apps shall hear Ctrl+C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background job
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the apps must hear Ctrl+C
 
-sys.dont_write_bytecode = True  # a bake would copy what is written in the template's app folder
+sys.dont_write_bytecode = True  # a bake would copy what is written into the app's folder
 CI = bool(os.environ.get("CI"))
 TIMES: dict[str, dict[str, float]] = {}
 DEFECTS: list[tuple[str, str, str, float]] = []
@@ -27,7 +27,7 @@ DEFECTS: list[tuple[str, str, str, float]] = []
 def bake(
     cookies_session: Cookies, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., BakedProject]:
-    """Return a function that bakes an app from answers, in a folder with a space in its name."""
+    """Return a function that bakes an app from answers, into a folder with a space in its name."""
 
     def bake_one(**answers: str) -> BakedProject:
         result = cookies_session.bake(extra_context=answers)
@@ -42,7 +42,7 @@ def bake(
 
 @pytest.fixture
 def tool() -> Callable[[str], str]:
-    """Return a function that finds a program, or skips and says which one is missing."""
+    """Return a function that finds a program, or skips the test and says what is missing."""
 
     def find(name: str) -> str:
         for folder in (None, "/usr/sbin:/usr/local/sbin"):
@@ -55,7 +55,7 @@ def tool() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def type_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return mypy's cache for all apps of a run: each worker reads the SDK once."""
+    """Return mypy's cache for all apps of a run, so that each worker reads the SDK once."""
     return tmp_path_factory.getbasetemp() / "mypy"
 
 
@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """In CI nothing is skipped: what is missing there is a failure."""
+    """In CI nothing is skipped: whatever is missing there is a failure."""
     report = yield
     if CI and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -87,7 +87,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Collect the times of the combinations and the sown defects, from every worker."""
+    """Collect the times of combinations and the sown defects from every worker."""
     properties: dict[str, Any] = dict(report.user_properties)
     if report.when == "teardown" and "defect" in properties:
         DEFECTS.append(properties["defect"])

@@ -1,6 +1,6 @@
 """Crashes of a process and of an engine; `test_crashes.py` puts this file among an app's tests.
 
-A kill proves nothing about a power cut, so the settings that do are asserted beside it.
+A kill proves nothing about a power cut, so the settings for that are asserted as well.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 async def write(store: Store, name: str, told: Callable[[str], object]) -> None:
-    """Add items until the end, and tell each id as soon as the store has answered."""
+    """Add items without end, and report each id as soon as the store has acknowledged it."""
     n = 0
     while True:
         item_id = f"{name}-{n}"
@@ -38,7 +38,7 @@ async def write(store: Store, name: str, told: Callable[[str], object]) -> None:
 
 
 async def make_and_delete(store: Store, name: str, told: Callable[[str], object]) -> None:
-    """Make threads of many items and a file, delete each, and tell both, until the end."""
+    """Make threads of many items and a file, delete each, and report both, without end."""
     n = 0
     while True:
         thread_id = f"{name}-{n}"
@@ -52,7 +52,7 @@ async def make_and_delete(store: Store, name: str, told: Callable[[str], object]
 
 
 def work(url: str, name: str, pipe: Connection, act: Act) -> None:
-    """Write with several tasks at once in a process that is going to be killed."""
+    """Write with several tasks at once, in a process that is going to be killed."""
 
     async def main() -> None:
         async with Store.open(url) as store:
@@ -63,7 +63,7 @@ def work(url: str, name: str, pipe: Connection, act: Act) -> None:
 
 
 def told_until_killed(url: str, name: str, act: Act) -> list[str]:
-    """Return what a process had told when SIGKILL ended it."""
+    """Return what a process had reported when SIGKILL ended it."""
     ours, theirs = FORK.Pipe(duplex=False)
     process = FORK.Process(target=work, args=(url, name, theirs, act))
     process.start()
@@ -87,11 +87,11 @@ def told_until_killed(url: str, name: str, act: Act) -> list[str]:
 async def told_until_engine_killed(
     store: Store, private_engine: "engine.PrivateEngine", name: str, act: Act
 ) -> list[str]:
-    """Return what tasks of this process had told when SIGKILL ended the engine; start it again."""
+    """Return what this process had reported when SIGKILL ended the engine; start that again."""
     told: list[str] = []
     tasks = [asyncio.create_task(act(store, f"{name}-{n}", told.append)) for n in range(WRITERS)]
     async with asyncio.timeout(20):
-        while not told:  # noqa: ASYNC110 - no event is worth its lines here
+        while not told:  # noqa: ASYNC110 - an event would only take more lines
             await asyncio.sleep(0.001)
     await asyncio.sleep(random.uniform(0, 0.1))
     await asyncio.to_thread(private_engine.kill)
@@ -102,7 +102,7 @@ async def told_until_engine_killed(
 
 
 def assert_kept(told: list[str], stored: list[str]) -> None:
-    """Each told item is there once, and each writer's items in the order of writing."""
+    """Each reported item is there once, and each writer's items are in the order of writing."""
     assert len(stored) == len(set(stored))
     assert set(told) <= set(stored)
     by_writer: dict[str, list[int]] = {}
@@ -113,7 +113,7 @@ def assert_kept(told: list[str], stored: list[str]) -> None:
 
 
 async def assert_whole(store: Store, told: list[str]) -> None:
-    """Each thread that was made is there with all that it had, or nothing of it is."""
+    """Each thread that was made is there with all that it had, or not at all."""
     made, gone = ({t for word, t in map(str.split, told) if word == w} for w in ("made", "gone"))
     there = set(await reading.threads(store, ALICE, limit=100))
     files = {each.id: each.thread_id for each in await store.load_attachments(None, ALICE)}
@@ -144,7 +144,7 @@ def away() -> tuple[type[Exception], ...]:
 
 
 def in_store(url: str, act: Callable[[Store], Awaitable[list[str] | None]]) -> list[str]:
-    """Open the store for one action; no loop may run while a process is forked."""
+    """Open the store for one action: no event loop may run while a process is forked."""
 
     async def main() -> list[str]:
         async with Store.open(url) as store:
@@ -153,7 +153,7 @@ def in_store(url: str, act: Callable[[Store], Awaitable[list[str] | None]]) -> l
     return asyncio.run(main())
 
 
-def test_what_a_killed_process_was_told_is_stored(store_url: str) -> None:
+def test_what_was_acknowledged_to_a_killed_process_is_stored(store_url: str) -> None:
     told: list[str] = []
     in_store(store_url, lambda store: store.save_thread(thread(), ALICE))
     for n in range(ROUNDS):
@@ -171,7 +171,7 @@ def test_a_killed_process_leaves_no_thread_half_deleted(store_url: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_was_told_before_the_engine_was_killed_is_stored(
+async def test_what_was_acknowledged_before_the_engine_was_killed_is_stored(
     private_engine: "engine.PrivateEngine",
 ) -> None:
     told: list[str] = []
@@ -238,7 +238,7 @@ async def test_an_engine_away_for_ten_seconds_costs_errors_and_no_restart(
 async def test_settings_of_a_development_engine_are_durable(
     private_engine: "engine.PrivateEngine",
 ) -> None:
-    """What a power cut would ask for, as the engine itself says it."""
+    """What a power cut requires, as the engine itself reports it."""
     if ENGINE == "redis":
         async with Store.open(private_engine.url) as store:
             found = await store._ask("CONFIG GET", "append*")
@@ -254,7 +254,7 @@ async def test_settings_of_a_development_engine_are_durable(
 async def test_settings_of_the_file_are_durable(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connections of the store itself are asked."""
+    """The store's own connections are asked."""
     made: list[sqlite3.Connection] = []
     connect = sqlite3.connect
 

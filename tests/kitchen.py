@@ -1,4 +1,4 @@
-"""Applies a recipe of an app to a copy of it, as a reader would, and runs it."""
+"""Applies an app's recipe to a copy of the app, as a reader would, and runs it."""
 
 import re
 import shutil
@@ -38,7 +38,7 @@ def apply(text: str, folder: Path) -> list[str]:
             before = "".join(line[1:] for line in lines if line[0] != "+")
             after = "".join(line[1:] for line in lines if line[0] != "-")
             old = path.read_text(encoding="utf-8")
-            assert old.count(before) == 1, f"{name} has not once:\n{before}"
+            assert old.count(before) == 1, f"not exactly once in {name}:\n{before}"
             path.write_text(old.replace(before, after), encoding="utf-8")
     assert names, "a recipe without code"
     return names
@@ -53,7 +53,7 @@ class Kitchen:
 
     @contextmanager
     def cook(self, title: str, *script: Any) -> Iterator[tuple[Session, ModelServer]]:
-        """Apply a recipe, check its code as the app's own, and serve."""
+        """Apply a recipe, check its code like the app's own, and serve."""
         path = self._folder / "app with a recipe"
         shutil.copytree(self._fresh.path, path, ignore=shutil.ignore_patterns(".venv"))
         names = apply(recipes(self._fresh)[title], path)
@@ -66,7 +66,7 @@ class Kitchen:
         project.check(python, "-m", "mypy", *code, MYPY_CACHE_DIR=cache)
         with model_server(*script) as model:
             known = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": model.url}
-            known["MAX_BODY_BYTES"] = "16384"  # past it a body has still arrived when it is refused
+            known["MAX_BODY_BYTES"] = "16384"  # so small that a refused body has already arrived
             known["PATH"] = str(self._folder)  # for a recipe that starts a program
             with project.serve(python, "-m", "app", **known) as user:
                 yield user, model

@@ -34,7 +34,7 @@ RENDERED_BY_COOKIECUTTER = [
     "{{ cookiecutter }}",
     "a {{ '{{' }} b {%",
 ]
-"""On the command line these are code, says cookiecutter; typed or replayed they are data."""
+"""To cookiecutter these are code on the command line; typed or replayed they are data."""
 REFUSED = [
     "two\nlines",
     "tab\there",

@@ -19,10 +19,10 @@ async def threads(caller: Caller) -> list[str]:
 async def test_an_organisation_shares_what_another_does_not_see(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Threads, files, answers under way and deletes."""
-    monkeypatch.setattr("app.streaming.RENEW_SECONDS", 60)  # no stop comes the long way round
+    """Threads, files, answers under way, and deletion."""
+    monkeypatch.setattr("app.streaming.RENEW_SECONDS", 60)  # no stop may come through the store
     model = Words(3, 0.01)
-    same = {"file_link_seconds": 10**9}  # so that no address changes between two looks at it
+    same = {"file_link_seconds": 10**9}  # so that addresses do not change between two reads
     settings = settings_for(store_url, tmp_path, turns_per_user=1, **same)
     async with serving(settings, model) as served:
         ada, bob, eve = (served.caller(**{"X-Org": name}) for name in ("acme", "acme", "rival"))
@@ -42,7 +42,7 @@ async def test_an_organisation_shares_what_another_does_not_see(
             assert (await bob.get(preview)).status_code == 200
 
             nobody = await eve.get("/files/x/url", headers={"X-Org": ""})
-            assert nobody.json()["error"]["code"] == "no_owner", "all such would share their data"
+            assert nobody.json()["error"]["code"] == "no_owner", "all such would share data"
             assert await threads(eve) == []
             assert await eve.items(thread) == []
             assert (await eve.get(f"/files/{file}/url")).status_code == 404

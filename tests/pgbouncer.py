@@ -44,7 +44,7 @@ def bouncer() -> Iterator[str]:
         with create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         text = SETTINGS.format(server=server, port=port, folder=folder, database=database)
-        if os.geteuid() == 0:  # which PgBouncer refuses to be
+        if os.geteuid() == 0:  # PgBouncer refuses to run as root
             text += "user = nobody\n"
             shutil.chown(folder, "nobody")
         (folder / "pgbouncer.ini").write_text(text)

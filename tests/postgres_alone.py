@@ -40,7 +40,7 @@ async def test_an_unfit_server_is_refused_by_name(
 
 
 async def test_another_encoding_is_refused_by_name(private_engine: PrivateEngine) -> None:
-    """Of the database, or asked for in the address: not every text would fit."""
+    """Whether the database has it or the address asks for it: not all text would fit."""
     connection = await asyncpg.connect(private_engine.url)
     await connection.execute(
         "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
@@ -91,7 +91,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:
         assert await tables() == before
 
 
-async def test_a_step_may_take_longer_than_others_wait_and_keeps_the_data(
+async def test_a_migration_may_take_longer_than_an_answer_and_keeps_the_data(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Store.open(store_url) as store:
@@ -112,7 +112,7 @@ async def test_a_step_may_take_longer_than_others_wait_and_keeps_the_data(
 
 
 async def test_a_schema_whose_name_would_have_to_be_quoted_is_refused(store_url: str) -> None:
-    """It stands in statements; other programs could not name it."""
+    """It is part of statements, and other programs could not name it."""
     for name in ("Chat", 'a"b', "9", "a-b", "x" * 64):
         with pytest.raises(StoreError, match="STORE_URL: its schema has to be a lower-case name"):
             async with Store.open(f"{store_url.rpartition('=')[0]}={name}"):
@@ -127,7 +127,7 @@ async def test_a_wrong_database_ends_the_start_in_one_line(private_engine: Priva
 
 
 async def test_claims_that_race_a_delete_are_granted_or_find_no_thread(store_url: str) -> None:
-    """Without the lock on the thread's row, the foreign key is who refuses."""
+    """Without the lock on the thread's row, the foreign key would refuse them."""
     async with Store.open(store_url) as store:
         for n in range(100):
             await store.save_thread(thread(f"t{n}"), ALICE)
@@ -139,7 +139,7 @@ async def test_claims_that_race_a_delete_are_granted_or_find_no_thread(store_url
 
 
 async def test_feedback_on_many_items_at_once_never_deadlocks(store_url: str) -> None:
-    """By a plan, rows are found in the order of their ids, by another in that of their places."""
+    """One query plan finds rows in the order of their ids, another in that of their places."""
     ids, dice = [f"i{n:02}" for n in range(60)], random.Random(7)
     async with Store.open(store_url) as store:
         for n in range(6):
@@ -153,7 +153,7 @@ async def test_feedback_on_many_items_at_once_never_deadlocks(store_url: str) ->
             await asyncio.gather(*thumbs)
 
 
-async def test_an_upgrade_elsewhere_is_waited_for_but_not_for_good(
+async def test_an_upgrade_elsewhere_is_waited_for_but_not_for_ever(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MIGRATION_SECONDS", 1)
@@ -168,10 +168,10 @@ async def test_an_upgrade_elsewhere_is_waited_for_but_not_for_good(
         await connection.close()
 
 
-async def test_tombstones_of_all_end_after_a_day(
+async def test_everybodys_tombstones_end_after_a_day(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of somebody who never comes back."""
+    """Also those of somebody who never comes back."""
     async with Store.open(store_url) as store:
         await store.save_thread(thread(), ALICE)
         await store.delete_thread("t", ALICE)
@@ -181,10 +181,10 @@ async def test_tombstones_of_all_end_after_a_day(
             assert len(await store._pool.run("SELECT FROM chatkit.thread")) == left
 
 
-async def test_more_tombstones_than_an_answer_has_time_for_end_all_the_same(
+async def test_even_more_tombstones_than_one_answer_can_delete_end(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A day after a purge of many threads; else no owner could be listed any more, for good."""
+    """A day after a purge of many threads; otherwise no owner could ever be listed again."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 2)
     monkeypatch.setattr(module, "PORTION", 20, raising=False)
     async with Store.open(store_url) as store:
@@ -203,7 +203,7 @@ async def test_more_tombstones_than_an_answer_has_time_for_end_all_the_same(
 async def test_the_settings_reach_the_connections(
     store_url: str, tmp_path: Path, size: int, cached: int
 ) -> None:
-    """The server is asked how many there are, and how many statements one of them keeps."""
+    """The server is asked how many there are, and how many statements each keeps."""
     changes = {"store_pool_size": size, "store_statement_cache_size": cached}
     async with module.open_store(settings_for(store_url, tmp_path, **changes)) as store:
         sleep = "SELECT pg_backend_pid() AS pid FROM pg_sleep(0.2)"

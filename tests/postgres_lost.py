@@ -1,4 +1,4 @@
-"""A PostgreSQL store whose server or connections hang or go: for `test_pgbouncer.py`."""
+"""A PostgreSQL store whose server or connections hang or disappear: for `test_pgbouncer.py`."""
 
 import asyncio
 import os
@@ -53,13 +53,13 @@ async def test_a_close_that_is_cancelled_leaves_no_connection(
     assert asyncio.all_tasks() == tasks
     async with Store.open(private_engine.url) as store:
         clients = "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        assert len(await store._pool.run(clients)) == 1  # who asks
+        assert len(await store._pool.run(clients)) == 1  # the one that asks
 
 
 async def test_a_host_that_is_silent_leaves_time_for_the_next(
     private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the start, and when it falls silent later; then the one that answers is asked first."""
+    """At the start, and if it falls silent later; then the one that answers is asked first."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 2)
     address = urlsplit(private_engine.url)
     user, _, host = address.netloc.rpartition("@")
@@ -76,8 +76,8 @@ async def test_a_host_that_is_silent_leaves_time_for_the_next(
                 await store.ping()
 
 
-async def test_of_several_hosts_a_replica_is_passed_over(private_engine: PrivateEngine) -> None:
-    """Else it would keep us after a short stop of the primary: reads of what is old, no write."""
+async def test_a_replica_among_several_hosts_is_passed_over(private_engine: PrivateEngine) -> None:
+    """Otherwise a short stop of the primary would leave us there: stale reads, no writes."""
     address = urlsplit(private_engine.url)
     read_only = "default_transaction_read_only=on"
     with dev.throwaway() as data, PrivateEngine(data, read_only) as replica:
@@ -92,7 +92,7 @@ async def test_of_several_hosts_a_replica_is_passed_over(private_engine: Private
 
 
 async def test_after_a_burst_the_same_connection_goes_on(store_url: str) -> None:
-    """Another one would have to prepare each statement anew."""
+    """Another one would have to prepare each statement again."""
     async with Store.open(store_url) as store:
 
         async def asked() -> object:
@@ -105,20 +105,20 @@ async def test_after_a_burst_the_same_connection_goes_on(store_url: str) -> None
 
 
 @pytest.mark.parametrize(("seconds", "connections"), [(60, 1), (0, 3)])
-async def test_a_connection_that_has_rested_too_long_is_made_anew(
+async def test_a_connection_that_was_idle_too_long_is_replaced(
     store_url: str, monkeypatch: pytest.MonkeyPatch, seconds: int, connections: int
 ) -> None:
-    """What lies between may have forgotten it."""
+    """A firewall or proxy in between may have forgotten it."""
     monkeypatch.setattr(module, "IDLE_SECONDS", seconds)
     async with Store.open(store_url) as store:
         asked = [await store._pool.run("SELECT pg_backend_pid() AS pid") for _ in range(3)]
     assert len({rows[0]["pid"] for rows in asked}) == connections
 
 
-async def test_those_that_are_connected_are_taken_first(
+async def test_open_connections_are_used_first(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the server's `max_connections` they go on, where a new one would be refused."""
+    """At the server's `max_connections` they go on; a new one would be refused."""
 
     async def refuse(**_: object) -> None:
         raise asyncpg.TooManyConnectionsError
@@ -136,7 +136,7 @@ async def test_those_that_are_connected_are_taken_first(
 async def test_a_statement_that_is_cut_off_ends_in_the_server(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would keep its locks, and be one more for each try."""
+    """Otherwise it would keep its locks, and each new try would add one."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
     async with Store.open(store_url) as store:
         with pytest.raises(asyncpg.PostgresError):
@@ -146,24 +146,24 @@ async def test_a_statement_that_is_cut_off_ends_in_the_server(
         assert await store._pool.run(f"{running} AND state = 'active'") == []
 
 
-async def test_who_waits_for_a_connection_waits_no_longer_than_for_an_answer(
+async def test_waiting_for_a_connection_takes_no_longer_than_an_answer(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many wait for a server that is silent, all hear of it within the same seconds."""
+    """However many wait for a silent server, all get the error within the same few seconds."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
     async with Store.open(store_url, pool_size=2) as store:
         begun = time.monotonic()
         calls = [store._pool.run("SELECT pg_sleep(60)") for _ in range(9)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(each, Exception) for each in answers)
-        assert time.monotonic() - begun < 3  # one after the other they take 4.5 s
+        assert time.monotonic() - begun < 3  # one after another they would take 4.5 s
         await store.ping()
 
 
 async def test_a_hanging_server_costs_the_seconds_of_an_answer_and_no_restart(
     private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waited for a place has no second such time to connect."""
+    """A call that waited for a connection gets no second wait to connect."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 2)
     async with Store.open(private_engine.url) as store:
         await store.save_thread(thread(), ALICE)
@@ -186,7 +186,7 @@ async def test_a_hanging_server_costs_the_seconds_of_an_answer_and_no_restart(
 async def test_a_server_that_goes_silent_ends_the_start(
     store_url: str, monkeypatch: pytest.MonkeyPatch, asked: bytes, seconds: int
 ) -> None:
-    """In the seconds of an answer; the minute is for the lock and the steps."""
+    """Within the seconds of an answer; the minute is for the lock and the migrations."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
     monkeypatch.setattr(module, "MIGRATION_SECONDS", 3)
     address = urlsplit(store_url)

@@ -1,4 +1,4 @@
-"""What the Redis store promises besides the contract; `test_cluster.py` puts it into an app."""
+"""What the Redis store promises besides the contract: for `test_cluster.py`."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ async def entries(store: Store) -> list[bytes]:
 
 
 async def keys(store: Store) -> set[str]:
-    """Return the names of all keys but the schema's, without the prefix."""
+    """Return the names of all keys except the schema's, without the prefix."""
     found = [key.decode() async for key in store._client.scan_iter(f"{store._prefix}:*")]
     return {key.partition(":")[2] for key in found} - {"schema"}
 
@@ -44,7 +44,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(store_url: str) -> None:
         assert await store._client.get(f"{store._prefix}:schema") == b"99"
 
 
-async def test_data_of_an_older_app_are_brought_up_to_date_and_then_are_not_for_it(
+async def test_an_upgrade_keeps_the_data_and_then_refuses_the_older_app(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Store.open(store_url) as store:
@@ -60,7 +60,7 @@ async def test_data_of_an_older_app_are_brought_up_to_date_and_then_are_not_for_
             pass
 
 
-async def test_an_owner_who_comes_and_goes_on_two_stores_is_listed_when_he_has_something(
+async def test_an_owner_who_comes_and_goes_on_two_stores_is_listed_while_there_is_data(
     store: Store, neighbour: Store
 ) -> None:
     async def visit(where: Store, name: str) -> None:
@@ -83,7 +83,7 @@ async def test_an_owner_who_comes_and_goes_on_two_stores_is_listed_when_he_has_s
 async def test_an_owner_who_cannot_be_listed_gets_nothing_stored(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Listed first: whatever fails in between, nobody who has something is missing."""
+    """Owners are listed first: whatever fails after that, nobody with data is missing."""
     ask = store._ask
 
     async def list_nobody(*command: str | int) -> object:
@@ -116,7 +116,7 @@ async def test_an_owner_who_comes_back_during_the_listing_is_listed(
 
 
 async def test_an_owner_whose_entry_a_failover_lost_is_listed_again(store: Store) -> None:
-    """By a save an hour later, once: the list is on another node and may have lost its last."""
+    """Once, by a save an hour later: the list is on another node and may have lost its newest."""
     await store.save_thread(thread(), ALICE)
     token = f"{store._base('alice')}token"
     await store._client.srem(*store._entry(ALICE, (await store._client.get(token)).decode()))
@@ -132,7 +132,7 @@ async def test_an_owner_whose_entry_a_failover_lost_is_listed_again(store: Store
 async def test_a_clock_behind_the_servers_lists_an_owner_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not at each save, for each of which an entry would stay for a day."""
+    """Not at each save: each time an entry would stay for a day."""
     behind = time.time() - 7200
     monkeypatch.setattr("time.time", lambda: behind)
     monkeypatch.setattr("time.time_ns", lambda: int(behind * 10**9))
@@ -144,13 +144,13 @@ async def test_a_clock_behind_the_servers_lists_an_owner_once(
 async def test_an_entry_that_a_crash_left_names_nobody_and_ends_after_a_day(store: Store) -> None:
     await store._client.sadd(*store._entry(ALICE, new_id("thread")))
     assert [owner async for owner in store.owners()] == []
-    assert len(await entries(store)) == 1  # its thread may be on the way
+    assert len(await entries(store)) == 1  # its thread may be about to be stored
     await store._client.sadd(*store._entry(ALICE, f"thr_{0:032x}"))
     assert [owner async for owner in store.owners()] == []
     assert len(await entries(store)) == 1
 
 
-async def test_of_a_forgotten_owner_only_the_tombstones_stay_and_they_end(store: Store) -> None:
+async def test_only_the_tombstones_of_a_forgotten_owner_stay_and_they_end(store: Store) -> None:
     await store.save_thread(thread(), ALICE)
     await store.add_thread_item("t", message("a"), ALICE)
     await store.save_feedback("t", ["a"], "positive", ALICE)
@@ -173,8 +173,8 @@ async def test_names_cannot_break_out_of_the_hash_tag(store: Store) -> None:
     assert tags == {f"{{@{name}}}" for name in quoted}
 
 
-async def test_a_url_may_say_how_many_connections_there_are(private_engine: PrivateEngine) -> None:
-    """Where the server takes no more, callers wait."""
+async def test_a_url_may_limit_the_connections(private_engine: PrivateEngine) -> None:
+    """If the server accepts no more, callers wait."""
     async with Redis.from_url(private_engine.url) as client:
         await client.config_set("maxclients", 5)
         async with Store.open(f"{private_engine.url}?max_connections=4") as store:
@@ -186,8 +186,8 @@ async def test_a_url_may_say_how_many_connections_there_are(private_engine: Priv
 @pytest.mark.parametrize(
     "said", ["decode_responses=True", "encoding=latin-1", "encoding_errors=strict", "retry=3"]
 )
-async def test_a_url_does_not_say_how_answers_are_read(store_url: str, said: str) -> None:
-    """With text for bytes no owner was found in the list, and taken off it at once."""
+async def test_a_url_cannot_change_how_answers_are_read(store_url: str, said: str) -> None:
+    """With text in place of bytes each owner in the list counted as unknown and was removed."""
     async with Store.open(f"{store_url}&{said}") as store:
         await store.save_thread(thread(), ALICE)
         assert [owner async for owner in store.owners()] == ["alice"]
@@ -203,7 +203,7 @@ async def test_scripts_are_sent_again_after_a_flush(store: Store) -> None:
 
 
 async def test_thousands_of_documents_fit_an_answer(store: Store) -> None:
-    """More than Lua's stack holds, in one page and in one list of attachments."""
+    """More than Lua's stack can hold, in one page and in one list of attachments."""
     await store.save_thread(thread(), ALICE)
     ids = [f"i{n:04}" for n in range(9001)]
     for n in range(0, len(ids), 1000):
@@ -216,7 +216,7 @@ async def test_thousands_of_documents_fit_an_answer(store: Store) -> None:
         await asyncio.gather(*saves)
     homes = await store._client.hgetall(f"{store._base('alice')}homes")
     listed = [each.id.encode() for each in await store.load_attachments(None, ALICE)]
-    assert (len(listed), listed) == (5000, sorted(homes, key=homes.get)), "as they came"
+    assert (len(listed), listed) == (5000, sorted(homes, key=homes.get)), "in the order of saving"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ async def test_thousands_of_documents_fit_an_answer(store: Store) -> None:
         ("maxmemory-policy", "volatile-lru", "maxmemory-policy noeviction"),
     ],
 )
-async def test_a_server_that_may_lose_data_is_warned_of(
+async def test_a_server_that_may_lose_data_is_warned_about(
     private_engine: PrivateEngine,
     caplog: pytest.LogCaptureFixture,
     setting: str,

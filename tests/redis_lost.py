@@ -1,4 +1,4 @@
-"""A Redis store whose connections, primaries and slots go: for `test_cluster.py`."""
+"""A Redis store whose connections, primaries and slots disappear: for `test_cluster.py`."""
 
 import asyncio
 import errno
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_a_connection_that_was_cut_is_replaced(store_url: str) -> None:
-    """On uvloop, too, which serves the app and has an error of its own for it."""
+    """Also on uvloop, which serves the app and raises an error of its own."""
 
     async def cut() -> None:
         async with Store.open(store_url) as opened:
@@ -51,10 +51,10 @@ async def test_a_connection_that_the_kernel_gave_up_is_replaced(store: Store) ->
     await store.ping()
 
 
-async def test_a_client_without_a_connection_is_the_last_to_be_tried(
+async def test_a_client_without_a_connection_is_tried_last(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the server's `maxclients` those that are connected go on."""
+    """At the server's `maxclients` the connected ones go on."""
     await asyncio.gather(*(store.ping() for _ in range(3)))
     connected = set(store._idle)
 
@@ -76,9 +76,9 @@ async def test_a_client_without_a_connection_is_the_last_to_be_tried(
 async def test_a_primary_that_became_a_replica_is_looked_for_again(
     private_engine: PrivateEngine, notice: Callable[[Store], Awaitable[None]]
 ) -> None:
-    """After a failover its name may lead to the new primary: a new connection finds it.
+    """After a failover its name may point to the new primary: a new connection finds it.
 
-    A process that only reads hears of it from its next /readyz.
+    A process that only reads notices at its next /readyz.
     """
     async with Store.open(private_engine.url) as store:
 
@@ -89,7 +89,7 @@ async def test_a_primary_that_became_a_replica_is_looked_for_again(
         await store._client.execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(exceptions.ReadOnlyError):
             await notice(store)
-        assert min(await connections()) > max(before)  # no other reads what is old
+        assert min(await connections()) > max(before)  # none is left to read stale data
         await store._client.execute_command("REPLICAOF", "NO", "ONE")
         await store.save_thread(thread(), ALICE)
 
@@ -105,7 +105,7 @@ async def test_a_closed_store_has_answered_all_and_takes_no_more(
     with pytest.raises(exceptions.ConnectionError, match="closed"):
         await store.ping()
     async with Redis.from_url(private_engine.url) as client:
-        assert len(await client.client_list()) == 1  # who asks
+        assert len(await client.client_list()) == 1  # the one that asks
 
 
 async def test_a_close_that_is_cancelled_leaves_no_connection(
@@ -121,7 +121,7 @@ async def test_a_close_that_is_cancelled_leaves_no_connection(
     using.cancel()
     await asyncio.wait([using])
     async with Redis.from_url(private_engine.url) as client:
-        assert len(await client.client_list()) == 1  # who asks
+        assert len(await client.client_list()) == 1  # the one that asks
 
 
 async def test_a_hanging_server_costs_five_seconds_and_no_restart(
@@ -142,7 +142,7 @@ async def test_a_hanging_server_costs_five_seconds_and_no_restart(
 async def test_a_server_that_is_silent_from_the_start_ends_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Something else listens there, say."""
+    """Something else may be listening there."""
     monkeypatch.setattr("app.store.WAIT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://u:hunter2@127.0.0.1:{silent.getsockname()[1]}"
@@ -152,10 +152,10 @@ async def test_a_server_that_is_silent_from_the_start_ends_the_start(
                     pass
 
 
-async def test_where_one_connection_is_silent_all_are_made_anew(
+async def test_when_one_connection_is_silent_all_are_replaced(
     private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What lies between has forgotten them: one caller waits, not one for each connection."""
+    """A proxy in between has forgotten them: one caller waits, not one per connection."""
     monkeypatch.setattr("app.store.WAIT_SECONDS", 0.5)
     async with Store.open(private_engine.url) as store:
         await asyncio.gather(*(store.ping() for _ in range(3)))
@@ -170,7 +170,7 @@ async def test_where_one_connection_is_silent_all_are_made_anew(
 
 
 def owned_by(node: Node, store: Store) -> tuple[RequestContext, int]:
-    """Return an owner whose data are on the first of three nodes, and their slot."""
+    """Return an owner whose data are on the first of three nodes, and the slot."""
     for name in map(str, range(1000)):
         slot = node.execute_command("CLUSTER KEYSLOT", store._base(name))
         if slot < SLOTS // 3:
@@ -179,7 +179,7 @@ def owned_by(node: Node, store: Store) -> tuple[RequestContext, int]:
 
 
 async def test_a_primary_that_goes_silent_is_looked_for_again() -> None:
-    """Its replica takes over: no answer ever comes from the old one, nor an error."""
+    """Its replica takes over; the old one never answers, not even with an error."""
     with valkey_nodes(3, 1) as nodes:
         first, replica = nodes[0], nodes[3]
         replica.execute_command("CLUSTER REPLICATE", first.execute_command("CLUSTER MYID"))
@@ -189,7 +189,7 @@ async def test_a_primary_that_goes_silent_is_looked_for_again() -> None:
             await store.save_thread(thread(), owner)
             wait(lambda: replica.info()["slave_repl_offset"] == first.info()["master_repl_offset"])
             os.kill(first.info()["process_id"], signal.SIGSTOP)
-            for _ in range(5):  # within a call or two the replica is asked
+            for _ in range(5):  # the replica is asked after a call or two
                 with suppress(exceptions.TimeoutError):
                     assert await store.load_thread("t", owner) == thread()
                     break
@@ -197,8 +197,8 @@ async def test_a_primary_that_goes_silent_is_looked_for_again() -> None:
                 pytest.fail("the replica is never asked")
 
 
-async def test_a_slot_that_is_nobodys_for_a_moment_fails_no_call() -> None:
-    """As while a replica is elected: the cluster says that it is down, and a moment later not."""
+async def test_a_slot_without_a_node_for_a_moment_fails_no_call() -> None:
+    """As while a replica is elected: the cluster says that it is down, and then recovers."""
     with valkey_nodes(3, 0) as nodes:
         async with Store.open(url_of(nodes[1])) as store:
             owner, slot = owned_by(nodes[0], store)

@@ -43,7 +43,7 @@ def run_cookiecutter(output: Path, *arguments: str) -> subprocess.CompletedProce
 
 
 def replay_file(folder: Path, **changed: object) -> Path:
-    """Write a replay file as cookiecutter would have, but for the answers that are changed."""
+    """Write a replay file as cookiecutter would, except for the answers that are changed."""
     own = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
     kept = ("_copy_without_render", "_jinja2_env_vars", "__template_version")
     answers = {"project_name": "X", "project_slug": "x", "storage_type": "memory"}
@@ -62,7 +62,7 @@ def replay(file: Path, output: Path) -> Path:
 
 
 def assert_shows(project: Path, name: str) -> None:
-    """Check that the name stands, letter by letter, wherever the app shows it."""
+    """Check that the name appears, letter by letter, wherever the app shows it."""
     about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert about["description"] == name
     assert SLUG.fullmatch(about["name"])
@@ -99,7 +99,7 @@ def output(tmp_path: Path) -> Path:
 
 
 def type_answers(monkeypatch: pytest.MonkeyPatch, output: Path, *typed: str) -> Path:
-    """Bake as a user who types these answers and takes the defaults for the rest."""
+    """Bake as a user who types these answers and accepts the defaults for the rest."""
     answers = iter([*typed, "", "", "", ""])
     monkeypatch.setattr("builtins.input", lambda *_: next(answers))
     return Path(cookiecutter(str(TEMPLATE), output_dir=str(output)))
@@ -109,7 +109,7 @@ def type_answers(monkeypatch: pytest.MonkeyPatch, output: Path, *typed: str) -> 
 def test_a_typed_name_is_kept_intact(
     monkeypatch: pytest.MonkeyPatch, output: Path, name: str
 ) -> None:
-    """What is typed at the prompt stands in README, page, pyproject.toml and OpenAPI's title."""
+    """README, page, pyproject.toml and OpenAPI's title have exactly what was typed."""
     assert_shows(type_answers(monkeypatch, output, name), name.strip())
     assert not list(output.parent.rglob(CANARY))
     assert not Path(CANARY).exists()
@@ -119,7 +119,7 @@ def test_a_typed_name_is_kept_intact(
 def test_a_name_on_the_command_line_is_kept_intact(
     bake: Callable[..., BakedProject], name: str
 ) -> None:
-    """The same for `project_name=...`, without Jinja's braces: cookiecutter renders those."""
+    """The same for `project_name=...`, except for Jinja's braces: cookiecutter renders those."""
     project = bake(project_name=name)
     assert_shows(project.path, name)
     ruff = str(Path(sys.executable).with_name("ruff"))
@@ -148,7 +148,7 @@ NAMES = st.text(st.characters(exclude_categories=("Cs",)), max_size=200) | st.te
 def test_any_name_is_kept_or_refused(
     tmp_path_factory: pytest.TempPathFactory, name: str, *, typed: bool
 ) -> None:
-    """Any text, typed or replayed: the app shows it letter by letter, or pre_gen says no."""
+    """Any text, typed or replayed: the app shows it letter by letter, or pre_gen refuses it."""
     output = tmp_path_factory.mktemp("any")
     try:
         if typed:
@@ -169,7 +169,7 @@ def test_any_name_is_kept_or_refused(
 def test_a_wrong_slug_is_refused_with_one_that_passes(
     output: Path, capfd: pytest.CaptureFixture[str], slug: str
 ) -> None:
-    """The line names the rule and a slug that would pass; it does pass."""
+    """The line names the rule and a slug that passes, which it does."""
     file = replay_file(output.parent, project_slug=slug)
     line = assert_refused(file, output, capfd, "project_slug")
     offered = re.search(r"try '([^']*)' \(lower-case letters", line)
@@ -180,7 +180,7 @@ def test_a_wrong_slug_is_refused_with_one_that_passes(
 
 
 def test_a_bake_over_an_app_keeps_a_teams_own_files(output: Path) -> None:
-    """Cookiecutter empties a folder that it copies as a whole, so none is."""
+    """Cookiecutter empties a folder that it copies as a whole, so we have it copy none."""
     assert run_cookiecutter(output, "--no-input").returncode == 0
     folders = [path for path in (output / "chatkit-app").rglob("*") if path.is_dir()]
     for folder in folders:
@@ -197,7 +197,7 @@ def test_a_slug_that_is_the_folder_above_is_refused(output: Path) -> None:
 
 
 def test_the_refusal_is_the_first_line(output: Path) -> None:
-    """Before the traceback with which cookiecutter ends when a hook fails."""
+    """It comes before the traceback with which cookiecutter ends when a hook fails."""
     done = run_cookiecutter(output, "--no-input", "project_slug=a/b")
     assert done.returncode != 0
     assert done.stderr.startswith("ERROR: project_slug 'a/b' cannot be used: try 'a-b' (")
@@ -218,7 +218,7 @@ def test_a_wrong_replay_file_is_refused(
 
 
 def test_a_wrong_choice_names_the_choices(output: Path) -> None:
-    """On the command line cookiecutter itself names them."""
+    """On the command line cookiecutter itself lists them."""
     done = run_cookiecutter(output, "--no-input", "storage_type=mongo")
     assert done.returncode != 0
     assert all(choice in done.stderr for choice in STORAGES)
@@ -226,7 +226,7 @@ def test_a_wrong_choice_names_the_choices(output: Path) -> None:
 
 
 def test_a_misspelt_key_shows(output: Path) -> None:
-    """Unknown keys are dropped without a word; the choices printed at the end show it."""
+    """Cookiecutter silently drops unknown keys; the choices printed at the end show it."""
     done = run_cookiecutter(output, "--no-input", "storage_typ=redis")
     assert re.search(r"storage_type +memory", done.stdout)
 
@@ -240,7 +240,7 @@ def test_the_next_steps_are_printed(output: Path) -> None:
 
 
 def test_an_existing_folder_is_left_alone(output: Path) -> None:
-    """Refused by cookiecutter itself; nothing is overwritten."""
+    """Cookiecutter itself refuses it; nothing is overwritten."""
     (output / "chatkit-app").mkdir()
     (output / "chatkit-app/README.md").write_text("mine")
     done = run_cookiecutter(output, "--no-input")

@@ -1,7 +1,7 @@
 """Files in S3, GCS and Azure: the three clients against emulators, over real HTTP.
 
-moto stands for S3, and for GCS, whose XML API is that of S3; Azurite is Azure's own emulator. moto
-believes any signature, so what it proves of credentials is that the clients find and send some.
+moto stands in for S3, and for GCS, whose XML API is S3's; Azurite is Azure's own emulator. moto
+accepts any signature: all it proves about credentials is that the clients find and send some.
 """
 
 import base64
@@ -32,7 +32,7 @@ KEY = base64.b64encode(b"azure's key").decode()
 
 
 def variables(origin: str, azure_origin: str, folder: Path) -> dict[str, str]:
-    """Return the environment that the README asks for, for all three of them."""
+    """Return the environment that the README asks for, for all three."""
     pem = rsa.generate_private_key(65537, 2048).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
@@ -61,7 +61,7 @@ def put(url: str, **headers: str) -> None:
 
 
 def make_container(origin: str) -> None:
-    """Make Azure's container: this needs a signature of Microsoft's own kind."""
+    """Make Azure's container, which needs Microsoft's own kind of signature."""
     date, version = formatdate(usegmt=True), "2021-08-06"
     what = f"x-ms-date:{date}\nx-ms-version:{version}\n/account/account/files\nrestype:container"
     headers = "PUT\n\n\n\n\napplication/octet-stream" + "\n" * 7
@@ -77,7 +77,7 @@ def make_container(origin: str) -> None:
 
 @contextmanager
 def running(folder: Path, *command: str, **more: str) -> Iterator[str]:
-    """Run an emulator on a port of its own, `{port}` in the command; yield its origin."""
+    """Run an emulator on a port of its own (`{port}` in the command); yield its origin."""
     port = free_port()
     with folder.joinpath(f"{port}.log").open("w+") as log:
         with subprocess.Popen(
@@ -109,7 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def install(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Begin to install Azurite, which takes 15 seconds, while other things are done."""
+    """Begin to install Azurite, which takes 15 seconds; other things go on meanwhile."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed on this machine")
@@ -147,7 +147,7 @@ def clouds(folder: Path, install: subprocess.Popen[str]) -> Iterator[Mapping[str
 
 @pytest.fixture(scope="module")
 def project(bake: Callable[..., BakedProject]) -> BakedProject:
-    """Bake an app, which has obstore for its own tests."""
+    """Bake an app; it has obstore for its own tests."""
     project = bake(storage_type="memory", context_type="dict")
     project.check("uv", "sync", "--quiet")
     return project
@@ -156,7 +156,7 @@ def project(bake: Callable[..., BakedProject]) -> BakedProject:
 def test_a_provider_that_never_answers_is_an_error_in_time(
     install: subprocess.Popen[str], project: BakedProject, tmp_path: Path
 ) -> None:
-    """All operations, on all three: obstore's own patience is 3 minutes."""
+    """All operations, with all three: obstore by itself would wait for 3 minutes."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
         origin = f"http://127.0.0.1:{silent.getsockname()[1]}"
         asked = variables(origin, origin, tmp_path)
@@ -167,14 +167,14 @@ def test_a_provider_that_never_answers_is_an_error_in_time(
 
 @pytest.mark.parametrize("url", URLS)
 def test_files_live_in_a_bucket(clouds: Mapping[str, str], project: BakedProject, url: str) -> None:
-    """Short ones, long ones in parts, lists, deletions."""
+    """Short ones, long ones in parts, listing, deletion."""
     project.check(".venv/bin/python", str(HERE / "life.py"), url, timeout=60, **clouds)
 
 
 def test_an_upload_through_the_app_comes_back_from_the_bucket(
     clouds: Mapping[str, str], project: BakedProject
 ) -> None:
-    """6 MB, which take two parts; nothing of them lies on the app's own disk."""
+    """6 MB, which takes two parts; none of it is on the app's own disk."""
     data = b"hello " * 1_000_000
     with (
         project.serve(".venv/bin/python", "-m", "app", FILES_URL=URLS[0], **clouds) as session,
@@ -189,6 +189,6 @@ def test_an_upload_through_the_app_comes_back_from_the_bucket(
 def test_a_process_that_ends_right_after_a_file_is_not_aborted(
     clouds: Mapping[str, str], project: BakedProject
 ) -> None:
-    """Twelve of them, for it is a race: without the pause at exit 8 of 30 were aborted."""
+    """Twelve of them, as it is a race: without the pause at exit 8 of 30 were aborted."""
     for _ in range(12):
         project.check(".venv/bin/python", str(HERE / "end.py"), URLS[0], timeout=60, **clouds)

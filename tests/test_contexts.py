@@ -41,16 +41,16 @@ STEPS = [
         'RequestContext(user_id="", org_id=owner',
     ),
 ]
-"""What the app's README says, and how it is done: in which file, what goes, what comes."""
+"""What the app's README says, and how to do it: the file, what to find, what to put there."""
 
 
 def context(kind: str) -> Any:
-    """Return the class of one kind."""
+    """Return the context class of one kind."""
     return runpy.run_path(str(TEMPLATE / f"templates/context/{kind}.py"))["RequestContext"]
 
 
 def test_the_dict_is_a_plain_one() -> None:
-    """Nothing but types checks it."""
+    """Only type checkers check it."""
     assert type(context("dict")(user_id="a")) is dict
 
 
@@ -63,7 +63,7 @@ def test_the_dataclass_is_frozen_and_light() -> None:
 
 
 def test_the_model_is_validated_and_frozen() -> None:
-    """A field too many, one of another type and a change are refused."""
+    """An extra field, a field of the wrong type and a change are refused."""
     model = context("pydantic")
     for fields in ({"user_id": "a", "org_id": "b"}, {"user_id": 5}, {}):
         with pytest.raises(ValidationError):
@@ -74,7 +74,7 @@ def test_the_model_is_validated_and_frozen() -> None:
 
 
 def test_nothing_else_reads_the_users_id() -> None:
-    """It goes in where the caller is known; whose data it is says `owner_of`, in every store."""
+    """It is set where the caller is known; in every store `owner_of` says whose data it is."""
     app = TEMPLATE / "{{cookiecutter.project_slug}}" / "app"
     for path in [*app.glob("*.py"), *(TEMPLATE / "templates/store").glob("*.py")]:
         assert path.name == "auth.py" or "user_id" not in path.read_text(encoding="utf-8"), path
@@ -94,7 +94,7 @@ def give_to_organisations(project: BakedProject) -> None:
 @pytest.mark.product
 @pytest.mark.parametrize("kind", CONTEXTS)
 def test_an_organisation_may_own_the_data(bake: Callable[..., BakedProject], kind: str) -> None:
-    """The README's steps are all that it takes."""
+    """The README's steps are all it takes."""
     project = bake(context_type=kind)
     give_to_organisations(project)
     shutil.copy(ORGANISATION, project.path / "tests/test_organisation.py")

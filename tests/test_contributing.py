@@ -15,7 +15,7 @@ from baked import TEMPLATE, BakedProject, copy_template
 
 @pytest.mark.product
 def test_a_storage_type_is_one_file_and_three_lines(tmp_path: Path) -> None:
-    """A toy storage bakes, and passes the whole contract, which its app brings along."""
+    """A toy storage bakes, and passes the whole contract, which comes with its app."""
     workshop = tmp_path / "workshop"
     copy_template(workshop)
     memory = (workshop / "templates/store/memory.py").read_text(encoding="utf-8")
@@ -40,8 +40,8 @@ def test_a_storage_type_is_one_file_and_three_lines(tmp_path: Path) -> None:
     assert " passed" in project.check("uv", "run", "pytest", *project.contract)
 
 
-def test_what_a_machine_lacks_is_a_skip_and_in_ci_a_failure(tmp_path: Path) -> None:
-    """By its reason."""
+def test_what_a_machine_lacks_skips_a_test_and_in_ci_fails_it(tmp_path: Path) -> None:
+    """Both name the reason."""
     (tmp_path / "test_it.py").write_text("import pytest\ndef test_it(): pytest.skip('no nginx')\n")
     command = [sys.executable, "-m", "pytest", "-rs", "-p", "conftest", "--rootdir", tmp_path]
     for ci, said in (("", "1 skipped"), ("true", "1 failed")):
@@ -54,7 +54,7 @@ def test_what_a_machine_lacks_is_a_skip_and_in_ci_a_failure(tmp_path: Path) -> N
 
 
 def test_the_map_names_what_is_there(bake: Callable[..., BakedProject]) -> None:
-    """No module of the app is missing on its map, no file of tests on ours."""
+    """No module of the app is missing from its map, no test file from ours."""
     project = bake(storage_type="postgres")
     agents = (project.path / "AGENTS.md").read_text(encoding="utf-8")
     for path in project.path.glob("app/*.py"):

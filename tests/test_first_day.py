@@ -1,4 +1,4 @@
-"""What a team does first leaves all green: move the app, put in a tool, own by organisation."""
+"""What a team does first keeps all checks green: move the app, add a tool, set another owner."""
 
 import re
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from test_contexts import give_to_organisations
 
 
 def put_in_a_tool(project: BakedProject) -> None:
-    """Delete the clock as AGENTS.md says; a tool of OpenAI's, which one API alone has, comes.
+    """Delete the clock as AGENTS.md says; add a tool of OpenAI's that only one API has.
 
-    So does another word for the offline model, with a number among the call's arguments.
+    Add another word for the offline model, with a number among the call's arguments.
     """
     agents = project.path / "AGENTS.md"
     assert "Delete it with its tool and `tests/test_clock.py`" in agents.read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def put_in_a_tool(project: BakedProject) -> None:
 
 @pytest.mark.product
 def test_a_first_day_leaves_all_green(bake: Callable[..., BakedProject], type_cache: Path) -> None:
-    """Tests need neither the example, nor users as owners, nor the folder of yesterday."""
+    """Tests need neither the example, nor users as owners, nor the original folder."""
     made = bake(context_type="pydantic")
     made.check("uv", "sync", "--quiet")
     project = BakedProject(made.path.rename(made.path.with_name("moved")), made.answers)

@@ -1,4 +1,4 @@
-"""A long thread and many threads cost no more than a few: `make bench-full`, as a test."""
+"""A long thread or many threads cost no more than a few: `make bench-full`, as a test."""
 
 import json
 import subprocess
@@ -12,12 +12,12 @@ from baked import STORAGES, TEMPLATE
 pytestmark = [pytest.mark.product, pytest.mark.full]
 BENCHMARKS = TEMPLATE / "benchmarks"
 WOBBLE = 1.25
-"""The bound is 1.10; beside other tests on the same machine a ratio is not that still."""
+"""The bound is 1.10; with other tests on the same machine a ratio is not that steady."""
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_100_000_rows_cost_what_100_do(storage: str, tmp_path: Path) -> None:
-    """Pages, single items, adds: of a thread of 100,000 items, and of as many threads."""
+    """Pages, single items, adds: in a thread of 100,000 items, and with as many threads."""
     found = tmp_path / "stores.json"
     script = [str(BENCHMARKS / "stores.py"), "--full", "--stores", storage, "--json", str(found)]
     command = [sys.executable, *script]

@@ -1,4 +1,4 @@
-"""The way from one storage to another: what one app exports, the next imports, and all is equal."""
+"""Moving from one storage to another: what one app exports, the next imports unchanged."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ OWNERS = ("ada", "https://login.example/|bob", "null \0 byte")
 
 
 def export_of(threads: int) -> list[dict[str, object]]:
-    """Return the lines of an export: messages, a hidden tool call, feedback, every tenth a file."""
+    """Return an export's lines: messages, a hidden tool call, feedback, a file in every tenth."""
     lines: list[dict[str, object]] = []
     for n in range(threads):
         owner, thread_id = OWNERS[n % len(OWNERS)], f"thr_{n:05}"
@@ -41,7 +41,7 @@ def export_of(threads: int) -> list[dict[str, object]]:
 
 
 def by_owner(export: Path) -> dict[str, list[str]]:
-    """Return the lines of each owner, in their order: stores list owners as they please."""
+    """Return the lines of each owner, in their order: stores list owners in any order."""
     found: dict[str, list[str]] = {}
     for line in export.read_text().splitlines():
         found.setdefault(json.loads(line)["owner"], []).append(line)
@@ -51,7 +51,7 @@ def by_owner(export: Path) -> dict[str, list[str]]:
 def test_a_thousand_threads_move_from_store_to_store(
     bake: Callable[..., BakedProject], tmp_path: Path
 ) -> None:
-    """From a file to SQLite, on to PostgreSQL, to Redis: each app exports what the last one did."""
+    """From a file to SQLite, PostgreSQL and Redis: each app exports what the last one did."""
     given = tmp_path / "given.jsonl"
     given.write_text("".join(json.dumps(line) + "\n" for line in export_of(THREADS)))
     exports = []

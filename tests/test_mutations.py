@@ -1,4 +1,4 @@
-"""Defects sown one at a time: an app's own tests must catch each, by the test that names it.
+"""Defects sown one at a time: the app's own test that each one names must catch it.
 
 Run by `make test-mutation`, which ends with the table of defects.
 """
@@ -19,11 +19,11 @@ NO_DEFECT = re.compile(
     r"^E +[\w.]*(?:Syntax|Name|UnboundLocal|Attribute|Import|Undefined\w*|Response)Error",
     re.MULTILINE,
 )
-"""What says that the change broke the language, which any test would catch."""
+"""A sign that the change is broken code, which any test would catch."""
 
 
 def storage_of(place: str) -> str:
-    """Return with which storage the app is baked: what all have in common is sown in one."""
+    """Return the storage of the app to bake: what all have in common is sown in one app."""
     return place if place in STORAGES else "memory"
 
 
@@ -35,7 +35,7 @@ class Field:
         self.project, self._store_url = project, store_url
 
     def test(self, *nodes: str, no_bytecode: str = "") -> subprocess.CompletedProcess[str]:
-        """Run some of the app's own tests, until one fails."""
+        """Run some of the app's own tests until one fails."""
         return self.project.run(
             *(".venv/bin/python", "-m", "pytest", "-x", "-p", "no:cacheprovider", *nodes),
             TEST_STORE_URL=self._store_url,
@@ -43,7 +43,7 @@ class Field:
         )
 
     def sow(self, defect: Defect) -> subprocess.CompletedProcess[str]:
-        """Run the test that names a defect, with the defect in its place."""
+        """Run the test that a defect names, with the defect in place."""
         path = self.project.path / defect.file
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace(defect.old, defect.new), encoding="utf-8")
@@ -63,7 +63,7 @@ def prepared(project: BakedProject) -> Iterator[Field]:
 
 @pytest.fixture(scope="module")
 def field(bake: Callable[..., BakedProject]) -> Iterator[Callable[[str], Field]]:
-    """Return a function that bakes and prepares a place's app, once."""
+    """Return a function that bakes and prepares the app of a place, once."""
     fields: dict[str, Field] = {}
     with ExitStack() as stack:
 
@@ -77,7 +77,7 @@ def field(bake: Callable[..., BakedProject]) -> Iterator[Callable[[str], Field]]
 
 
 def sown_in(place: str) -> list[pytest.MarkDecorator]:
-    """Return the marks of a test on a place's app: all of them run in one process."""
+    """Return the marks of a place's tests: all tests of one app run in one process."""
     return [
         pytest.mark.mutation,
         pytest.mark.product,
@@ -95,7 +95,7 @@ SOWN = [
 
 @pytest.mark.parametrize("place", DEFECTS)
 def test_every_defect_has_its_place(place: str) -> None:
-    """A change of the source that moves it shows in `make test-fast`."""
+    """A change of the source that removes it shows in `make test-fast`."""
     app = TEMPLATE / "{{cookiecutter.project_slug}}"
     store = TEMPLATE / f"templates/store/{storage_of(place)}.py"
     for defect in DEFECTS[place]:
@@ -104,7 +104,7 @@ def test_every_defect_has_its_place(place: str) -> None:
 
 
 def test_each_concurrency_test_is_shown_to_fail() -> None:
-    """With a lock taken out, or whatever else keeps those apart who come at once."""
+    """With a lock taken out, or whatever else keeps simultaneous calls apart."""
     file = "tests/test_store_concurrency.py"
     text = (TEMPLATE / "{{cookiecutter.project_slug}}" / file).read_text(encoding="utf-8")
     named = {defect.test for defects in DEFECTS.values() for defect in defects}
@@ -113,7 +113,7 @@ def test_each_concurrency_test_is_shown_to_fail() -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_without_a_defect_the_named_tests_pass(field: Callable[[str], Field], place: str) -> None:
-    """So that it is the defect which fails them."""
+    """So that it is the defect that makes them fail."""
     done = field(place).test(*sorted({defect.test for defect in DEFECTS[place]}))
     assert done.returncode == 0, done.stdout
 

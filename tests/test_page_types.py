@@ -61,7 +61,7 @@ def page(folder: Path) -> Iterator[Path]:
 
 
 def test_a_wrong_option_would_be_seen(folder: Path, page: Path) -> None:
-    """The check is not blind: a misspelt option and an old upload field are faults."""
+    """The check is not blind: it reports a misspelt option and an old upload field."""
     text = page.read_text(encoding="utf-8")
     wrong = text.replace("showRename", "rename").replace("uploadUrl:", "upload_url:")
     page.write_text(wrong, encoding="utf-8")
@@ -71,13 +71,13 @@ def test_a_wrong_option_would_be_seen(folder: Path, page: Path) -> None:
 
 
 def test_some_recipes_change_the_page() -> None:
-    """What finds them below has not gone blind."""
+    """The search for them, used below, has not gone blind."""
     assert len(list(filter(None, RECIPES.values()))) >= 2
 
 
 @pytest.mark.parametrize("title", [title for title, code in RECIPES.items() if code])
 def test_a_recipe_s_page_fits_the_published_types(folder: Path, page: Path, title: str) -> None:
-    """What a recipe adds to the page is checked as the page is."""
+    """What a recipe adds to the page is checked like the page itself."""
     before = page.read_text(encoding="utf-8")
     apply(RECIPES[title], folder)
     assert page.read_text(encoding="utf-8") != before

@@ -1,4 +1,4 @@
-"""The PostgreSQL store in tables partitioned by owner, as its README tells to make them."""
+"""The PostgreSQL store in tables partitioned by owner, made as its README says."""
 
 from collections.abc import Callable
 
@@ -25,8 +25,8 @@ store.MIGRATIONS = (step,)
 
 
 def test_the_contract_holds_in_partitions_by_owner(bake: Callable[..., BakedProject]) -> None:
-    """Every key and every foreign key holds the owner, or PostgreSQL would refuse the tables."""
+    """Every key and foreign key includes the owner; otherwise PostgreSQL refuses the tables."""
     project = bake(storage_type="postgres", context_type="dict")
-    (project.path / "tests" / "__init__.py").write_text(PARTITIONED)  # for its processes, too
+    (project.path / "tests" / "__init__.py").write_text(PARTITIONED)  # for its processes as well
     said = project.check("uv", "run", "pytest", *project.contract)
     assert "passed" in said.splitlines()[-1]

@@ -22,17 +22,17 @@ opened.__kwdefaults__["statement_cache_size"] = 0  # STORE_STATEMENT_CACHE_SIZE=
 def test_the_contract_holds_behind_pgbouncer(
     bake: Callable[..., BakedProject], tool: Callable[[str], str]
 ) -> None:
-    """The whole suite passes where every transaction may have another connection."""
+    """The whole suite passes where every transaction may be on another connection."""
     tool("pgbouncer")
     project = bake(storage_type="postgres", context_type="dict")
-    (project.path / "tests" / "__init__.py").write_text(NO_CACHE)  # for its processes, too
+    (project.path / "tests" / "__init__.py").write_text(NO_CACHE)  # for its processes as well
     command = ("uv", "run", "python", str(BOUNCER), "pytest")
     said = project.check(*command, *project.contract)
     assert "passed" in said.splitlines()[-1]
 
 
 def test_postgres_keeps_its_own_promises(bake: Callable[..., BakedProject]) -> None:
-    """Servers that are not fit, silent or old, and whoever waits for them."""
+    """Servers that are unfit, silent or old, and calls that wait for them."""
     project = bake(storage_type="postgres", context_type="dict")
     for source in ALONE:
         shutil.copy(source, project.path / "tests")

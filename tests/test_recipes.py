@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.product, pytest.mark.xdist_group("recipes")]
 
 @pytest.fixture(scope="session")
 def fresh(bake: Callable[..., BakedProject]) -> BakedProject:
-    """Return an app with its environment, of which each recipe gets a copy."""
+    """Return an app with its environment; each recipe gets a copy."""
     project = bake()
     project.check("uv", "sync", "--quiet")
     return project
@@ -25,7 +25,7 @@ def fresh(bake: Callable[..., BakedProject]) -> BakedProject:
 
 @pytest.fixture
 def kitchen(fresh: BakedProject, tmp_path: Path) -> Kitchen:
-    """Return where a recipe is tried."""
+    """Return a kitchen in which to try recipes."""
     return Kitchen(fresh, tmp_path)
 
 
@@ -49,7 +49,7 @@ def given(model: ModelServer) -> str:
 
 
 def test_routes_of_your_own(kitchen: Kitchen) -> None:
-    """A program asks and is answered; the list has the conversation, a stranger's is empty."""
+    """A program asks and is answered; the list has the conversation; a stranger's is empty."""
     with kitchen.cook("Routes of your own", "Noted.") as (user, _):
         asked = json.loads(user.send("/notes", b'{"text": "milk"}'))
         assert asked["answer"] == "Noted."
@@ -73,7 +73,7 @@ Content-Disposition: form-data; name="file"; filename="a.csv"\r
 
 
 def test_a_tool_that_reads_the_users_files(kitchen: Kitchen) -> None:
-    """It counts what this conversation has, and is told what it does not have."""
+    """It counts the rows of the conversation's file, and is told which file does not exist."""
     script = (Call("count_rows", '{"name": "a.csv"}'), Call("count_rows", '{"name": "b.csv"}'))
     with kitchen.cook("A tool that reads the user's files", *script, "Two.") as (user, model):
         sent = json.loads(user.send("/files", FORM, "multipart/form-data; boundary=x"))
@@ -83,7 +83,7 @@ def test_a_tool_that_reads_the_users_files(kitchen: Kitchen) -> None:
 
 
 def test_a_button_that_the_assistant_answers(kitchen: Kitchen) -> None:
-    """The model is told the choice and speaks; what was not offered is refused."""
+    """The model is told the choice and answers; what was not offered is refused."""
     script = (Call("show_offers"), "Choose.", "The museum it is.")
     with kitchen.cook("A button that the assistant answers", *script) as (user, model):
         thread, _ = ask(user, "what can I do?")
@@ -122,7 +122,7 @@ def test_a_call_that_the_page_never_answers(kitchen: Kitchen) -> None:
 
 
 def test_something_that_happens_on_the_page(kitchen: Kitchen) -> None:
-    """The page is told what to do; the thread knows nothing of it."""
+    """The page is told what to do; nothing of it is in the thread."""
     call = Call("name_window", '{"title": "Chapter one"}')
     with kitchen.cook("Something that happens on the page", call, "Done.") as (user, _):
         thread, events = ask(user, "name it")
@@ -144,7 +144,7 @@ def test_progress_as_a_workflow(kitchen: Kitchen) -> None:
 
 
 def test_answers_with_sources(kitchen: Kitchen) -> None:
-    """The mark is gone from the text and has become a link at its place."""
+    """The mark in the text has become a link in the same place."""
     call = Call("search_handbook", '{"words": "leave"}')
     answer = "You have 30 days [[leave]]. Enjoy [[made_up]]."
     with kitchen.cook("Answers with sources", call, answer) as (user, model):
@@ -178,7 +178,7 @@ def test_questions_with_choices(kitchen: Kitchen) -> None:
 
 
 def test_mentions(kitchen: Kitchen) -> None:
-    """The route finds, and the model is told what the app knows, not what the page sent."""
+    """The route finds people, and the model is told what the app knows, not what the page sent."""
     with kitchen.cook("@-mentions") as (user, model):
         (found,) = json.loads(user.get("/people?q=ada"))
         tag = {"type": "input_tag", "id": found["id"], "text": found["title"]}
@@ -189,7 +189,7 @@ def test_mentions(kitchen: Kitchen) -> None:
 
 
 def test_a_guard_on_what_users_send(kitchen: Kitchen) -> None:
-    """The user reads why; the model was not called; the next message is answered."""
+    """The user sees why; the model was not called; the next message is answered."""
     with kitchen.cook("A guard on what users send") as (user, model):
         thread, events = ask(user, "my card is 4111 1111 1111 1111")
         assert events[-1]["type"] == "error"
@@ -200,7 +200,7 @@ def test_a_guard_on_what_users_send(kitchen: Kitchen) -> None:
 
 
 def read(user: Session, place: str) -> bytes:
-    """Return what is at an address of the app."""
+    """Return what the app serves at an address."""
     with user._opener.open(user.url + place, timeout=20) as answer:
         return bytes(answer.read())
 
@@ -221,7 +221,7 @@ shop.run()'
 
 
 def test_tools_of_an_mcp_server(kitchen: Kitchen, fresh: BakedProject, tmp_path: Path) -> None:
-    """A process of its own answers the model."""
+    """A separate process answers the model."""
     program = tmp_path / "shop-mcp"
     program.write_text(SHOP.format(python=fresh.path / ".venv" / "bin" / "python"))
     program.chmod(0o755)
@@ -233,7 +233,7 @@ def test_tools_of_an_mcp_server(kitchen: Kitchen, fresh: BakedProject, tmp_path:
 
 
 def test_generated_images(kitchen: Kitchen) -> None:
-    """The image has an address that works, and goes with its thread."""
+    """The image has an address that works, and is deleted with its thread."""
     call = {"type": "image_generation_call", "id": "ig_1", "status": "completed"}
     call["result"] = base64.b64encode(PIXEL).decode()
     with kitchen.cook("Generated images", Raw(call)) as (user, _):
@@ -248,7 +248,7 @@ def test_generated_images(kitchen: Kitchen) -> None:
 
 
 def test_a_tool_that_asks_for_approval(kitchen: Kitchen) -> None:
-    """Nothing is sent before the click; the second click finds nothing; the model is told."""
+    """Nothing is sent before the click; a second click does nothing; the model is told."""
     call = Call("send_mail", '{"to": "ada@example.com", "text": "Hello"}')
     with kitchen.cook("A tool that asks for approval", call, "Look at it.") as (user, model):
         thread, _ = ask(user, "write to Ada")

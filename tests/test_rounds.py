@@ -1,6 +1,6 @@
 """Rounds against real processes on each engine: stops, SIGTERM, hostile requests.
 
-A few of each here, the long rounds with `make test-full`.
+A few of each run here, the long rounds with `make test-full`.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ few_or_many = pytest.mark.parametrize(
     ],
 )
 def project(request: pytest.FixtureRequest, bake: Callable[..., BakedProject]) -> BakedProject:
-    """Bake an app on one engine, with its environment."""
+    """Bake an app on one engine, and make its environment."""
     baked = bake(storage_type=request.param, context_type="dict")
     baked.check("uv", "sync", "--quiet")
     return baked
@@ -70,7 +70,7 @@ def test_every_stop_keeps_what_was_received(served: Session, rounds: int) -> Non
 
 @few_or_many
 def test_a_message_right_after_each_stop_is_answered(served: Session, rounds: int) -> None:
-    """Stop, then type at once: the next answer comes, the partial one stays before it."""
+    """Stop, then type at once: the next answer comes, and the partial one stays before it."""
 
     async def run() -> None:
         async with browser(served) as user:
@@ -88,7 +88,7 @@ def test_a_message_right_after_each_stop_is_answered(served: Session, rounds: in
 
 @few_or_many
 def test_a_stop_in_the_final_write_leaves_the_whole_answer(served: Session, rounds: int) -> None:
-    """Once the text was complete, a partial one never takes its place."""
+    """Once the text is complete, a partial one never replaces it."""
 
     async def run() -> None:
         async with browser(served) as user:
@@ -109,7 +109,7 @@ def test_a_stop_in_the_final_write_leaves_the_whole_answer(served: Session, roun
 
 
 def test_sigterm_with_fifty_streams_open_keeps_them_all(project: BakedProject) -> None:
-    """Each of fifty users finds what was received, after a restart (memory forgets by design)."""
+    """After a restart each of fifty users finds what was received (memory forgets by design)."""
 
     async def talk(session: Session) -> list[tuple[httpx2.Cookies, str, str]]:
         begun = [asyncio.Semaphore(0) for _ in range(50)]
@@ -198,15 +198,15 @@ def hostile(chance: random.Random, known: dict[str, str]) -> bytes:
 def test_hostile_requests_are_refused_and_change_nothing(
     project: BakedProject, rounds: int
 ) -> None:
-    """Valid operations with hostile leaves, on threads of one's own and of another's.
+    """Valid operations with hostile leaves, on the user's own threads and another user's.
 
-    No 5xx but 501; a request that is refused changes nothing; the other user's data stays.
+    No 5xx but 501; a refused request changes nothing; the other user's data stay as they are.
     """
 
     async def talked(user: Browser) -> dict[str, str]:
         """Return the ids of a new thread and of its first item."""
         thread_id, _ = await user.stopped_after(3, None)
-        await user.settled()  # what was said is stored after the stop
+        await user.settled()  # after a stop it takes a moment to store what was said
         items = (await user.op("items.list", thread_id=thread_id, order="asc")).json()["data"]
         return {"thread": thread_id, "item": items[0]["id"]}
 

@@ -1,4 +1,4 @@
-"""The store in an app of another making: two files and a dependency, as the app's README says."""
+"""The store in somebody else's app: two files and a dependency, as the app's README says."""
 
 import json
 import re
@@ -43,7 +43,7 @@ asyncio.run(talk(*sys.argv[1:]))
 def test_two_files_and_a_dependency_are_a_store(
     bake: Callable[..., BakedProject], tmp_path: Path, storage: str
 ) -> None:
-    """In an empty project the README's server answers, keeps what was said, and for its owner."""
+    """In an empty project the README's server answers, and keeps what was said for its owner."""
     app, other = bake(storage_type=storage), BakedProject(tmp_path)
     app.check("uv", "sync", "--quiet")
     readme = (app.path / "README.md").read_text(encoding="utf-8")

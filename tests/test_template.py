@@ -23,7 +23,7 @@ WINDOWS_REFUSES = re.compile(
 
 
 def lint(name: str, *arguments: str) -> None:
-    """Run a linter of the workshop; its complaint is the failure."""
+    """Run one of the template's linters; what it reports is the failure."""
     done = subprocess.run(
         [BIN / name, *arguments],
         cwd=TEMPLATE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
@@ -32,13 +32,13 @@ def lint(name: str, *arguments: str) -> None:
 
 
 def test_every_file_parses_unrendered() -> None:
-    """Python, TOML, YAML and JSON; Jinja in them is a comment or stands inside a string."""
+    """Python, TOML, YAML and JSON; Jinja in them is a comment or inside a string."""
     for path in tracked():
         parse(path)
 
 
 def test_jinja_in_python_is_a_comment_or_stands_in_a_string() -> None:
-    """Nothing but strings and `# jinja:` lines holds an expression or a statement."""
+    """Only strings and `# jinja:` lines contain an expression or a statement."""
     for path in [*APP.rglob("*.py"), *(TEMPLATE / "templates").rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
         strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
@@ -48,13 +48,13 @@ def test_jinja_in_python_is_a_comment_or_stands_in_a_string() -> None:
 
 
 def test_every_file_lints_and_is_formatted_unrendered() -> None:
-    """Ruff; a `# jinja:` line looks like dead code, and brings a module its docstring."""
+    """With ruff; a `# jinja:` line looks like dead code, and may bring a module's docstring."""
     lint("ruff", "check", "--no-cache", "--ignore", "ERA001,D100", ".")
     lint("ruff", "format", "--no-cache", "--check", ".")
 
 
 def test_yaml_is_tidy() -> None:
-    """Of the workshop and of the apps."""
+    """The template's own and the apps'."""
     lint("yamllint", "--strict", ".")
 
 
@@ -68,7 +68,7 @@ def test_no_blank_line_follows_a_jinja_line() -> None:
 
 
 def test_workflows_are_sound() -> None:
-    """Zizmor finds nothing, the schema holds, and permissions are the least."""
+    """Zizmor finds nothing, the schema fits, and permissions are minimal."""
     workflows = [path for path in tracked() if "workflows" in path.parts]
     assert len(workflows) == 2
     lint("zizmor", "--offline", "--quiet", ".github", str(APP / ".github"))
@@ -94,7 +94,7 @@ def test_deployment_files_are_sound(bake: Callable[..., BakedProject], storage: 
 
 
 def test_names_can_be_checked_out_everywhere() -> None:
-    """No name that Windows refuses, no two that differ in case alone, no symbolic links."""
+    """No name that Windows refuses, no two that differ only in case, no symbolic links."""
     paths = tracked()
     for path in paths:
         assert not path.is_symlink(), path
@@ -104,7 +104,7 @@ def test_names_can_be_checked_out_everywhere() -> None:
 
 
 def test_line_endings_are_fixed() -> None:
-    """`.gitattributes` says LF, and every text file keeps to it."""
+    """`.gitattributes` says LF, and every text file has it."""
     for root in (TEMPLATE, APP):
         assert "* text=auto eol=lf" in (root / ".gitattributes").read_text()
     for path in tracked():
@@ -113,7 +113,7 @@ def test_line_endings_are_fixed() -> None:
 
 
 def test_nothing_names_a_registry() -> None:
-    """A committed file names no package registry's host, and no lock file is shipped."""
+    """No committed file names a package registry's host, and no lock file is shipped."""
     hosts = "|".join(re.escape(".".join(pair)) for pair in (("pypi", "org"), ("npmjs", "org")))
     for path in tracked():
         assert path.name not in ("uv.lock", "package-lock.json"), path
@@ -122,7 +122,7 @@ def test_nothing_names_a_registry() -> None:
 
 
 def test_versions_agree() -> None:
-    """cookiecutter.json, pyproject.toml and the changelog name one version, and how to upgrade."""
+    """All three places name one version, and each release in the changelog says how to upgrade."""
     version = json.loads((TEMPLATE / "cookiecutter.json").read_text())["__template_version"]
     assert tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["project"]["version"] == version
     releases = re.split(r"^## ", (TEMPLATE / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
@@ -142,7 +142,7 @@ def test_stores_share_their_head() -> None:
 
 
 def test_stores_promise_the_same_in_the_same_words() -> None:
-    """A method's docstring is one in all four, but for what is each engine's own."""
+    """A method's docstring is the same in all four, except for what is specific to an engine."""
     words: dict[str, set[str | None]] = {}
     for storage in STORAGES:
         tree = ast.parse((TEMPLATE / f"templates/store/{storage}.py").read_text(encoding="utf-8"))
@@ -180,7 +180,7 @@ def test_hooks_need_nothing_but_python() -> None:
 
 
 def test_public_functions_say_what_they_do() -> None:
-    """Docstrings are complete where others read."""
+    """Docstrings are complete wherever others read the code."""
     readers = [p for p in tracked() if p.suffix == ".py" and "tests" not in p.parts]
     readers = [p for p in readers if "engine" not in p.parts and "# jinja" not in p.read_text()[:7]]
     lint(
@@ -208,8 +208,8 @@ def test_commits_are_checked_by_local_hooks_alone() -> None:
         assert tools <= {str(each).partition(">=")[0] for each in groups["dev"]}
 
 
-def test_the_workshop_has_what_the_apps_need() -> None:
-    """The group `apps` is every app's dependencies and engines: the benchmarks run in our .venv."""
+def test_the_templates_environment_has_what_the_apps_need() -> None:
+    """The group `apps` has all apps' dependencies and engines: the benchmarks run in our .venv."""
     ours = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["dependency-groups"]
     theirs = tomllib.loads((APP / "pyproject.toml").read_text())
     wanted = set(theirs["project"]["dependencies"]) | set(theirs["dependency-groups"]["dev"])

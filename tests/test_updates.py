@@ -1,4 +1,4 @@
-"""Updates by cruft: a user's edit survives, the update is in, what cruft keeps quiet is found."""
+"""Updates by cruft: a user's edit survives, the update is in, what cruft hides is found."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def cruft(folder: Path, *arguments: str) -> str:
 
 
 def commit(folder: Path, message: str) -> None:
-    """Commit all that is there."""
+    """Commit everything."""
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", message)
 
@@ -58,7 +58,7 @@ def history(tmp_path: Path) -> Path:
 
 
 def replace(path: Path, old: str, new: str) -> None:
-    """Edit a file; the text to edit must be there."""
+    """Edit a file; the text to replace must be there."""
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -73,7 +73,7 @@ def release(history: Path) -> None:
 
 @pytest.fixture
 def app(history: Path, tmp_path: Path) -> Path:
-    """Return an app that was made with cruft from the older version, and committed."""
+    """Return an app that was made with cruft from the older version and committed."""
     answers = json.dumps({"storage_type": "sqlite"})
     cruft(tmp_path, "create", str(history), "--no-input", "--extra-context", answers)
     folder = tmp_path / "chatkit-app"
@@ -106,7 +106,7 @@ def test_a_users_edit_survives_and_the_update_is_in(history: Path, app: Path) ->
 
 
 def test_a_conflict_is_found_by_the_readmes_check(history: Path, app: Path) -> None:
-    """A line that both changed: cruft says success, `git diff --check` or a .rej file does not."""
+    """Both changed a line: cruft says success, `git diff --check` or a .rej file does not."""
     replace(app / "app/assistant.py", THEN, '"""My assistant')
     commit(app, "mine")
     release(history)
@@ -115,10 +115,10 @@ def test_a_conflict_is_found_by_the_readmes_check(history: Path, app: Path) -> N
     assert check.returncode != 0 or list(app.rglob("*.rej"))
 
 
-def test_a_file_that_was_dropped_and_edited_stays_and_the_changelog_is_the_place_to_look(
+def test_a_dropped_file_that_was_edited_stays_and_the_readme_says_so(
     history: Path, app: Path
 ) -> None:
-    """Cruft keeps it without a word; the README says so."""
+    """Cruft keeps it and says nothing."""
     (app / DROPPED).write_text('"""My own words."""\n')
     commit(app, "mine")
     release(history)
@@ -128,7 +128,7 @@ def test_a_file_that_was_dropped_and_edited_stays_and_the_changelog_is_the_place
 
 
 def test_an_app_made_without_cruft_can_be_linked(history: Path, tmp_path: Path) -> None:
-    """`cruft link` with the version that its pyproject.toml names."""
+    """With `cruft link` and the version that its pyproject.toml names."""
     command = [str(Path(sys.executable).with_name("cookiecutter")), str(history), "--no-input"]
     run(tmp_path, *command, "storage_type=sqlite")
     app = tmp_path / "chatkit-app"
@@ -140,6 +140,6 @@ def test_an_app_made_without_cruft_can_be_linked(history: Path, tmp_path: Path) 
     cruft(app, *link)
     commit(app, "linked")
     release(history)
-    # the checkout that was linked is a tag; an update follows the main branch
+    # what was linked is a tag; an update has to follow the main branch
     cruft(app, "update", "--skip-apply-ask", "--refresh-private-variables", "--checkout", "main")
     assert NOW in (app / "app/assistant.py").read_text(encoding="utf-8")

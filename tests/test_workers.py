@@ -1,4 +1,4 @@
-"""Several workers of one app: who ends, and who goes on."""
+"""Several workers of one app: which end, and which go on."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ FORK = b"--multiprocessing-fork"
 
 @pytest.fixture(scope="module")
 def project(bake: Callable[..., BakedProject]) -> BakedProject:
-    """Bake an app whose store several processes share, with its environment."""
+    """Bake an app whose store several processes can share, and make its environment."""
     baked = bake(storage_type="sqlite", context_type="dict")
     baked.check("uv", "sync", "--quiet")
     return baked
@@ -30,16 +30,16 @@ def project(bake: Callable[..., BakedProject]) -> BakedProject:
 
 @pytest.fixture
 def command(project: BakedProject) -> tuple[str, ...]:
-    """Return what starts the app, with no other process before it."""
+    """Return the command that starts the app directly, without a process in between."""
     return (f"{project.path}/.venv/bin/python", "-m", "app")
 
 
 def test_three_workers_are_one_app(
     project: BakedProject, command: tuple[str, ...], bake: Callable[..., BakedProject]
 ) -> None:
-    """Whichever answers remembers; SIGTERM to the first ends them all, behind their last answers.
+    """Any of them remembers; SIGTERM to the first process ends all, after their last answers.
 
-    Memory has only one.
+    Memory allows only one.
     """
 
     def talk(user: Session) -> str:
@@ -57,11 +57,11 @@ def test_three_workers_are_one_app(
             time.sleep(0.5)
             terminate(session)
             assert last.result()[1].endswith("”."), "it had SHUTDOWN_SECONDS to end"
-    assert (project.path / ".data/chat.db").stat().st_mode & 0o077 == 0, "it is for nobody else"
+    assert (project.path / ".data/chat.db").stat().st_mode & 0o077 == 0, "others can read it"
 
 
 def set_schema(file: Path, number: int) -> int:
-    """Set the number that says which app can open a store; return what it was."""
+    """Set the schema number, which says which app can open a store; return the old one."""
     with contextlib.closing(sqlite3.connect(file)) as store:
         before = store.execute("PRAGMA user_version").fetchone()[0]
         store.execute(f"PRAGMA user_version = {number}")
@@ -71,11 +71,11 @@ def set_schema(file: Path, number: int) -> int:
 def test_a_worker_waits_for_a_store_that_is_away_for_a_moment(
     project: BakedProject, command: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """The other one goes on, though uvicorn would end it with one that could not start."""
+    """The other one goes on; uvicorn by itself would end it because this one cannot start."""
     file = tmp_path / "chat.db"
     with project.serve(*command, WORKERS="2", STORE_URL=f"sqlite:///{file}") as session:
         thread, _ = session.say("Hello.")
-        known = set_schema(file, 99)  # of an app that is newer: none can open it
+        known = set_schema(file, 99)  # a newer app's: nobody can open the store
         first, other = processes(session, FORK)
         os.kill(first, signal.SIGKILL)
         time.sleep(4)
@@ -89,7 +89,7 @@ def test_a_worker_waits_for_a_store_that_is_away_for_a_moment(
 def test_an_app_whose_worker_cannot_start_ends_with_a_status(
     project: BakedProject, command: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """So that whoever watches it starts it anew; the log has the reason."""
+    """So that a process manager restarts it; the log has the reason."""
     file = tmp_path / "chat.db"
 
     def serve() -> None:
@@ -106,7 +106,7 @@ def test_an_app_whose_worker_cannot_start_ends_with_a_status(
 def test_workers_end_with_a_supervisor_that_was_killed(
     project: BakedProject, command: tuple[str, ...]
 ) -> None:
-    """Else they would keep the port, and no new one could start."""
+    """Otherwise they would keep the port, and no new app could start."""
 
     def serve() -> None:
         with project.serve(*command, WORKERS="2") as session:
@@ -122,7 +122,7 @@ def test_workers_end_with_a_supervisor_that_was_killed(
 def test_a_closed_terminal_ends_the_app_as_sigterm_does(
     project: BakedProject, command: tuple[str, ...], workers: str
 ) -> None:
-    """All processes of it are told; what the user saw is kept."""
+    """All of its processes get the signal; what the user saw is kept."""
 
     async def talk(session: Session) -> tuple[httpx2.Cookies, str, str]:
         begun = asyncio.Semaphore(0)

@@ -66,14 +66,14 @@ class Browser(httpx2.AsyncClient):
         return [item["content"][0]["text"] for item in reversed(items)]
 
     async def settled(self) -> dict[str, float]:
-        """Wait until no answer is under way, a second at the most; return the turns' outcomes."""
+        """Wait until no answer is under way, for at most a second; return the turns' outcomes."""
         for _ in range(100):
             text = (await self.get("/metrics", headers=METRICS)).text
             if "chat_active_streams 0.0" in text:
                 found = re.findall(r'chat_turns_total\{outcome="(\w+)"\} ([\d.]+)', text)
                 return {name: float(count) for name, count in found}
             await asyncio.sleep(0.01)
-        raise AssertionError("an answer goes on a second after its reader has gone")
+        raise AssertionError("an answer still goes on a second after its reader left")
 
 
 def browser(session: Session) -> Browser:
@@ -82,13 +82,13 @@ def browser(session: Session) -> Browser:
 
 
 def complete(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a thread of its own: a browser's tests leave their loop in this one."""
+    """Run a coroutine in a thread of its own: browser tests leave their event loop in this one."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
 
 def processes(session: Session, word: bytes) -> list[int]:
-    """Return the processes of an app whose command lines have this word."""
+    """Return the ids of an app's processes whose command line has this word."""
     found, port = [], f"PORT={session.url.rpartition(':')[2]}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ def processes(session: Session, word: bytes) -> list[int]:
 
 
 def terminate(session: Session) -> None:
-    """Send SIGTERM to the app's own process: its starter would end without waiting for it."""
+    """Send SIGTERM to the app itself: the command that started it would end without waiting."""
     for process in processes(session, b"app"):
         os.kill(process, signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""All that an owner can have, in store and files."""
+"""All that an owner can have, in the store and in files."""
 
 import io
 
@@ -14,7 +14,7 @@ from .values import ITEMS, STATUSES, file, thread
 
 
 async def fill(store: Store, files: Files, owner: str, threads: int = 3) -> None:
-    """Give an owner threads with every kind of item, feedback, and files in and out of them."""
+    """Give an owner threads with every kind of item, feedback, and files inside and outside."""
     context = context_for(owner)
     for number in range(threads):
         known = thread(f"t{number}").model_copy(

@@ -1,4 +1,4 @@
-"""What the store in memory promises besides the contract."""
+"""What the memory store promises besides the contract."""
 
 import pytest
 from chatkit.store import NotFoundError
@@ -19,7 +19,7 @@ async def test_any_other_url_is_refused_with_the_setting_and_no_password(url: st
     assert "hunter2" not in str(refusal.value)
 
 
-async def test_who_only_asks_leaves_nothing_behind(store: Store) -> None:
+async def test_an_owner_who_only_asks_leaves_nothing_behind(store: Store) -> None:
     for calls in (
         store.load_threads(1, None, "asc", ALICE),
         store.load_thread_items("t", None, 1, "asc", ALICE),
@@ -33,7 +33,7 @@ async def test_who_only_asks_leaves_nothing_behind(store: Store) -> None:
     assert not store._attachments
 
 
-async def test_who_has_nothing_any_more_leaves_nothing_behind(store: Store) -> None:
+async def test_an_owner_with_nothing_left_leaves_nothing_behind(store: Store) -> None:
     await store.save_thread(thread(), ALICE)
     await store.save_attachment(file("f", "t"), ALICE)
     await store.save_attachment(file("g"), ALICE)
@@ -47,10 +47,10 @@ async def test_who_has_nothing_any_more_leaves_nothing_behind(store: Store) -> N
     assert not store._attachments
 
 
-async def test_tombstones_that_have_ended_are_taken_away(
+async def test_expired_tombstones_are_removed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else they would be all that a long-lived process is made of."""
+    """Otherwise they would fill the memory of a long-lived process."""
     monkeypatch.setattr("app.store.TOMBSTONE_SECONDS", 0)
     for n in range(3):
         await store.save_thread(thread(f"t{n}"), ALICE)

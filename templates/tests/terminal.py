@@ -11,7 +11,7 @@ END = "\0"
 
 @contextmanager
 def terminal() -> Iterator[list[str]]:
-    """Make a terminal of the standard error; the list tells at the end what its lines show."""
+    """Make standard error a terminal; in the end the list holds the lines that it shows."""
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")  # not on Windows
     reader, writer = pty.openpty()
     termios.tcsetwinsize(writer, (24, 100))
@@ -19,7 +19,7 @@ def terminal() -> Iterator[list[str]]:
     with os.fdopen(writer, "w", encoding="utf-8") as screen, redirect_stderr(screen):
         yield lines
         print(END, end="", file=screen, flush=True)
-        while not written.endswith(END.encode()):  # macOS forgets what is unread at the end
+        while not written.endswith(END.encode()):  # macOS drops what is unread at the end
             written += os.read(reader, 4096)
     os.close(reader)
     shown = written.decode().removesuffix(END).replace("\x1b[A", "").split("\r\n")

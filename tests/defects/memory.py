@@ -92,14 +92,14 @@ DEFECTS = [
         "others run between the look and the write",
         "conversation.stopping = conversation.stopping and holder == turn_id",
         "await __import__('asyncio').sleep(0)",
-        AT_ONCE + "of_many_claims_at_once_one_is_granted",
+        AT_ONCE + "only_one_of_many_claims_at_once_is_granted",
     ),
     Defect(
         "others set the title between the look and the write",
         'conversation.doc = dump(thread.model_copy(update={"title": new}), THREADS)',
         "await __import__('asyncio').sleep(0)\n"
         '        conversation.doc = dump(thread.model_copy(update={"title": new}), THREADS)',
-        AT_ONCE + "of_many_titles_at_once_one_is_set",
+        AT_ONCE + "only_one_of_many_titles_at_once_is_set",
     ),
     Defect(
         "others take the attachment between the look and the write",

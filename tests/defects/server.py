@@ -45,7 +45,7 @@ DEFECTS = [
         "an issuer that fails locks everybody out",
         "lifespan=KEYS_SECONDS",
         "lifespan=1",
-        TOKEN + "an_issuer_that_fails_locks_nobody_out_who_has_a_key_of_its",
+        TOKEN + "a_failing_issuer_locks_out_nobody_whose_key_is_known",
         "app/auth.py",
     ),
     Defect(
@@ -108,7 +108,7 @@ DEFECTS = [
         "the files of a right store are swept beside a wrong one",
         "if gone > max(kept, 2) and",
         "if False and",
-        SWEEP + "sweep_beside_a_wrong_store_takes_nothing",
+        SWEEP + "sweep_with_the_wrong_store_deletes_nothing",
         "app/attachments.py",
     ),
     Defect(
@@ -129,7 +129,7 @@ DEFECTS = [
         "a picture may be read in endless pieces",
         "if (self.pieces - FREE_PIECES) * PIECE_BYTES > self.getbuffer().nbytes:",
         "if self.pieces < 0:",
-        "tests/test_filetypes.py::test_an_image_of_endless_notes_is_refused",
+        "tests/test_filetypes.py::test_an_image_with_endless_comments_is_refused",
         "app/filetypes.py",
     ),
     Defect(

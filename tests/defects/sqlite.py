@@ -97,7 +97,7 @@ DEFECTS = [
         "nothing waits for another's lock",
         '_patiently(db, "BEGIN IMMEDIATE", first[2])',
         IMPATIENT,
-        AT_ONCE + "all_kinds_of_writes_at_once_never_fail_for_each_other",
+        AT_ONCE + "all_kinds_of_writes_at_once_never_make_each_other_fail",
     ),
     Defect(
         "a reader sees the file as it once was",

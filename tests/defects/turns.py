@@ -81,14 +81,14 @@ DEFECTS = [
         "a retry that is stopped costs the answer",
         "self.replaced, True",
         "self.replaced, False",
-        ENDING + "a_retry_that_is_stopped_keeps_the_answer_until_a_word_has_come",
+        ENDING + "a_stopped_retry_keeps_the_old_answer_until_a_word_has_come",
         "app/events.py",
     ),
     Defect(
         "a run that fails drops what its tools have sent",
         "end, chat.client_tool_call = error, None",
         "raise",
-        ENDING + "a_widget_is_stored_to_its_end_when_the_run_fails_behind_it",
+        ENDING + "a_widget_is_stored_to_its_end_when_the_run_fails_after_it",
         "app/run.py",
     ),
     Defect(
@@ -102,14 +102,14 @@ DEFECTS = [
         "a tool that changes the thread unlocks it",
         '"title", "status", "allowed',
         '"title", "allowed',
-        ASSISTANT + "what_others_change_of_a_thread_stays",
+        ASSISTANT + "what_others_change_in_a_thread_stays",
         "app/server.py",
     ),
     Defect(
         "a tool's metadata are the thread's",
         "thread.metadata = others | {",
         "thread.metadata = new or {",
-        ASSISTANT + "what_others_change_of_a_thread_stays",
+        ASSISTANT + "what_others_change_in_a_thread_stays",
         "app/server.py",
     ),
     Defect(
@@ -151,14 +151,14 @@ DEFECTS = [
         "a second stop cuts the first one's clean-up",
         "(self.finishing or self.task.cancelling() or self.task.done())",
         "(self.finishing or self.task.done())",
-        ANSWER + "a_second_stop_does_not_cut_the_clean_up_of_the_first",
+        ANSWER + "a_second_stop_does_not_interrupt_the_clean_up_of_the_first",
         "app/streaming.py",
     ),
     Defect(
         "a stop in the last instant keeps the lease",
         "turn.finishing = True  # a stop",
         "pass  # a stop",
-        ANSWER + "who_leaves_with_the_last_event_leaves_no_lease",
+        ANSWER + "a_client_that_leaves_with_the_last_event_leaves_no_lease",
         "app/server.py",
     ),
     Defect(
@@ -179,7 +179,7 @@ DEFECTS = [
         "no limit of answers at once",
         "if of_user >= limits.turns_per_user or",
         "if",
-        LIMITS + "so_many_answers_are_given_at_once",
+        LIMITS + "the_number_of_answers_at_once_is_limited",
         "app/streaming.py",
     ),
     Defect(
@@ -193,7 +193,7 @@ DEFECTS = [
         "a long turn loses its question",
         "while more and not whole:",
         "for _ in range(1):",
-        HISTORY + "the_newest_turn_begins_with_its_question_whatever_its_items",
+        HISTORY + "the_newest_turn_begins_with_its_question_however_many_items_follow",
         "app/history.py",
     ),
     Defect(
@@ -242,7 +242,7 @@ DEFECTS = [
         "what has ended is told twice",
         "self.stored[event.item.id] = self.unsaved.pop(event.item.id)",
         "self.stored[event.item.id] = event.item",
-        EVENTS + "what_has_ended_is_told_once",
+        EVENTS + "what_has_ended_is_sent_once",
         "app/events.py",
     ),
     Defect(
@@ -256,7 +256,7 @@ DEFECTS = [
         "a tool cannot close its thread",
         "if getattr(thread, name) == getattr(known, name):",
         "if True:",
-        ASSISTANT + "what_others_change_of_a_thread_stays",
+        ASSISTANT + "what_others_change_in_a_thread_stays",
         "app/server.py",
     ),
     Defect(

@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""What every test may use."""
 
 import gc
 import ipaddress
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .engine import *  # noqa: F403 (the fixtures of the engine, whichever they are)
+from .engine import *  # noqa: F403 (the engine's fixtures, whichever engine it is)
 from .engine import SHARED
 
 if TYPE_CHECKING:  # pytest-xdist's own process reads this file, and needs no SDK
@@ -34,7 +34,7 @@ async def store(store_url: str) -> AsyncIterator["Store"]:
 
 @pytest.fixture
 async def neighbour(store: "Store", store_url: str) -> AsyncIterator["Store"]:
-    """A second store on the same data, as another process has; without one, the same store."""
+    """A second store on the same data, as in another process; in memory, the same store."""
     if not SHARED:
         yield store
         return
@@ -43,28 +43,28 @@ async def neighbour(store: "Store", store_url: str) -> AsyncIterator["Store"]:
 
 
 def _stay_here(event: str, args: tuple[object, ...]) -> None:
-    """Let no test reach a network: whatever is asked, it is on this machine."""
+    """Let no test reach a network: all that it connects to is on this machine."""
     if event == "socket.connect" and isinstance(args[1], tuple):
         assert ipaddress.ip_address(args[1][0]).is_loopback, f"a test connects to {args[1][0]}"
 
 
 if sys.platform != "win32":
-    os.environ["TZ"] = "America/Los_Angeles"  # who takes a naive time for this machine's is seen
+    os.environ["TZ"] = "America/Los_Angeles"  # shows code that takes naive times for local ones
     time.tzset()
-gc.disable()  # while all is imported: it takes a sixth less
-if not os.environ.get("TEST_STORE_URL"):  # which may be elsewhere
+gc.disable()  # during the imports: they take a sixth less time
+if not os.environ.get("TEST_STORE_URL"):  # a store of your own may be elsewhere
     sys.addaudithook(_stay_here)
 
 
 def pytest_collection_finish() -> None:
-    """Look at what is imported no more: a full collection of the SDK's objects takes 0.2 s."""
+    """Never collect what is imported: a full collection of the SDK's objects takes 0.2 s."""
     gc.freeze()
     gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Take one worker more than cores, as half of the tests' time is waiting."""
+    """Use one more worker than there are cores: half of the tests' time is waiting."""
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
-        return None  # xdist reads it
+        return None  # xdist reads the variable itself
     return (os.cpu_count() or 1) + 1

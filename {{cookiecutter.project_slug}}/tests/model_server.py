@@ -39,10 +39,10 @@ class Pause:
 
 @dataclass(frozen=True)
 class Cut:
-    """A step of the script: the first words of an answer, and how it then ends early."""
+    """A step of the script: the first words of an answer, and how it is then cut off."""
 
     text: str
-    how: Any = "incomplete"  # by chat completions: the finish_reason, which may be missing
+    how: Any = "incomplete"  # in chat completions: the finish_reason, which may be missing
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ Step = str | Call | Cut | Fault | Pause | Raw
 
 @dataclass
 class ModelServer:
-    """What it will say and what it was given."""
+    """What the server will say, and what it was given."""
 
     url: str = ""
     script: list[Step] = field(default_factory=list)
@@ -66,11 +66,11 @@ class ModelServer:
     calls: int = 0
 
     def next_step(self) -> Step:
-        """Return the next step; a script that is used up goes on with plain words."""
+        """Return the next step; after the end of the script, plain words."""
         return self.script.pop(0) if self.script else f"answer {len(self.given)}"
 
     def next_call_id(self) -> str:
-        """Return an id of which a server makes many; some use the same few again."""
+        """Return an id for a call; some servers use the same few again and again."""
         self.calls += 1
         return f"call_{self.calls % 2}"
 
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def words(step: str | Cut | Pause) -> Iterator[str]:
-    """Yield a text word by word."""
+    """Yield text word by word."""
     text = step if isinstance(step, str) else step.text
     for index, word in enumerate(text.split(" ")):
         yield f" {word}" if index else word

@@ -1,4 +1,4 @@
-"""Ways to read what a store holds: page by page, and the whole of it."""
+"""Ways to read what a store holds: page by page, and all of it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,14 +10,14 @@ from app.store import ChatStore as Store
 
 
 def ids(page: Page[ThreadItem] | Page[ThreadMetadata]) -> list[str]:
-    """Return the ids of a page, whose cursor must be what the contract says."""
+    """Return the ids of a page; check that its cursor is what the contract says."""
     found = [each.id for each in page.data]
     assert page.after == (found[-1] if page.has_more else None)
     return found
 
 
 async def walk(ask: Callable[[str | None], Awaitable[Page[Any]]], limit: int) -> list[str]:
-    """Ask for one page after the other; return the ids of all, each of which comes once."""
+    """Ask for one page after another; return all ids, each of which must come once."""
     walked: list[str] = []
     after = None
     while True:
@@ -51,7 +51,7 @@ async def threads(
 
 
 async def export(store: Store, context: RequestContext) -> str:
-    """Return all that an owner has, as one text."""
+    """Return all that an owner has, as one string."""
     lines = []
     for thread_id in await threads(store, context):
         lines.append((await store.load_thread(thread_id, context)).model_dump_json())

@@ -50,20 +50,20 @@ async def sent(caller: Caller, data: bytes, name: str, kind: str = "") -> dict[s
 
 
 def path_of(url: str) -> str:
-    """Return an address without its origin: tests listen on a port of their own."""
+    """Return a URL without its origin: each test listens on a port of its own."""
     parts = urlsplit(url)
     return f"{parts.path}?{parts.query}"
 
 
 async def address(caller: Caller, attachment_id: str) -> str:
-    """Ask for a download's address."""
+    """Ask for the address of a download."""
     return path_of((await caller.get(f"/files/{attachment_id}/url")).json()["url"])
 
 
 async def announced(
     caller: Caller, name: str, size: int, kind: str = "text/plain"
 ) -> tuple[str, str]:
-    """Announce a file; return its id, and where its bytes are to be put."""
+    """Announce a file; return its id and the address to PUT its bytes to."""
     answer = await caller.op("attachments.create", name=name, size=size, mime_type=kind)
     where = answer.json()["upload_descriptor"]
     assert where["method"] == "PUT"

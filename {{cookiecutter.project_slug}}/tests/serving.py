@@ -29,7 +29,7 @@ Event = dict[str, Any]
 
 
 class Words(OfflineModel):
-    """A model that streams numbered words, and notes what it was given and how it ended."""
+    """A model that streams numbered words, and records what it was given and that it ended."""
 
     def __init__(self, count: int = 200, delay: float = 0.005) -> None:
         """Say `count` words, `delay` seconds apart."""
@@ -47,7 +47,7 @@ class Words(OfflineModel):
         *args: Any,
         **kwargs: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
-        """Stream the words; count the end however it comes."""
+        """Stream the words; count the end, however it comes."""
         self.given.append(list(input))
         try:
             async for event in super().stream_response(
@@ -63,7 +63,7 @@ class Words(OfflineModel):
 
 
 class Caller(httpx2.AsyncClient):
-    """One browser: the app that it is on, its cookie, and the protocol's operations."""
+    """One browser: the app it talks to, its cookie, and the protocol's operations."""
 
     def __init__(self, served: "Served", **headers: str) -> None:
         """Begin without a cookie."""
@@ -106,7 +106,7 @@ class Caller(httpx2.AsyncClient):
 
 
 async def read_events(response: httpx2.Response) -> AsyncIterator[Event]:
-    """Yield an answer's events; comments are skipped."""
+    """Yield an answer's events, without the comments."""
     async for line in response.aiter_lines():
         if line.startswith("data: "):
             yield json.loads(line.removeprefix("data: "))
@@ -136,7 +136,7 @@ class Served:
     """A running app and its address."""
 
     def __init__(self, app: FastAPI, url: str) -> None:
-        """Keep both, and of the app what tests look at most."""
+        """Keep both, and the parts of the app that tests look at most."""
         self.app, self.url = app, url
         self.store: Store = app.state.store
         self.turns: Turns = app.state.server.turns
@@ -146,7 +146,7 @@ class Served:
         return Caller(self, **headers)
 
     async def first_user(self) -> RequestContext:
-        """Return the context of a user who has something: of the only one, in most tests."""
+        """Return the context of a user who has something stored: in most tests the only one."""
         return context_for(await anext(self.store.owners()))
 
     async def settled(self) -> None:
@@ -155,16 +155,16 @@ class Served:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signals, which are pytest's here, and without its pauses at the end."""
+    """uvicorn without its signal handlers (they are pytest's here) and its pauses at the end."""
 
     def __init__(self, config: uvicorn.Config, grace: float) -> None:
-        """Prepare the server; `grace` is how many seconds answers have at the end."""
+        """Prepare the server; `grace` is how many seconds answers have to end."""
         super().__init__(config)
         self.stopping, self.grace = asyncio.Event(), grace
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave them alone."""
+        """Leave the signals alone."""
         yield
 
     async def main_loop(self) -> None:
@@ -172,7 +172,7 @@ class Server(uvicorn.Server):
         await self.stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let answers end for as long as their grace is, then end the app."""
+        """Give answers their grace to end, then end the app."""
         for connection in list(self.server_state.connections):
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
@@ -209,7 +209,7 @@ async def serving(
 
 
 def settings_for(store_url: str, folder: Path, **changes: Any) -> Settings:
-    """Return settings that no `.env` and no environment of the machine can change."""
+    """Return settings that no `.env` and no environment variable of the machine can change."""
     base: dict[str, Any] = {"store_url": store_url, "data_dir": folder, "openai_api_key": ""}
     return Settings(_env_file=None, **(base | {"requests_per_minute": 100_000} | changes))
 
@@ -226,7 +226,7 @@ def production(store_url: str, folder: Path, **changes: Any) -> Settings:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds, five seconds at the most."""
+    """Wait until the condition holds, for at most five seconds."""
     for _ in range(500):
         if condition():
             return
@@ -236,7 +236,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def created(caller: Caller, text: str) -> AsyncIterator[tuple[str, AsyncIterator[Event]]]:
-    """Send a first message; yield its thread as soon as it is there, and the events that follow."""
+    """Send a first message; yield its thread as soon as it exists, and the events that follow."""
     kind, params = message(text)
     async with caller.events(kind, **params) as events:
         yield thread_of([await anext(events)]), events
@@ -244,7 +244,7 @@ async def created(caller: Caller, text: str) -> AsyncIterator[tuple[str, AsyncIt
 
 @asynccontextmanager
 async def begun(caller: Caller, text: str) -> AsyncIterator[tuple[str, AsyncIterator[Event]]]:
-    """Send a first message; yield its thread, and the events behind the answer's first words."""
+    """Send a first message; yield its thread, and the events after the answer's first words."""
     async with created(caller, text) as (thread_id, events):
         async for event in events:
             if event["type"] == "thread.item.updated":

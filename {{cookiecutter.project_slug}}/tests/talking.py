@@ -27,7 +27,7 @@ Chat = RunContextWrapper[AgentContext[RequestContext]]
 async def talking(
     store_url: str, folder: Path, model: Model | None = None, /, **changes: Any
 ) -> AsyncIterator[Caller]:
-    """Serve the app, its model the offline one without pauses or another, and return a browser."""
+    """Serve the app with the given model, or the offline one without pauses; return a browser."""
     settings = settings_for(store_url, folder, **changes)
     async with serving(settings, model or OfflineModel(0)) as app, app.caller() as caller:
         yield caller
@@ -37,7 +37,7 @@ async def talking(
 async def asking(
     store_url: str, folder: Path, server: ModelServer, **changes: Any
 ) -> AsyncIterator[Caller]:
-    """Serve the app, its model a server on loopback, and return a browser."""
+    """Serve the app with a model server on loopback; return a browser."""
     known = {"openai_api_key": KEY, "openai_base_url": server.url}
     settings = settings_for(store_url, folder, **(known | changes))
     async with serving(settings) as app, app.caller() as caller:
@@ -64,7 +64,7 @@ def card(text: str) -> Widget:
 def delayed(
     monkeypatch: pytest.MonkeyPatch, owner: object, name: str, seconds: float
 ) -> asyncio.Event:
-    """Let a method begin so much later than it is called; return the event of its first call."""
+    """Delay a method's start by so many seconds; return an event that its first call sets."""
     method, called = getattr(owner, name), asyncio.Event()
 
     async def late(*args: Any, **kwargs: Any) -> Any:
@@ -82,7 +82,7 @@ async def hang() -> None:
 
 
 def widget_tool(*texts: str, end: Callable[[], Awaitable[object]] = hang) -> FunctionTool:
-    """Return a tool `show` whose widget has one text after the other, and then ends so."""
+    """Return a tool `show` whose widget has one text after another, and then ends like this."""
 
     @function_tool
     async def show(ctx: Chat) -> None:

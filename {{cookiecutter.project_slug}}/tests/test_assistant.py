@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_offline_model_proves_what_it_was_given(store_url: str, tmp_path: Path) -> None:
-    """Its second answer quotes the first message, and both say what to set."""
+    """Its second answer quotes the first message, and both name the setting for a real model."""
     async with talking(store_url, tmp_path) as caller:
         first = await caller.say("My name is Ada")
         second = await caller.say("Who am I?", thread_of(first))
@@ -36,8 +36,8 @@ async def test_the_offline_model_proves_what_it_was_given(store_url: str, tmp_pa
     assert sum("delta" in event.get("update", {}) for event in first) > 20  # word by word
 
 
-async def test_the_offline_model_may_be_asked_by_name() -> None:
-    """As any model of the SDK, by who wraps it."""
+async def test_the_offline_model_takes_arguments_by_name() -> None:
+    """Code that wraps a model of the SDK may pass its arguments that way."""
     asked: dict[str, Any] = {"system_instructions": None, "input": "Hello", "tools": []}
     asked |= {"model_settings": ModelSettings(), "output_schema": None, "handoffs": []}
     asked |= {"previous_response_id": None, "conversation_id": None, "prompt": None}
@@ -50,7 +50,7 @@ async def test_the_offline_model_may_be_asked_by_name() -> None:
 def test_a_key_or_an_address_is_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, known: dict[str, str]
 ) -> None:
-    """A key alone is OpenAI's; a server of one's own may want none."""
+    """A key alone is for OpenAI; a server of your own may need none."""
     monkeypatch.setattr("agents.set_tracing_export_api_key", lambda _: None)
     model = make_model(settings_for("", tmp_path, model_api=api, **known))
     assert not isinstance(model, OfflineModel)
@@ -61,7 +61,7 @@ def test_a_key_or_an_address_is_enough(
 
 @pytest.mark.parametrize("kind", ["threads.custom_action", "threads.sync_custom_action"])
 async def test_an_unknown_action_is_refused(store_url: str, tmp_path: Path, kind: str) -> None:
-    """The answer says so, and is no 500."""
+    """The answer says so and is not a 500."""
     async with talking(store_url, tmp_path) as caller:
         thread = thread_of(await caller.say("time"))
         answer = await caller.op(kind, thread_id=thread, action={"type": "card.explode"})
@@ -71,7 +71,7 @@ async def test_an_unknown_action_is_refused(store_url: str, tmp_path: Path, kind
 async def test_an_operation_needs_an_item_of_its_kind(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A retry goes after a question, an answer to a question into one, a click into a widget."""
+    """A retry needs a user's message, a structured input a question, a click a widget."""
     for actions in (assistant.ACTIONS, assistant.SYNC_ACTIONS):
         monkeypatch.setitem(actions, "press", None)
     action = {"action": {"type": "press"}}
@@ -105,7 +105,7 @@ async def test_a_retry_after_no_item_reads_no_page(
 async def test_a_tool_may_end_the_answer(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it returned is then the answer, to be seen and remembered."""
+    """What it returned is then the answer, shown and remembered."""
 
     @function_tool
     async def look_up(ctx: Chat) -> str:
@@ -125,13 +125,13 @@ async def test_a_tool_may_end_the_answer(
 
 
 @pytest.mark.parametrize("kind", ["tool", "threads.custom_action", "threads.sync_custom_action"])
-async def test_what_others_change_of_a_thread_stays(
+async def test_what_others_change_in_a_thread_stays(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Beside what a tool or a button changes, which is stored, too; no page reads metadata."""
+    """What a tool or a button changes is stored as well; the page gets no metadata."""
 
     async def change(mine: t.ThreadMetadata) -> None:
-        """Change what is ours, just after another service has changed what is its."""
+        """Make our changes, just after another service has made its own."""
         store, context = caller.served.store, await caller.served.first_user()
         theirs = mine.model_copy(update={"status": t.LockedStatus(reason="paid")})
         theirs.metadata = {"open": 1, "both": "theirs", "paid": True}
@@ -179,7 +179,7 @@ async def test_what_others_change_of_a_thread_stays(
 async def test_the_users_language_reaches_the_instructions(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the browser's Accept-Language says; what is no language is no instruction either."""
+    """It is the browser's Accept-Language; what is not a language does not get there."""
     monkeypatch.setattr(assistant, "INSTRUCTIONS", "Speak {locale}.")
     model = ScriptedModel([[assistant_message("Bonjour")], [assistant_message("Hello")]])
     async with talking(store_url, tmp_path, model) as caller:
@@ -191,7 +191,7 @@ async def test_the_users_language_reaches_the_instructions(
 
 
 async def test_retry_answers_anew_without_the_old_answer(store_url: str, tmp_path: Path) -> None:
-    """What came after the message is gone, and the model is not given it."""
+    """What came after the message is gone, and is not given to the model."""
     texts = ("first", "second", "better")
     model = ScriptedModel([[assistant_message(text)] for text in texts])
     async with talking(store_url, tmp_path, model) as caller:
@@ -207,7 +207,7 @@ async def test_retry_answers_anew_without_the_old_answer(store_url: str, tmp_pat
     assert [item["content"] for item in model.last_call.input] == ["one", "first", "two"]
 
 
-async def test_a_quote_reaches_the_model_also_in_later_turns(
+async def test_a_quote_reaches_the_model_in_later_turns_as_well(
     store_url: str, tmp_path: Path
 ) -> None:
     """The user's "this" keeps its meaning."""
@@ -218,10 +218,10 @@ async def test_a_quote_reaches_the_model_also_in_later_turns(
     assert [str(call.input).count("the mitochondrion") for call in model.calls] == [1, 1]
 
 
-async def test_calls_of_which_one_is_looked_at_longer_run_at_once(
+async def test_parallel_calls_run_though_one_is_checked_for_longer(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK takes no tool that changes meanwhile, as when its first call begins."""
+    """The SDK refuses a tool that changes meanwhile, as ours would when its first call begins."""
 
     async def looked_at(_: Any, arguments: dict[str, str], call_id: str) -> bool:
         await asyncio.sleep(float(arguments["seconds"]))
@@ -240,7 +240,7 @@ async def test_calls_of_which_one_is_looked_at_longer_run_at_once(
 
 
 async def stopped_at(caller: Caller, kind: str, text: str = "") -> list[dict[str, Any]]:
-    """Press Stop when an update of this kind, with this text, was seen; return what is stored."""
+    """Press Stop at the first update of this kind with this text; return what is stored."""
     async with created(caller, "go") as (thread_id, events):
         async for event in events:
             if event.get("update", {}).get("type") == kind and text in str(event):
@@ -252,7 +252,7 @@ async def stopped_at(caller: Caller, kind: str, text: str = "") -> list[dict[str
 async def test_a_widget_is_kept_as_it_was_when_the_user_stopped(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the text that had come, not as it began."""
+    """With the text that had arrived, not as it began."""
     tools(monkeypatch, widget_tool("It", "It is late"))
     async with talking(store_url, tmp_path, calls("show")) as caller:
         items = await stopped_at(caller, "widget.streaming_text.value_delta")
@@ -263,7 +263,7 @@ async def test_a_widget_is_kept_as_it_was_when_the_user_stopped(
 async def test_a_workflow_is_kept_with_the_steps_it_had_when_the_user_stopped(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step once."""
+    """And each step once."""
 
     @function_tool
     async def working(ctx: Chat) -> None:
@@ -281,8 +281,8 @@ async def test_a_workflow_is_kept_with_the_steps_it_had_when_the_user_stopped(
     assert [task["title"] for task in items[1]["workflow"]["tasks"]] == ["one", "two", "three"]
 
 
-def test_texts_are_mended_in_copies() -> None:
-    """Tools and the SDK go on with theirs; and the SDK's widgets let nobody set their type."""
+def test_text_is_mended_in_copies() -> None:
+    """Tools and the SDK keep using the originals; and the type of an SDK widget cannot be set."""
     title = widgets.Title(value="hm \ud83d")
     item = t.WidgetItem(
         id="w", thread_id="t", created_at=NOON, widget=widgets.Card(children=[title])

@@ -1,4 +1,4 @@
-"""Who is calling by a cookie, and what production asks for; tokens: `test_tokens.py`."""
+"""Who is calling, by cookie, and what production asks for. Tokens: `test_tokens.py`."""
 
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ async def test_a_foreign_page_cannot_use_the_cookie(store_url: str, tmp_path: Pa
 async def test_a_named_page_may_send_what_the_page_sends(
     store_url: str, tmp_path: Path, issuer: str, credentials: str | None
 ) -> None:
-    """A browser asks first; cookies only where they are the login."""
+    """A browser asks first. Cookies are allowed only where they are the login."""
     named = {"oidc_issuer": issuer, "allowed_origins": "https://shop.example"}
     asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PUT"}
     asked["Access-Control-Request-Headers"] = "Authorization, Content-Type, X-Request-ID"
@@ -97,7 +97,7 @@ async def test_a_named_page_may_send_what_the_page_sends(
 def test_production_refuses_to_start_half_set_up(
     tmp_path: Path, changes: dict[str, Any], setting: str
 ) -> None:
-    """The message names the setting."""
+    """The error names the setting."""
     base: dict[str, Any] = {"allow_anonymous": True, "store_url": "memory://", "folder": tmp_path}
     with pytest.raises(ValidationError, match=setting):
         production(**base | changes)
@@ -109,7 +109,7 @@ async def test_production_keeps_the_reason_of_a_red_readyz_to_its_log(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It may name machines; anybody may ask."""
+    """Anybody may ask, and the reason may name machines."""
 
     async def away() -> None:
         raise ConnectionRefusedError("db.internal")
@@ -123,7 +123,7 @@ async def test_production_keeps_the_reason_of_a_red_readyz_to_its_log(
 
 
 async def test_an_anonymous_user_counts_by_address_too(store_url: str, tmp_path: Path) -> None:
-    """A new cookie costs nothing, so it gives no new share."""
+    """A new cookie costs nothing, so it brings no new allowance."""
     settings = production(store_url, tmp_path, allow_anonymous=True, requests_per_minute=3)
     async with serving(settings, Words(3)) as served:
         statuses = []
@@ -138,10 +138,10 @@ async def test_an_anonymous_user_counts_by_address_too(store_url: str, tmp_path:
     assert statuses == [200, 200, 200, 429, 429]
 
 
-async def test_who_signs_in_by_a_login_of_your_own_does_not_count_by_address(
+async def test_users_of_your_own_login_do_not_count_by_address(
     store_url: str, tmp_path: Path
 ) -> None:
-    """A whole office may have one."""
+    """A whole office may share one."""
 
     class Login(Authenticator):
         async def user_of(self, request: Request) -> str:
@@ -168,8 +168,8 @@ def test_a_whole_network_of_ipv6_is_one_address(host: str, counted: str) -> None
     assert network_of(host) == counted
 
 
-async def test_what_a_middleware_refuses_is_answered_in_the_apps_form() -> None:
-    """A team's own login may stand there."""
+async def test_a_refusal_by_a_middleware_has_the_apps_form() -> None:
+    """A team's own login may be a middleware."""
     app = FastAPI()
 
     @app.middleware("http")

@@ -1,4 +1,4 @@
-"""Where the bytes of files lie: a folder, memory, a bucket."""
+"""Where the bytes of files are stored: a folder, memory, a bucket."""
 
 import asyncio
 import io
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["", "memory://"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    """Each place for bytes; for a bucket stands obstore's own memory."""
+    """Each place for bytes; obstore's own memory stands in for a bucket."""
     return open_blobs(request.param, tmp_path)
 
 
 async def test_bytes_come_back_from_every_place(blobs: Blobs, tmp_path: Path) -> None:
-    """Written, replaced, listed, deleted; twice deleted is no error."""
+    """Written, replaced, listed, deleted; deleting twice is no error."""
     key, long = key_of("a/b\0c", "atc_1"), key_of("o" * 300, "../x", ".preview")
     for name, data in ((key, b"old"), (key, b"new"), (long, b"x" * 6_000_000)):
         await blobs.put(name, io.BytesIO(data))
@@ -50,10 +50,10 @@ async def test_bytes_come_back_from_every_place(blobs: Blobs, tmp_path: Path) ->
 
 
 def test_a_key_names_its_owner_and_stays_a_plain_path() -> None:
-    """Whatever the owner and the id hold."""
+    """Whatever the owner's name and the id contain."""
     for owner in ("alice", "a/../b", "\0", "ü|sub", "\ud800", "o" * 300):
         key = key_of(owner, "../atc\n", ".preview")
-        assert owner_in(key) == owner_in(f"{key}.0f") == owner  # or one that is being written
+        assert owner_in(key) == owner_in(f"{key}.0f") == owner  # also while it is being written
         assert set(key) <= set("attachments/0123456789abcdef.preview")
         assert all(len(name) < 250 for name in key.split("/"))
     for foreign in ("README", "lost+found/00", "2024/report.pdf", "2024/01/12345678.pdf"):
@@ -61,7 +61,7 @@ def test_a_key_names_its_owner_and_stays_a_plain_path() -> None:
 
 
 async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
-    """A reader that breaks in the middle."""
+    """Its reader breaks off in the middle."""
 
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
@@ -72,10 +72,10 @@ async def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert on_disk(tmp_path) == []
 
 
-async def test_of_two_tries_at_once_one_is_kept(
+async def test_only_one_of_two_uploads_at_once_is_kept(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record would say what one of them is, over the bytes of the other."""
+    """Otherwise the record could describe one file over the bytes of the other."""
     async with talking(store_url, tmp_path) as caller:
         delayed(monkeypatch, caller.served.app.state.files.blobs, "put", 0.1)
         _, url = await announced(caller, "a.txt", 5)
@@ -84,10 +84,10 @@ async def test_of_two_tries_at_once_one_is_kept(
 
 
 async def test_files_url_names_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder in DATA_DIR when it is empty, another folder, or memory."""
+    """The folder in DATA_DIR if it is empty, another folder, or memory."""
     monkeypatch.setenv("MEMORY_READ_TIMEOUT", "30s")
     memory = open_blobs("memory://", tmp_path)
-    assert os.environ["MEMORY_READ_TIMEOUT"] == "30s", "who asks for more patience has it"
+    assert os.environ["MEMORY_READ_TIMEOUT"] == "30s", "a longer timeout that is set stays"
     assert isinstance(memory, Cloud)
     assert isinstance(memory._bucket, obstore.store.MemoryStore)
     own, other = tmp_path / "own", tmp_path / "other"
@@ -117,10 +117,10 @@ async def test_disk_and_pictures_are_off_the_event_loop(
     assert threading.get_ident() not in threads.values()
 
 
-async def test_of_a_long_text_only_what_is_given_is_read(
+async def test_only_the_part_of_a_long_text_that_is_given_is_read(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a bucket the rest would be paid for, in each turn; and the file is closed at once."""
+    """A bucket would charge for the rest in each turn; and the file is closed at once."""
     size, closed = 0, 0
 
     async def counted(place: Folder, key: str, read: Any = Folder.read) -> AsyncIterator[bytes]:
@@ -145,10 +145,10 @@ async def test_of_a_long_text_only_what_is_given_is_read(
         assert closed == 2
 
 
-def test_a_bucket_without_its_client_is_one_line(
+def test_a_bucket_without_its_client_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says what to install."""
+    """The error says what to install."""
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(StoreError, match=r"^FILES_URL=s3://bucket needs obstore.*$"):
         open_blobs("s3://bucket", tmp_path)

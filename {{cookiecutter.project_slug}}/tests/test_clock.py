@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 async def test_the_tool_shows_progress_and_a_widget_that_grows(
     store_url: str, tmp_path: Path
 ) -> None:
-    """First what is being done, then the card, its text in pieces, then the answer."""
+    """First the progress, then the card with its text in pieces, then the answer."""
     async with talking(store_url, tmp_path) as caller:
         events = await caller.say("What time is it?")
         items = await caller.items(thread_of(events))
@@ -30,7 +30,7 @@ async def test_the_tool_shows_progress_and_a_widget_that_grows(
 async def test_buttons_change_the_widget_with_and_without_a_stream(
     store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Again replaces the card, Close takes its buttons; both stay after a reload."""
+    """The button Again replaces the card, Close removes its buttons; a reload shows the same."""
     async with talking(store_url, tmp_path) as caller:
         thread = thread_of(await caller.say("time"))
         widget = (await caller.items(thread))[1]

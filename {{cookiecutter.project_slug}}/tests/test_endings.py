@@ -1,4 +1,4 @@
-"""How answers end: what is left open, out of order or broken is stored as the user saw it."""
+"""How answers end: what is left open, comes out of order or breaks is stored as it was seen."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -62,7 +62,7 @@ async def test_a_widget_that_its_tool_leaves_open_ends_as_it_was(
 async def test_a_retry_that_fails_gives_the_answer_back(
     store_url: str, tmp_path: Path, fault: Fault | Cut
 ) -> None:
-    """The SDK removes it first; the page is shown it again, before the error."""
+    """The SDK removes it first; the page gets it back before the error."""
     with model_server("good answer", fault, "better answer") as models:
         async with asking(store_url, tmp_path, models) as caller:
             thread_id = thread_of(await caller.say("go"))
@@ -103,10 +103,10 @@ def thought(text: str) -> ResponseReasoningItem:
     ],
     ids=["thinks, calls a tool and fails", "trips a guardrail", "is empty", "only thinks"],
 )
-async def test_a_retry_without_an_answer_leaves_all_as_it_was(
+async def test_a_retry_without_an_answer_leaves_everything_as_it_was(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: list[Any]
 ) -> None:
-    """Thoughts, calls and what a guardrail removed are no answer, and the model sees none."""
+    """Thoughts, calls and what a guardrail removed are no answer; the model is given none."""
     agent_with(monkeypatch, output_guardrails=[tripped])
     tools(monkeypatch, look)
     last = [assistant_message("fine", item_id="m3")]
@@ -126,10 +126,10 @@ async def test_a_retry_without_an_answer_leaves_all_as_it_was(
 
 
 @pytest.mark.parametrize("words", [0, 3])
-async def test_a_retry_that_is_stopped_keeps_the_answer_until_a_word_has_come(
+async def test_a_stopped_retry_keeps_the_old_answer_until_a_word_has_come(
     store_url: str, tmp_path: Path, words: int
 ) -> None:
-    """And the model is told of a stop only if something was cut short."""
+    """And the model hears of a stop only if something was cut short."""
     model = Words(2, 0)
     async with talking(store_url, tmp_path, model) as caller:
         thread_id = thread_of(await caller.say("go"))
@@ -148,8 +148,8 @@ async def test_a_retry_that_is_stopped_keeps_the_answer_until_a_word_has_come(
     assert (told != "and?") == bool(words)
 
 
-async def test_half_an_emoji_of_a_thought_costs_no_answer(store_url: str, tmp_path: Path) -> None:
-    """Thoughts stream, too."""
+async def test_half_an_emoji_in_a_thought_loses_no_answer(store_url: str, tmp_path: Path) -> None:
+    """Thoughts are streamed as well."""
     said = [thought("hm \ud83d"), assistant_message("fine", item_id="m")]
     async with talking(store_url, tmp_path, ScriptedModel([said])) as caller:
         thread_id = thread_of(await caller.say("go"))
@@ -163,7 +163,7 @@ async def test_what_a_button_streamed_before_it_failed_stays(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As the page shows it; the log has the cause under the id that the user reads."""
+    """As the page shows it; the log has the cause under the id that the user sees."""
 
     async def failing(thread: t.ThreadMetadata, *_: Any) -> AsyncIterator[t.ThreadStreamEvent]:
         base = {"thread_id": thread.id, "created_at": NOON}
@@ -185,7 +185,7 @@ async def test_what_a_button_streamed_before_it_failed_stays(
 async def test_an_answer_whose_write_fails_for_a_while_is_stored(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine starts anew, say: the user is told of the trouble, and has the answer."""
+    """The engine restarts, say: the user sees an error, and has the answer."""
     model = ScriptedModel([[assistant_message("fine", item_id="m")]])
     async with talking(store_url, tmp_path, model) as caller:
         store, add = caller.served.store, caller.served.store.add_thread_item
@@ -203,10 +203,10 @@ async def test_an_answer_whose_write_fails_for_a_while_is_stored(
     assert (len(refused), events[-1]["type"]) == (3, "error")
 
 
-async def test_a_widget_is_stored_to_its_end_when_the_run_fails_behind_it(
+async def test_a_widget_is_stored_to_its_end_when_the_run_fails_after_it(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its events still wait when the model's turns are used up."""
+    """Its events are still queued when the model's turns are used up."""
     sizes = ("x" * size for size in range(1, 31))
     tools(monkeypatch, widget_tool(*sizes, end=lambda: asyncio.sleep(0)))
     async with talking(store_url, tmp_path, calls("show"), max_turns=1) as caller:
@@ -217,10 +217,10 @@ async def test_a_widget_is_stored_to_its_end_when_the_run_fails_behind_it(
     assert widget["widget"]["children"][0]["value"] == "x" * 30
 
 
-async def test_a_stop_behind_the_answer_says_nothing_to_the_model(
+async def test_the_model_is_not_told_of_a_stop_after_the_answer(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a better title is looked for, the answer is whole already."""
+    """While a better title is looked for, the answer is already complete."""
     looking = delayed(monkeypatch, server, "title_by_model", 60)
     said = [assistant_message(text, item_id=text) for text in ("Whole.", "More.")]
     model = ScriptedModel([[said[0]], [said[1]]])

@@ -30,14 +30,14 @@ def part(text: str) -> t.AssistantMessageContentPartTextDelta:
 
 
 def plain(*values: BaseModel) -> list[Plain]:
-    """Return what can be compared: a stored widget comes back as one of the SDK's classes."""
+    """Return plain data to compare: a stored widget comes back as one of the SDK's classes."""
     return [value.model_dump(exclude_none=True) for value in values]
 
 
 async def left(
     store: Store, *events: t.ThreadStreamEvent
 ) -> tuple[TurnState, list[Plain], list[Plain]]:
-    """Return a turn of these events, what it tells the page at its end, and what is stored."""
+    """Return the state of a turn of these events, what it sends at its end, and what is stored."""
 
     async def told() -> AsyncIterator[t.ThreadStreamEvent]:
         for event in events:
@@ -65,7 +65,7 @@ async def left(
 async def test_what_is_left_open_is_kept_as_the_page_shows_it(
     store: Store, begun: t.ThreadItem, updates: list[t.ThreadItemUpdate], shown: dict[str, object]
 ) -> None:
-    """Of whatever kind it is; the item that the event brought is not changed."""
+    """Whatever kind of item it is; the event's own item is not changed."""
     sent = begun.model_copy(deep=True)
     grown = [t.ThreadItemUpdatedEvent(item_id=begun.id, update=update) for update in updates]
     state, ends, stored = await left(store, t.ThreadItemAddedEvent(item=sent), *grown)
@@ -83,22 +83,22 @@ async def test_what_shows_nothing_yet_is_taken_back(store: Store, begun: t.Threa
 
 
 @pytest.mark.parametrize("item", [FULL, WIDGET, PLAN.model_copy(update={"workflow": DONE})])
-async def test_what_has_ended_is_told_once(store: Store, item: t.ThreadItem) -> None:
-    """The SDK has stored it; nothing is left for the end."""
+async def test_what_has_ended_is_sent_once(store: Store, item: t.ThreadItem) -> None:
+    """The SDK has stored it; nothing is left to do at the end."""
     begun, done = t.ThreadItemAddedEvent(item=item), t.ThreadItemDoneEvent(item=item)
     state, ends, stored = await left(store, begun, done)
     assert (ends, stored, state.answered) == ([], plain(item), True)
 
 
 async def test_what_was_removed_does_not_come_back(store: Store) -> None:
-    """Neither for the page nor in the store."""
+    """Neither on the page nor in the store."""
     gone = t.ThreadItemRemovedEvent(item_id="w")
     state, ends, stored = await left(store, t.ThreadItemAddedEvent(item=WIDGET), gone)
     assert (ends, stored, state.answered) == ([], [], False)
 
 
 async def test_what_began_first_is_stored_first(store: Store) -> None:
-    """Also where a widget ends before the text above it, as the SDK tells of some."""
+    """Even if a widget is done before the text above it, as the SDK reports of some."""
     _, _, stored = await left(
         store,
         t.ThreadItemAddedEvent(item=EMPTY),
@@ -109,8 +109,8 @@ async def test_what_began_first_is_stored_first(store: Store) -> None:
     assert stored == plain(FULL, WIDGET)
 
 
-async def test_a_vain_retry_changes_nothing_but_what_is_behind_its_message(store: Store) -> None:
-    """What was put back for the model alone is not shown."""
+async def test_a_failed_retry_changes_only_what_follows_its_message(store: Store) -> None:
+    """What was put back for the model alone is not shown to the user."""
 
     def told(name: str) -> t.SDKHiddenContextItem:
         return t.SDKHiddenContextItem(id=name, thread_id="t", created_at=NOON, content=name)

@@ -1,4 +1,4 @@
-"""Files over real HTTP: who gets them, what the model is given, what goes when."""
+"""Files over real HTTP: who gets them, what the model is given, when they are deleted."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_an_image_is_shown_and_reaches_the_model(store_url: str, tmp_path: Path) -> None:
-    """Uploaded, previewed at a fresh address in every answer, given to the model as a picture."""
+    """It is previewed at a new address in every answer, and given to the model as a picture."""
     model = Words(3, 0)
     async with talking(store_url, tmp_path, model) as caller:
         attachment = await sent(caller, picture(), "red.png", "image/png")
@@ -42,8 +42,8 @@ async def test_an_image_is_shown_and_reaches_the_model(store_url: str, tmp_path:
         assert f"data:image/jpeg;base64,{base64.b64encode(preview.content).decode()}" in parts
 
 
-async def test_a_download_is_no_page(store_url: str, tmp_path: Path) -> None:
-    """HTML comes back as text, to be saved, with nothing allowed."""
+async def test_a_download_is_not_a_page(store_url: str, tmp_path: Path) -> None:
+    """HTML comes back as plain text, to be saved, and may do nothing."""
     async with talking(store_url, tmp_path) as caller:
         page = b"<html><script>alert(1)</script></html>"
         attachment = await sent(caller, page, "page.html", "text/html")
@@ -60,7 +60,7 @@ async def test_a_download_is_no_page(store_url: str, tmp_path: Path) -> None:
 
 
 async def test_only_addresses_are_signed(store_url: str, tmp_path: Path) -> None:
-    """Where an image stands, in a widget too; what somebody wrote stays as it is."""
+    """The addresses of images, in widgets too; what somebody wrote stays as it is."""
     async with talking(store_url, tmp_path) as caller:
         links, context = caller.served.app.state.files.links, context_for("a")
         signed = json.loads(links.sign(b'{"src":"preview:atc_1"}', context))["src"]
@@ -72,7 +72,7 @@ async def test_only_addresses_are_signed(store_url: str, tmp_path: Path) -> None
 async def test_an_address_is_for_one_file_one_purpose_and_a_while(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Changed in any part, or too old: 404."""
+    """With any part changed, or too late: 404."""
     async with talking(store_url, tmp_path, file_link_seconds=100) as caller:
         one = await sent(caller, picture(), "a.png")
         two = await sent(caller, picture(), "b.png")
@@ -96,7 +96,7 @@ async def test_an_address_is_for_one_file_one_purpose_and_a_while(
 
 
 async def test_a_foreign_file_is_an_unknown_file(store_url: str, tmp_path: Path) -> None:
-    """Its address, its use and its deletion answer alike, byte for byte, and change nothing."""
+    """Asking for it, using it and deleting it get the same bytes, and change nothing."""
     same = {"x-request-id": "same"}
     async with talking(store_url, tmp_path) as alice:
         theirs = (await sent(alice, picture(), "a.png"))["id"]
@@ -116,7 +116,7 @@ async def test_a_foreign_file_is_an_unknown_file(store_url: str, tmp_path: Path)
 
 
 async def test_a_file_of_one_thread_is_refused_in_another(store_url: str, tmp_path: Path) -> None:
-    """In its own thread it may be sent again; a refusal leaves no empty thread behind."""
+    """It may be sent again in its own thread; a refusal leaves no empty thread behind."""
     async with talking(store_url, tmp_path) as caller:
         attachment = (await sent(caller, b"hello", "a.txt"))["id"]
         thread = thread_of(await caller.say("read", attachments=[attachment]))
@@ -130,9 +130,9 @@ async def test_a_file_of_one_thread_is_refused_in_another(store_url: str, tmp_pa
 
 
 async def test_all_files_of_a_user_have_a_quota(store_url: str, tmp_path: Path) -> None:
-    """Also for uploads side by side and announced ones; what is deleted counts no more."""
+    """Parallel and announced uploads count too; deleted files no longer do."""
     async with talking(store_url, tmp_path, max_user_file_bytes=1000) as caller:
-        await caller.op("threads.list")  # the cookie, before uploads run side by side
+        await caller.op("threads.list")  # get the cookie before the parallel uploads
         answers = await asyncio.gather(*(send(caller, b"x" * 300, "a.txt") for _ in range(5)))
         assert sorted(a.status_code for a in answers) == [200, 200, 200, 413, 413]
         params = {"name": "b.txt", "size": 300, "mime_type": "text/plain"}
@@ -157,7 +157,7 @@ async def test_a_deleted_thread_takes_its_files_along(store_url: str, tmp_path: 
 
 
 async def test_the_model_is_given_what_it_can_read(store_url: str, tmp_path: Path) -> None:
-    """A PDF whole, a text up to the limit, anything else by its description."""
+    """A PDF as a whole, text up to the limit, anything else as a description."""
     kinds = ["application/pdf", "text/plain", "application/octet-stream"]
     model = Words(3, 0)
     async with talking(store_url, tmp_path, model, file_types=kinds, max_text_chars=5) as caller:
@@ -209,7 +209,7 @@ async def test_a_file_that_cannot_be_read_does_not_break_the_thread(
 async def test_a_preview_is_upright_bounded_and_says_no_place(
     store_url: str, tmp_path: Path
 ) -> None:
-    """Turned as its EXIF says, then without EXIF; transparent becomes white."""
+    """It is turned as EXIF says and then has no EXIF; transparent areas become white."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     exif.get_ifd(0x8825)[1] = "N"  # GPS

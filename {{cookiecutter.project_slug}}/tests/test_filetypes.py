@@ -1,4 +1,4 @@
-"""What a file is: large pictures, and those that only ask for much work."""
+"""What a file is: large pictures, and pictures made to cost much work."""
 
 import io
 import re
@@ -20,34 +20,34 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("kind", IMAGES)
-def test_each_kind_of_image_is_told_by_its_bytes(kind: str) -> None:
-    """And has a preview."""
+def test_each_kind_of_image_is_recognised_by_its_bytes(kind: str) -> None:
+    """And each has a preview."""
     found, preview = look(io.BytesIO(picture(kind)))
     assert (found, look(io.BytesIO(preview))[0]) == (IMAGES[kind], "image/jpeg")
 
 
 async def test_a_photo_of_50_million_pixels_is_taken(store_url: str, tmp_path: Path) -> None:
-    """Of a JPEG only a fraction is decoded."""
+    """Only a fraction of a JPEG is decoded."""
     async with talking(store_url, tmp_path) as caller:
         await sent(caller, picture("JPEG", (8000, 6000)), "photo.jpg")
 
 
 def with_scans(count: int, side: int) -> io.BytesIO:
-    """Return a progressive JPEG that repeats its last scan: each is one more pass over it all."""
+    """Return a progressive JPEG that repeats its last scan; each is another pass over it all."""
     data = picture("JPEG", (side, side), progressive=True)
     last = data[[found.start() for found in re.finditer(b"\xff\xda", data)][-1] : -2]
     return io.BytesIO(data[:-2] + last * count + data[-2:])
 
 
 def test_a_jpeg_of_two_hundred_scans_is_refused_at_once() -> None:
-    """Few bytes would keep everybody's uploads waiting for seconds."""
+    """A few bytes would keep everybody's uploads waiting for seconds."""
     with pytest.raises(ApiError) as refused:
         look(with_scans(200, 4000))
     assert refused.value.status == 413
 
 
 def test_a_small_jpeg_may_have_many_scans() -> None:
-    """They cost little; a large one may have those that a camera writes, for two pictures."""
+    """They cost little there; a large one may have as many as a camera writes, twice over."""
     assert look(with_scans(1000, 40))[0] == "image/jpeg"
     assert look(with_scans(20, 4000))[0] == "image/jpeg"
 
@@ -56,16 +56,16 @@ def test_a_small_jpeg_may_have_many_scans() -> None:
     ("kind", "begin", "note", "end"),
     [
         ("JPEG", b"", b"\xff\xfe\0\2", b""),  # comments
-        ("JPEG", b"", b"\xff", b""),  # bytes that fill
+        ("JPEG", b"", b"\xff", b""),  # padding
         ("GIF", b"", b"!\xfe\1x\0", b""),
-        ("GIF", b"!\xfe", b"\1x", b"\0"),  # one comment, of many parts
+        ("GIF", b"!\xfe", b"\1x", b"\0"),  # one comment of many parts
         ("PNG", b"", chunk(b"aaAa", b""), b""),
     ],
 )
-def test_an_image_of_endless_notes_is_refused(
+def test_an_image_with_endless_comments_is_refused(
     kind: str, begin: bytes, note: bytes, end: bytes
 ) -> None:
-    """Pillow takes one after the other: 20 MB of them take 10 s or 900 MB; some are usual."""
+    """Pillow reads them one by one: 20 MB of them take 10 s or 900 MB. A few are normal."""
     data = picture(kind, (8, 8))
     behind_colours = 13 + 3 * (2 << (data[10] & 7))
     place = {"JPEG": 2, "PNG": 33, "GIF": behind_colours}[kind]
@@ -86,13 +86,13 @@ def test_a_large_image_may_be_in_small_pieces() -> None:
     assert look(io.BytesIO(data))[0] == "image/png"
 
 
-async def test_a_download_that_breaks_off_is_noted_with_its_request(
+async def test_a_download_that_breaks_off_is_logged_with_its_request(
     store_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its status is out by then: the log must not call it a good one."""
+    """Its status has been sent by then, but the log must not call it a success."""
     caplog.set_level("INFO", "app.request")
 
     async def broken(_: str) -> AsyncIterator[bytes]:

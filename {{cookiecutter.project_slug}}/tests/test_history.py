@@ -45,23 +45,23 @@ def answered(item_id: str, text: str = "answer") -> t.AssistantMessageItem:
 
 
 def called(item_id: str, status: Any = "completed") -> t.ClientToolCallItem:
-    """Return a call of the page's."""
+    """Return a call of a tool in the page."""
     call = {"call_id": "call_1", "name": "place", "arguments": {"a": 1}, "output": {"b": 2}}
     return t.ClientToolCallItem(**base(item_id), status=status, **call)
 
 
 def remembered(item_id: str) -> t.HiddenContextItem:
-    """Return what is kept of a server tool's call."""
+    """Return what is remembered of a server tool's call."""
     return t.HiddenContextItem(**base(item_id), content=tool_memory("tool", "{}", "output"))
 
 
 async def content_of(attachment: Any, context: RequestContext) -> Any:
-    """Return a file's content."""
+    """Return the content of a file."""
     return {"type": "input_file", "filename": attachment.id}
 
 
 def converter(files: int = 10) -> Converter:
-    """Return what makes a model's input."""
+    """Return a converter that makes the model's input."""
     return Converter(ANN, content_of, files)
 
 
@@ -76,42 +76,42 @@ async def loaded(store: Store, folder: Path, items: list[Any], **changes: Any) -
 
 
 def turns(count: int, text: str = "question") -> list[t.ThreadItem]:
-    """Return so many turns of a question, a tool's call and an answer."""
+    """Return this many turns of a question, a tool call and an answer."""
     kinds = (("q", lambda i: asked(i, text)), ("t", remembered), ("a", answered))
     return [make(f"{kind}{n}") for n in range(count) for kind, make in kinds]
 
 
 async def test_the_newest_turns_come_whole_and_in_order(store: Store, tmp_path: Path) -> None:
-    """Eight items hold two turns of three; the third does not fit and is left out as a whole."""
+    """Eight items hold two turns of three; a third does not fit and is left out as a whole."""
     ids = await loaded(store, tmp_path, turns(20), history_items=8)
     assert ids == ["q18", "t18", "a18", "q19", "t19", "a19"]
 
 
-async def test_characters_end_the_history_too(store: Store, tmp_path: Path) -> None:
-    """A turn that would pass the budget is left out with all that is older."""
-    items = [*turns(3, "x" * 2000), asked("last")]  # of a text the characters count, not its JSON
+async def test_a_number_of_characters_also_ends_the_history(store: Store, tmp_path: Path) -> None:
+    """A turn that would exceed the budget is left out, and so is all that is older."""
+    items = [*turns(3, "x" * 2000), asked("last")]  # the text's characters count, not its JSON
     ids = await loaded(store, tmp_path, items, history_chars=2400)
     assert ids == ["q2", "t2", "a2", "last"]
 
 
 async def test_the_newest_turn_is_there_however_long_it_is(store: Store, tmp_path: Path) -> None:
-    """A question is answered even when its tools have said more than the budget."""
+    """A question is answered even if its tools have returned more than the budget."""
     items = [*turns(1), asked("q", "x" * 900), *[answered(f"y{n}", "y" * 900) for n in range(3)]]
     ids = await loaded(store, tmp_path, items, history_chars=1000)
     assert ids == ["q", "y0", "y1", "y2"]
 
 
-async def test_the_newest_turn_begins_with_its_question_whatever_its_items(
+async def test_the_newest_turn_begins_with_its_question_however_many_items_follow(
     store: Store, tmp_path: Path
 ) -> None:
-    """Also when its tools were called more often than the budget has items."""
+    """Even if its tools were called more often than the budget has items."""
     items = [*turns(5), asked("q"), *[remembered(f"r{n:02}") for n in range(25)]]
     ids = await loaded(store, tmp_path, items, history_items=10)
     assert ids == ["q", *[f"r{n:02}" for n in range(25)]]
 
 
 async def test_a_call_without_its_result_is_left_out() -> None:
-    """Whether the page never answered or went on with something else."""
+    """Whether the page never answered or the user went on with something else."""
     items: list[t.ThreadItem] = [asked("q"), called("c1", "pending"), asked("q2"), called("c2")]
     given: list[Any] = await converter().convert(items)
     assert [item.get("call_id") for item in given] == [None, "c2", "c2"]
@@ -119,7 +119,7 @@ async def test_a_call_without_its_result_is_left_out() -> None:
 
 @pytest.mark.parametrize("arguments", ['{"a": 1}', '{"a": ', "null", "[1]", "free text"])
 async def test_arguments_that_are_no_object_are_replayed_in_one(arguments: str) -> None:
-    """Servers refuse every later turn with a call like that in it."""
+    """Servers refuse every later turn that contains such a call."""
     content = tool_memory("look", arguments, "no")
     hidden = t.HiddenContextItem(**base("h"), content=content)
     given: list[Any] = await converter().convert([asked("q"), hidden])
@@ -127,8 +127,8 @@ async def test_arguments_that_are_no_object_are_replayed_in_one(arguments: str) 
     assert json.loads(given[1]["arguments"]) == expected
 
 
-def test_of_a_tools_output_the_texts_are_remembered() -> None:
-    """Not the bytes of a file, nor how Python writes the SDK's classes."""
+def test_only_the_text_of_a_tools_output_is_remembered() -> None:
+    """Not the bytes of a file, nor the repr of the SDK's classes."""
     image = ToolOutputImage(image_url="data:image/png;base64," + "A" * 100)
     output = [ToolOutputText(text="hi"), image]
     remembered = tool_memory("look", "{}", output)["output"]
@@ -137,7 +137,7 @@ def test_of_a_tools_output_the_texts_are_remembered() -> None:
 
 
 async def test_a_threads_greeting_is_given(store: Store, tmp_path: Path) -> None:
-    """What a team put there before the user's first message, while all of the thread is given."""
+    """What a team put before the user's first message, as long as the whole thread is given."""
     turn = [asked("u1"), answered("a1")]
     assert await loaded(store, tmp_path, [answered("hello"), *turn]) == ["hello", "u1", "a1"]
     assert await loaded(store, tmp_path, [asked("u2")], history_items=2) == ["u2"]
@@ -171,7 +171,7 @@ EVERY_KIND: list[t.ThreadItem] = [
 
 
 async def test_every_kind_of_item_is_taken_by_both_apis() -> None:
-    """No item breaks a turn: calls have results and ids of their own, answers are plain text."""
+    """No item breaks a turn: calls have results and their own ids, answers are plain text."""
     items = await converter().convert(EVERY_KIND)
     messages: list[Any] = list(ChatCompletions.items_to_messages(items))
     assert wrong_input(json.loads(json.dumps(items))) is None
@@ -183,7 +183,7 @@ async def test_every_kind_of_item_is_taken_by_both_apis() -> None:
 
 
 async def test_new_files_are_sent_and_old_ones_described() -> None:
-    """The newest files' content, the older ones' names."""
+    """The content of the newest files, the names of the older ones."""
 
     def file(name: str) -> t.UserMessageItem:
         known = {"id": name, "name": f"{name}.png", "mime_type": "image/png"}
@@ -202,8 +202,8 @@ async def test_new_files_are_sent_and_old_ones_described() -> None:
     assert "input_file" not in str(await converter(0).convert([file("old"), file("new")]))
 
 
-async def test_of_pdfs_the_newest_are_sent_up_to_a_size() -> None:
-    """They go to the model whole, in every turn."""
+async def test_the_newest_pdfs_are_sent_up_to_a_size() -> None:
+    """They go to the model as a whole, in every turn."""
     name = {"name": "a.pdf", "mime_type": "application/pdf", "metadata": {"size": 20 << 20}}
     text = t.FileAttachment(id="text", name="a.txt", mime_type="text/plain")
     files = [text, *(t.FileAttachment(id=f"f{n}", **name) for n in range(3))]
@@ -214,17 +214,17 @@ async def test_of_pdfs_the_newest_are_sent_up_to_a_size() -> None:
 
 
 def test_an_image_takes_no_room_of_the_history() -> None:
-    """The model is told in a sentence that there was one, however long its address is.
+    """A sentence tells the model that there was one, however long its address is.
 
-    A quote takes as much as what stands beside it.
+    A quote counts as much as the text beside it.
     """
     image = t.GeneratedImage(id="i", url="data:image/png;base64," + "A" * 100_000)
     assert length_of(t.GeneratedImageItem(**base("i"), image=image)) == 0
     assert length_of(asked("q", "four", quoted_text="and eight")) == 13
 
 
-async def test_a_long_output_is_remembered_cut() -> None:
-    """One call cannot fill the whole budget of the turns to come; one of the page's neither."""
+async def test_only_the_beginning_of_a_long_output_is_remembered() -> None:
+    """No call can fill the whole budget of the turns to come, not even one of the page's."""
     output = tool_memory("tool", "{}", "x" * 10**6)["output"]
     assert output == "x" * REMEMBERED_CHARS + "… (cut)"
     long = called("c").model_copy(update={"output": "x" * 10**6})
@@ -232,7 +232,7 @@ async def test_a_long_output_is_remembered_cut() -> None:
     assert len(given[1]["output"]) == len(output)
 
 
-async def test_a_converter_of_ones_own_may_give_messages_as_strings() -> None:
+async def test_your_own_converter_may_give_messages_as_strings() -> None:
     """The API allows it; two in a row still become one."""
 
     class Plain(Converter):
@@ -243,8 +243,8 @@ async def test_a_converter_of_ones_own_may_give_messages_as_strings() -> None:
     assert given.get("content") == "asked u1\nasked u2"
 
 
-def test_a_hidden_note_behind_a_message_keeps_its_choices() -> None:
-    """Only what the page brought since then, such as a tool's output, ends the choice of a tool."""
+def test_a_hidden_note_after_a_message_keeps_its_choices() -> None:
+    """Only what the page sent since then, such as a tool's output, ends the choice of a tool."""
     chosen = t.InferenceOptions(tool_choice=t.ToolChoice(id="look"))
     message = asked("u1", inference_options=chosen)
     assert _choices([message, remembered("h1")]) == chosen

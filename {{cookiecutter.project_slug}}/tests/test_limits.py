@@ -20,10 +20,10 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_requests_past_the_limit_wait(store_url: str, tmp_path: Path) -> None:
-    """429 says when to come back; another user is not held up."""
+    """429 says when to come back; other users are not held up."""
     async with talking(store_url, tmp_path, requests_per_minute=3) as caller:
         answers = [await caller.op("threads.list") for _ in range(5)]
-        # the cookie came with the first answer, so the first request counted for it too
+        # the cookie came with the first answer, so the first request counted for it as well
         assert [a.status_code for a in answers] == [200, 200, 200, 429, 429]
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
         async with caller.served.caller() as other:
@@ -46,21 +46,21 @@ async def test_any_page_size_is_answered(store_url: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("limit", "elsewhere"), [("turns_per_user", 200), ("turns_total", 429)])
-async def test_so_many_answers_are_given_at_once(
+async def test_the_number_of_answers_at_once_is_limited(
     store_url: str, tmp_path: Path, limit: str, elsewhere: int
 ) -> None:
-    """The next one gets 429: of this user, or of anybody."""
+    """The next one gets 429: from this user, or from anybody."""
     model = Words(1000)
     async with talking(store_url, tmp_path, model, **{limit: 1}) as caller:
         async with begun(caller, "hello"), caller.served.caller() as other:
-            model.count = 3  # of the other's answer
+            model.count = 3  # words of the other user's answer
             refused = await caller.ask("hello")
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
             assert (await other.ask("hello")).status_code == elsewhere
 
 
-async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Path) -> None:
-    """The answer that goes past the share is the last one until tomorrow."""
+async def test_a_users_daily_tokens_are_limited(store_url: str, tmp_path: Path) -> None:
+    """The answer that exceeds the allowance is the last one until tomorrow."""
     async with talking(store_url, tmp_path, Words(3), tokens_per_day=100) as caller:
         await caller.say("hello")
         owner = owner_of(await caller.served.first_user())
@@ -70,8 +70,8 @@ async def test_a_users_tokens_of_a_day_are_bounded(store_url: str, tmp_path: Pat
         assert int(answer.headers["retry-after"]) > 60
 
 
-def test_a_day_of_many_users_costs_a_request_nothing() -> None:
-    """Nor does it start a thread that looks through all that was counted."""
+def test_many_users_in_a_day_do_not_slow_a_request() -> None:
+    """Nor does it start a thread that goes through all the counts."""
     limits = Limits(Settings(_env_file=None, tokens_per_day=1))
     limits.tokens.check("anybody")
     for number in range(100_000):
@@ -84,7 +84,7 @@ def test_a_day_of_many_users_costs_a_request_nothing() -> None:
 
 
 def test_counts_are_dropped_at_the_end_of_their_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of users who do not come back, too."""
+    """Also those of users who do not come back."""
     limits = Limits(Settings(_env_file=None, tokens_per_day=1))
     for user in ("gone", "you"):
         limits.tokens.check(user)
@@ -101,7 +101,7 @@ def test_counts_are_dropped_at_the_end_of_their_day(monkeypatch: pytest.MonkeyPa
 async def test_a_stopped_answer_counts_about_what_it_took(
     store_url: str, tmp_path: Path, share: int, status: int
 ) -> None:
-    """The model's server has not counted it yet; stopping shortly before the end is not free."""
+    """The model's server has not counted it by then; a stop just before the end is not free."""
     model = Words(500)
     async with talking(store_url, tmp_path, model, tokens_per_day=share) as caller:
         async with begun(caller, "x" * 200):
@@ -111,10 +111,10 @@ async def test_a_stopped_answer_counts_about_what_it_took(
         assert (await caller.ask("again")).status_code == status
 
 
-async def test_a_dictation_counts_toward_the_tokens_of_a_day(
+async def test_a_dictation_counts_towards_the_daily_tokens(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its length: not every server says what it took."""
+    """By its length: not every server reports its tokens."""
 
     async def heard(*_: object) -> str:
         return "words"
@@ -136,7 +136,7 @@ async def test_a_dictation_counts_toward_the_tokens_of_a_day(
     ],
 )
 def test_a_request_of_a_million_values_is_refused_unread(kind: str, params: bytes) -> None:
-    """Also where a dictation could be so long: to build them takes seconds."""
+    """Even where a dictation might be this long: building the values takes seconds."""
     body = b'{"type":"%b","params":%b}' % (kind.encode(), params % b",".join([b"{}"] * 1_000_000))
     start = time.process_time()
     with pytest.raises(ApiError, match=r"at most 50,000 commas"):
@@ -144,8 +144,8 @@ def test_a_request_of_a_million_values_is_refused_unread(kind: str, params: byte
     assert time.process_time() - start < 0.1
 
 
-def test_what_is_wrong_is_not_told_of_each_of_many_values() -> None:
-    """It would take longer than to find it; a text may have as many commas, and be of commas."""
+def test_errors_are_not_listed_for_each_of_many_values() -> None:
+    """That would take longer than finding them; text may have as many commas, or be all commas."""
     settings = Settings(_env_file=None, max_text_chars=60_000)
     input_ = {"content": [0] * 40_000, "attachments": [], "inference_options": {}}
     body = {"type": "threads.create", "params": {"input": input_}}

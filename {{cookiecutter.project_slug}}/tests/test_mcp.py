@@ -1,4 +1,4 @@
-"""Tools that are no functions of the app's: those of an MCP server, and other agents."""
+"""Tools that are not functions of the app: those of an MCP server, and other agents."""
 
 import asyncio
 from pathlib import Path
@@ -43,7 +43,7 @@ async def test_a_tool_of_an_mcp_server_ends_with_a_sentence(
     name: str,
     what: str,
 ) -> None:
-    """As a tool of the app's does, though it is made anew for each step; also two at once."""
+    """Like a tool of the app, though it is made anew for each step; two at once as well."""
     agent_with(monkeypatch, mcp_servers=[Shop()])
     both = [function_call(name, {}, call_id=each, item_id=each) for each in "ab"]
     model = ScriptedModel([both, [assistant_message("Sorry.")]])
@@ -55,10 +55,10 @@ async def test_a_tool_of_an_mcp_server_ends_with_a_sentence(
     assert "hunter2" not in str(events) + str([call.input for call in model.calls])
 
 
-async def test_of_a_picture_from_an_mcp_server_no_bytes_are_remembered(
+async def test_the_bytes_of_a_picture_from_an_mcp_server_are_not_remembered(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model sees it once; later turns are told of it."""
+    """The model sees it once; later turns hear that there was one."""
     agent_with(monkeypatch, mcp_servers=[Shop()])
     model = calls("look", "Nice.", "Yes.")
     async with talking(store_url, tmp_path, model) as caller:
@@ -76,7 +76,7 @@ async def test_an_agent_as_a_tool_that_fails_ends_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The log has the cause: by itself the SDK would keep it."""
+    """The log has the cause, which the SDK would keep to itself."""
     inner = Agent("Inner", model=ScriptedModel([RuntimeError("hunter2")]))
     tools(monkeypatch, inner.as_tool("helper", "Help."))
     model = calls("helper", "Sorry.", input="x")
@@ -92,7 +92,7 @@ async def test_an_agent_as_a_tool_that_fails_ends_with_a_sentence(
 async def test_only_the_assistant_must_call_the_chosen_tool(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Servers refuse the choice of a tool from an agent that does not have it."""
+    """Servers refuse a choice of tool from an agent that does not have the tool."""
     model = calls("helper", "Helped.", "Done.", input="x")
     tools(monkeypatch, Agent("Inner", model=model).as_tool("helper", "Help."))
     async with talking(store_url, tmp_path, model, allowed_tools=["helper"]) as caller:

@@ -28,7 +28,7 @@ async def look(ctx: Chat) -> str:
 
 @pytest.fixture(autouse=True)
 def _own_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the team's tools out: some exist in one API alone."""
+    """Keep the team's tools out: some exist in only one of the APIs."""
     tools(monkeypatch, look)
 
 
@@ -49,7 +49,7 @@ def error_of(events: list[dict[str, Any]]) -> str:
 async def test_ten_turns_with_tools_reach_the_model_whole(
     store_url: str, tmp_path: Path, api: str
 ) -> None:
-    """Ids stay apart though the server repeats its own, and calls come back with their results."""
+    """Ids stay distinct though the server repeats its own; calls come back with their results."""
     script = [step for turn in range(10) for step in (LOOK, f"answer {turn}")]
     with model_server(*script) as server:
         async with asking(store_url, tmp_path, server, model_api=api) as caller:
@@ -74,7 +74,7 @@ async def test_ten_turns_with_tools_reach_the_model_whole(
 async def test_a_chosen_model_answers_and_a_chosen_tool_is_called(
     store_url: str, tmp_path: Path, api: str
 ) -> None:
-    """The composer's choice counts when it is on the list; others: `test_protocol.py`."""
+    """The composer's choice counts if it is on the list; for others see `test_protocol.py`."""
     lists = {"allowed_models": ["gpt-other"], "allowed_tools": ["look"]}
     with model_server() as server:
         async with asking(store_url, tmp_path, server, model_api=api, **lists) as caller:
@@ -95,7 +95,7 @@ async def test_a_chosen_model_answers_and_a_chosen_tool_is_called(
 async def test_files_reach_the_model_in_the_form_of_its_api(
     store_url: str, tmp_path: Path, api: str, kinds: list[str]
 ) -> None:
-    """A picture, a PDF, a text, behind what the user typed."""
+    """A picture, a PDF and a text file, after what the user typed."""
     files = [(picture(), "a.png"), (PDF, "b.pdf"), (b"plain", "c.txt")]
     with model_server("seen") as server:
         async with asking(store_url, tmp_path, server, model_api=api) as caller:
@@ -159,7 +159,7 @@ async def test_a_fault_is_one_sentence_and_the_thread_stays_usable(
 async def test_an_agent_without_a_model_asks_the_apps_server(
     store_url: str, tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not whichever the environment names: what is said is for this one alone."""
+    """Not the server that the environment names: what is said is only for the app's."""
     monkeypatch.setenv("OPENAI_DEFAULT_MODEL", "gpt-5-mini")
     with model_server("fine") as server:
         async with asking(store_url, tmp_path, server, model_api=api):
@@ -174,7 +174,7 @@ async def test_an_agent_without_a_model_asks_the_apps_server(
 async def test_a_users_share_is_counted_as_the_models_server_counts(
     store_url: str, tmp_path: Path, api: str
 ) -> None:
-    """Chat-completions servers say so only where they are asked; these words are about 50."""
+    """Chat-completions servers report tokens only on request; these words are about 50."""
     with model_server("fine", "fine") as server:
         async with asking(store_url, tmp_path, server, model_api=api, tokens_per_day=30) as caller:
             statuses = [(await caller.ask("x" * 200)).status_code for _ in range(3)]
@@ -200,7 +200,7 @@ async def test_what_was_said_before_a_fault_is_kept(store_url: str, tmp_path: Pa
 async def test_a_cut_answer_is_kept_and_said_to_be_cut(
     store_url: str, tmp_path: Path, api: str, how: str | None
 ) -> None:
-    """By a limit, a filter or a lost connection: what came is there, and the next turn goes on."""
+    """By a limit, a filter or a lost connection: what came is kept, and the next turn goes on."""
     with model_server(Call("imagined"), Cut("first words", how)) as server:
         async with asking(store_url, tmp_path, server, model_api=api) as caller:
             events = await caller.say("go")
@@ -211,10 +211,10 @@ async def test_a_cut_answer_is_kept_and_said_to_be_cut(
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_half_an_emoji_of_the_model_costs_no_answer(
+async def test_half_an_emoji_from_the_model_loses_no_answer(
     store_url: str, tmp_path: Path, api: str
 ) -> None:
-    """What cannot be stored is replaced; the rest is there."""
+    """What cannot be stored is replaced; the rest is kept."""
     with model_server("words \ud83d and \ud83d\ude00 more") as server:
         async with asking(store_url, tmp_path, server, model_api=api) as caller:
             events = await caller.say("go")
@@ -225,7 +225,7 @@ async def test_half_an_emoji_of_the_model_costs_no_answer(
 async def test_a_message_that_never_had_a_word_is_taken_off_the_page(
     store_url: str, tmp_path: Path
 ) -> None:
-    """Else an empty one stays there until a reload."""
+    """Otherwise an empty message would stay there until a reload."""
     with model_server(Pause("", 3)) as server:
         async with asking(store_url, tmp_path, server, turn_seconds=1) as caller:
             events = await caller.say("go")
@@ -236,7 +236,7 @@ async def test_a_message_that_never_had_a_word_is_taken_off_the_page(
 
 
 async def test_dictation_without_a_models_server_is_refused(store_url: str, tmp_path: Path) -> None:
-    """TRANSCRIBE_MODEL names a model that nobody serves."""
+    """TRANSCRIBE_MODEL would name a model that nobody serves."""
     async with talking(store_url, tmp_path, transcribe_model="ears") as caller:
         for audio, status in (("AAAA", 501), ("bad base64", 400)):
             answer = await caller.op("input.transcribe", audio_base64=audio, mime_type="audio/webm")
@@ -250,7 +250,7 @@ async def test_dictation_without_a_models_server_is_refused(store_url: str, tmp_
 async def test_a_recording_that_is_refused_says_why(
     store_url: str, tmp_path: Path, fault: Fault, status: int, text: str
 ) -> None:
-    """Of the user's part, and of the operator's."""
+    """Whether the fault is the user's or the operator's."""
     with model_server(fault) as server:
         async with asking(store_url, tmp_path, server, transcribe_model="ears") as caller:
             answer = await caller.op(
@@ -263,7 +263,7 @@ async def test_a_recording_that_is_refused_says_why(
 async def test_dictation_and_titles_go_through_the_same_server(
     store_url: str, tmp_path: Path
 ) -> None:
-    """Speech becomes text; the second title is the model's; both only when they are set."""
+    """Speech becomes text, the second title is the model's; each only if its setting is set."""
     with model_server("an answer", "“A Good Title.”") as server:
         extras = {"transcribe_model": "ears", "title_model": "title-model"}
         async with asking(store_url, tmp_path, server, **extras) as caller:

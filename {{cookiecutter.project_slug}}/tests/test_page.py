@@ -1,4 +1,4 @@
-"""What the page is served with; how it looks is for a browser."""
+"""What the page is served with; how it looks is tested in a browser."""
 
 import re
 from pathlib import Path
@@ -40,8 +40,8 @@ async def test_the_page_may_load_chatkit_and_nothing_else(
     assert re.search(r"<script(?! type=\"module\" src=)|<style|style=| on\w+=", page.text) is None
 
 
-async def test_the_page_s_files_are_asked_for_again(store_url: str, tmp_path: Path) -> None:
-    """A new release shows at once, and a file that did not change is not sent twice."""
+async def test_the_browser_asks_again_for_the_pages_files(store_url: str, tmp_path: Path) -> None:
+    """A new release shows at once, and an unchanged file is not sent twice."""
     async with talking(store_url, tmp_path) as caller:
         for path in sorted(FOLDER.iterdir()):
             first = await caller.get(f"/static/{path.name}")
@@ -54,7 +54,7 @@ async def test_the_page_s_files_are_asked_for_again(store_url: str, tmp_path: Pa
 
 
 async def test_the_page_knows_the_settings_and_no_secret(store_url: str, tmp_path: Path) -> None:
-    """All of them are the settings'; the plain client is for development unless it is asked for."""
+    """All values come from the settings; the plain client is for development, or on request."""
     asked: dict[str, Any] = {
         "allow_anonymous": True,
         "on_disconnect": "finish",
@@ -92,7 +92,7 @@ async def test_the_page_knows_the_settings_and_no_secret(store_url: str, tmp_pat
 
 
 def test_files_are_fetched_from_the_apps_own_address(tmp_path: Path) -> None:
-    """An image tag in a page of another origin has to find them, too."""
+    """An image tag in a page of another origin has to find them as well."""
     for settings, address in (
         (settings_for("", tmp_path, host="::1", port=9), "http://[::1]:9"),
         (production("memory://", tmp_path, allow_anonymous=True), "https://Chat.Example.com"),

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
-    """Return the settings, and of this machine's environment only what Python needs."""
+    """Return the settings, and only what Python needs of this machine's environment."""
     kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
     base = {"DATA_DIR": str(folder / "data"), "PORT": "0", "PYTHONPATH": str(ROOT)}
     return kept | base | settings
@@ -34,9 +34,9 @@ def refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     """Return a function that runs an app that cannot start, and returns what it says."""
-    monkeypatch.chdir(tmp_path)  # away from the `.env` of who runs this
-    monkeypatch.setattr("app.__main__.set_up_logging", lambda _: None)  # pytest's own stays
-    monkeypatch.setenv("STORE_URL", "")  # which the app sets, for its workers: undone afterwards
+    monkeypatch.chdir(tmp_path)  # away from your own `.env`
+    monkeypatch.setattr("app.__main__.set_up_logging", lambda _: None)  # keep pytest's
+    monkeypatch.setenv("STORE_URL", "")  # the app sets it, for its workers; undone at the end
 
     def refused(*arguments: str, **settings: str) -> str:
         for name, value in settings.items():
@@ -97,7 +97,7 @@ def running(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[st
 def test_a_wrong_setting_is_named_in_one_line(
     refusal: Callable[..., str], tmp_path: Path, settings: dict[str, str], name: str
 ) -> None:
-    """Exit status 2, the setting and its fault, nothing else, least of all a password."""
+    """Exit status 2, the setting and what is wrong; nothing else, least of all a password."""
     (tmp_path / "taken").touch()
     line = refusal(**settings)
     assert name in line
@@ -108,7 +108,7 @@ def test_a_wrong_setting_is_named_in_one_line(
 def test_a_key_that_cannot_be_read_is_named_in_one_line(
     refusal: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Another user of this machine has made it."""
+    """Another user of this machine may have made it."""
     (tmp_path / "secret_key").mkdir()
     line = refusal(DATA_DIR=str(tmp_path))
     assert line.startswith(f"DATA_DIR={tmp_path}: ")
@@ -119,9 +119,9 @@ def test_a_key_that_cannot_be_read_is_named_in_one_line(
 def test_a_folder_that_cannot_take_uploads_is_named_in_one_line(
     refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the app would start, and each upload fail: a volume of another user, say."""
+    """On another user's volume, say: the app would start, and every upload would fail."""
 
-    def denied(**_: object) -> None:  # root, as whom tests may run, is denied nothing
+    def denied(**_: object) -> None:  # tests may run as root, who is denied nothing
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("app.__main__.TemporaryFile", denied)
@@ -130,38 +130,38 @@ def test_a_folder_that_cannot_take_uploads_is_named_in_one_line(
     assert line == f"DATA_DIR={tmp_path}: [Errno 13] Permission denied"
 
 
-def test_an_empty_key_is_made_anew(tmp_path: Path) -> None:
-    """The disk was full; it would sign for anybody."""
+def test_an_empty_key_is_replaced(tmp_path: Path) -> None:
+    """The disk may have been full; anybody could forge what an empty key signs."""
     (tmp_path / "secret_key").touch()
     assert len(Settings(data_dir=tmp_path).signing_key()) == 64
     assert Settings(data_dir=tmp_path, secret_key="mine").signing_key() == "mine"
     made = tmp_path / "other"
     assert Settings(data_dir=made).signing_key() == Settings(data_dir=made).signing_key()
     if os.name == "posix":
-        assert (made / "secret_key").stat().st_mode & 0o077 == 0, "the key is for nobody else"
+        assert (made / "secret_key").stat().st_mode & 0o077 == 0, "others can read the key"
 
 
 def test_production_has_a_line_for_each_setting_that_is_missing(
     refusal: Callable[..., str],
 ) -> None:
-    """Nobody starts it five times to learn of five settings."""
+    """Nobody has to start it five times to learn of five settings."""
     lines = refusal(ENVIRONMENT="production").splitlines()
     names = ("STORE_URL", "SECRET_KEY", "OIDC_ISSUER", "CHATKIT_DOMAIN_KEY", "ALLOWED_HOSTS")
     assert [line.startswith(name) for line, name in zip(lines, names, strict=True)] == [True] * 5
 
 
 def test_a_wrong_line_of_the_env_file_is_named(refusal: Callable[..., str], tmp_path: Path) -> None:
-    """With what is wrong about its value; other programs' names may stand there."""
+    """With what is wrong about its value; the file may hold other programs' variables."""
     (tmp_path / ".env").write_text("POSTGRES_PASSWORD=x\nMAX_TURNS=zero\n")
     line = refusal()
     assert line.startswith("MAX_TURNS=zero: ")
     assert "valid integer" in line
 
 
-def test_a_misspelt_name_in_the_env_file_is_told(
+def test_a_misspelt_name_in_the_env_file_is_reported(
     refusal: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Else its default would hold without a word; a tool's own variables are left alone."""
+    """Otherwise its default would silently apply; a tool's own variables are left alone."""
     (tmp_path / ".env").write_text("OPENAI_KEY=x\nMODEL=y\nWEATHER_API_KEY=z\n")
     refusal(DATA_DIR=str(tmp_path / ".env"))
     told = [record.getMessage() for record in caplog.records]
@@ -171,7 +171,7 @@ def test_a_misspelt_name_in_the_env_file_is_told(
 def test_an_env_file_that_cannot_be_read_is_named(
     refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Written by an old editor, or by another user and for nobody else."""
+    """An old editor wrote it, or another user, for nobody else to read."""
     (tmp_path / ".env").write_bytes(b"MODEL=caf\xe9\n")
     assert refusal().startswith(".env must be UTF-8")
 
@@ -200,11 +200,11 @@ def test_a_port_in_use_is_named_in_one_line(refusal: Callable[..., str], store_u
     assert "set another HOST or PORT" in line
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only its kernel can bound this")
-def test_who_stops_reading_is_not_waited_for_without_end(
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit this")
+def test_a_client_that_stops_reading_is_dropped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store_url: str
 ) -> None:
-    """What a download or an answer holds is free again, though its reader stays connected."""
+    """What its download or answer holds is freed, even if the client stays connected."""
 
     def run(_: object, sockets: list[socket.socket]) -> None:
         with sockets[0] as door, socket.create_connection(door.getsockname()):
@@ -213,14 +213,14 @@ def test_who_stops_reading_is_not_waited_for_without_end(
                 with pytest.raises(TimeoutError, match="Connection timed out"):
                     reader.sendall(bytes(64 << 20))
 
-    monkeypatch.setenv("PORT", "0")  # which `serve` sets
+    monkeypatch.setenv("PORT", "0")  # `serve` sets it; undone at the end
     monkeypatch.setattr("app.__main__.STALLED_SECONDS", 1)
     monkeypatch.setattr("uvicorn.Server.run", run)
     assert serve(settings_for(store_url, tmp_path, port=0)) == 0
 
 
 def test_an_unknown_command_names_the_known_ones(refusal: Callable[..., str]) -> None:
-    """A misspelt command does not start a server; asking for help is no fault."""
+    """A misspelt command does not start a server; asking for help is not an error."""
     line = refusal("exprot").splitlines()[-1]
     assert "exprot" in line
     assert ("import" in line) == SHARED  # memory has no commands
@@ -229,7 +229,7 @@ def test_an_unknown_command_names_the_known_ones(refusal: Callable[..., str]) ->
     assert ended.value.code == 0
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows sends no signal to one process")
+@pytest.mark.skipif(os.name != "posix", reason="Windows cannot signal one process")
 @pytest.mark.parametrize(
     ("module", "command"),
     [("argparse", []), ("pydantic", []), ("app.store", []), ("app.store", ["export", "--all"])],
@@ -237,7 +237,7 @@ def test_an_unknown_command_names_the_known_ones(refusal: Callable[..., str]) ->
 def test_ctrl_c_during_the_start_is_no_traceback(
     tmp_path: Path, module: str, command: list[str]
 ) -> None:
-    """Also among the imports, which take seconds; half an export does not pass for a whole one."""
+    """Not even during the imports, which take seconds; half an export says that it is one."""
     with subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "app", *command],
         env=environment(tmp_path, STORE_URL="memory://"),
@@ -257,11 +257,11 @@ def test_ctrl_c_during_the_start_is_no_traceback(
 
 
 def test_the_app_starts_answers_and_ends_on_sigterm(tmp_path: Path, store_url: str) -> None:
-    """Alive, ready, a page, and a clean exit.
+    """It is alive and ready, has a page, and exits cleanly.
 
-    Who comes while the last answer ends is sent away at once, so that a proxy asks another machine.
+    New clients are refused while the last answer ends, so that a proxy asks another machine.
     """
-    alone = store_url.startswith("memory:") or os.name != "posix"  # Windows just ends the first
+    alone = store_url.startswith("memory:") or os.name != "posix"  # Windows ends only the first
     kind, params = message("w " * 100)  # the answer takes more than 4 s
     with running(tmp_path, STORE_URL=store_url, WORKERS="1" if alone else "2") as (process, url):
         with httpx2.Client(base_url=url, timeout=60) as client:
@@ -269,9 +269,9 @@ def test_the_app_starts_answers_and_ends_on_sigterm(tmp_path: Path, store_url: s
             assert client.get("/readyz").json() == {"status": "ok"}
             page = client.get("/")
             assert "<!doctype html>" in page.text.lower()
-            assert f" {url};" in f"{page.headers['content-security-policy']};", "files are there"
+            assert f" {url};" in f"{page.headers['content-security-policy']};", "files come from it"
             with client.stream("POST", "/chatkit", json={"type": kind, "params": params}) as answer:
-                lines = answer.iter_lines()  # without a name it would close the connection
+                lines = answer.iter_lines()  # unnamed, it would close the connection
                 next(lines)
                 process.send_signal(signal.SIGTERM)
                 with pytest.raises(httpx2.ConnectError):
@@ -280,7 +280,7 @@ def test_the_app_starts_answers_and_ends_on_sigterm(tmp_path: Path, store_url: s
 
 
 def knock(url: str) -> None:
-    """Ask until something is wrong; who was let in before the door closed is no fault."""
+    """Ask until the connection is refused; one accepted just before that may still break."""
     while True:
         with suppress(httpx2.ReadError, httpx2.RemoteProtocolError):
             httpx2.get(f"{url}/healthz", timeout=2)

@@ -32,7 +32,7 @@ WRONG: list[tuple[str, Any, int]] = [
     ("a NUL", {"type": "threads.get_by_id", "params": {"thread_id": "\0"}}, 404),
     ("unknown thread", {"type": "threads.get_by_id", "params": {"thread_id": "thr_x"}}, 404),
     (
-        "unknown thread of a title",
+        "the title of an unknown thread",
         {"type": "threads.update", "params": {"thread_id": "x", "title": "t"}},
         404,
     ),
@@ -42,22 +42,22 @@ WRONG: list[tuple[str, Any, int]] = [
         400,
     ),
     (
-        "unknown thread of a retry",
+        "a retry in an unknown thread",
         {"type": "threads.retry_after_item", "params": {"thread_id": "x", "item_id": "y"}},
         404,
     ),
     (
-        "unknown thread of an action",
+        "an action in an unknown thread",
         {"type": "threads.custom_action", "params": {"thread_id": "x", "action": {"type": "a"}}},
         404,
     ),
     (
-        "unknown thread of a client tool",
+        "a client tool in an unknown thread",
         {"type": "threads.add_client_tool_output", "params": {"thread_id": "x", "result": 1}},
         404,
     ),
     (
-        "unknown thread of feedback",
+        "feedback in an unknown thread",
         {
             "type": "items.feedback",
             "params": {"thread_id": "x", "item_ids": ["y"], "kind": "positive"},
@@ -73,12 +73,12 @@ WRONG: list[tuple[str, Any, int]] = [
         400,
     ),
     (
-        "a list without an end",
+        "an endless list",
         {"type": "items.feedback", "params": {"item_ids": [0] * 100_000}},
         400,
     ),
     (
-        "a long output of the page",
+        "a long output from the page",
         {
             "type": "threads.add_client_tool_output",
             "params": {"thread_id": "x", "result": "x" * 40_000},
@@ -109,7 +109,7 @@ WRONG: list[tuple[str, Any, int]] = [
 async def test_a_wrong_request_gets_a_status_and_a_sentence(
     store_url: str, tmp_path: Path, body: object, status: int
 ) -> None:
-    """No 500, no broken stream; the answer names the request."""
+    """No 500, no broken stream; the answer has the request's id."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with talking(store_url, tmp_path) as caller:
         answer = await caller.post(
@@ -137,9 +137,9 @@ async def test_a_wrong_request_gets_a_status_and_a_sentence(
 async def test_what_a_message_carries_is_checked_before_it_makes_a_thread(
     store_url: str, tmp_path: Path, change: dict[str, Any], status: int
 ) -> None:
-    """The models and tools a user may choose are listed in the settings; sizes are bounded.
+    """The models and tools a user may choose are listed in the settings; sizes are limited.
 
-    For an unknown attachment the SDK would create the thread first and break the stream.
+    With an unknown attachment the SDK would create the thread first and break the stream.
     """
     limits: dict[str, Any] = {"allowed_models": ["gpt-other"], "allowed_tools": ["look"]}
     limits |= {"max_attachments": 2, "max_text_chars": 300}
@@ -167,8 +167,8 @@ async def test_a_large_body_is_refused_before_it_is_read(
         assert answer.status_code == 413
 
 
-async def test_dictation_makes_no_room_for_other_requests(store_url: str, tmp_path: Path) -> None:
-    """Its body may be larger than MAX_BODY_BYTES; nobody else's."""
+async def test_only_dictation_may_have_a_larger_body(store_url: str, tmp_path: Path) -> None:
+    """Only its body may be larger than MAX_BODY_BYTES."""
     changes = {"max_body_bytes": 2000, "transcribe_model": "whisper-1", "max_audio_bytes": 2000}
     async with talking(store_url, tmp_path, **changes) as caller:
         assert (await caller.ask("x" * 3000)).status_code == 413
@@ -178,17 +178,17 @@ async def test_dictation_makes_no_room_for_other_requests(store_url: str, tmp_pa
 
 
 async def test_only_json_is_taken(store_url: str, tmp_path: Path) -> None:
-    """A form of a foreign page cannot send JSON without asking first."""
+    """A form on a foreign page cannot send JSON without asking first."""
     async with talking(store_url, tmp_path) as caller:
         headers = {"Content-Type": "text/plain"}
         answer = await caller.post("/chatkit", content=b"{}", headers=headers)
         assert answer.status_code == 415
 
 
-async def test_a_store_that_is_away_is_said_and_comes_back(
+async def test_an_unreachable_store_is_reported_and_recovers(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """503 with a sentence, /readyz red with its reason, and all of it back by itself."""
+    """503 with a sentence, /readyz fails with the reason, and both recover by themselves."""
 
     async def away(*_: object, **__: object) -> None:
         raise ConnectionRefusedError("nobody listens")
@@ -208,17 +208,17 @@ async def test_a_store_that_is_away_is_said_and_comes_back(
 
 
 async def test_a_wrong_parameter_is_named(store_url: str, tmp_path: Path) -> None:
-    """Of routes of your own, too."""
+    """In your own routes as well."""
     async with talking(store_url, tmp_path) as caller:
         answer = await caller.get("/files/x/file")
     text = "query.token is not valid: Field required."
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, text)
 
 
-async def test_the_place_of_a_refused_value_is_the_apps_own(
+async def test_the_log_says_where_in_the_app_a_value_was_refused(
     store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not that of the library which found it."""
+    """Not where in a library it was found."""
     async with talking(store_url, tmp_path) as caller:
         caller.headers["Origin"] = "http://["
         assert (await caller.op("threads.list")).status_code == 400
@@ -233,10 +233,10 @@ async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
     async with talking(store_url, tmp_path, Words(20), metrics_token="m" * 32) as caller:
         await caller.say("hello")
         retry = await caller.op("threads.retry_after_item", thread_id="thr_x", item_id="y")
-        assert retry.status_code == 404  # refused, so nobody waited for its first event
+        assert retry.status_code == 404  # refused: no wait for a first event is counted
         assert (await caller.get("/metrics")).status_code == 401
         assert (await caller.get("/made/up")).status_code == 404
-        pod = {"Authorization": "Bearer " + "m" * 32, "Host": "10.1.2.3"}  # as Prometheus asks
+        pod = {"Authorization": "Bearer " + "m" * 32, "Host": "10.1.2.3"}  # as Prometheus sends it
         wrong = {"Authorization": "Bearer " + "m" * 31}
         assert (await caller.get("/metrics", headers=wrong)).status_code == 401
         answer = await caller.get("/metrics", headers=pod)
@@ -247,13 +247,13 @@ async def test_metrics_need_their_token(store_url: str, tmp_path: Path) -> None:
         assert 'chat_requests_total{op="metrics",status="401"} 2.0' in answer.text
         async with begun(caller, "more"):
             assert "chat_active_streams 1.0" in (await caller.get("/metrics", headers=pod)).text
-        assert "made" not in answer.text  # every name that is counted takes memory for good
+        assert "made" not in answer.text  # each counted name takes memory for good
 
 
 async def test_each_request_has_a_line_of_json_without_what_was_said(
     store_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who, what, how long; of a refusal why, too: a status has many reasons."""
+    """Who, what, how long; for a refusal also why: a status has many reasons."""
     caplog.set_level("INFO", "app.request")
     async with talking(store_url, tmp_path) as caller:
         caller.headers["X-Request-ID"] = "req-1"
@@ -270,8 +270,8 @@ async def test_each_request_has_a_line_of_json_without_what_was_said(
     assert "secret" not in json.dumps(line)
 
 
-async def test_watchers_may_ask_for_the_head_alone(store_url: str, tmp_path: Path) -> None:
-    """Many of those that look whether a site is up send HEAD."""
+async def test_monitors_may_send_head(store_url: str, tmp_path: Path) -> None:
+    """Many programs that check whether a site is up send HEAD."""
     async with talking(store_url, tmp_path) as caller:
         for path in ("/", "/healthz", "/readyz"):
             answer = await caller.head(path)
@@ -279,7 +279,7 @@ async def test_watchers_may_ask_for_the_head_alone(store_url: str, tmp_path: Pat
 
 
 async def test_every_answer_has_safe_headers(store_url: str, tmp_path: Path) -> None:
-    """Also an error has them; a foreign host gets nothing else."""
+    """Errors have them as well; a request for a foreign host is refused."""
     async with talking(store_url, tmp_path) as caller:
         for path in ("/", "/healthz", "/nothing"):
             headers = (await caller.get(path)).headers

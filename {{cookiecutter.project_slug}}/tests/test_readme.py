@@ -1,4 +1,4 @@
-"""What README.md, AGENTS.md and `.env.example` say of settings, imports and logins is so."""
+"""What README.md, AGENTS.md and `.env.example` say of settings, imports and logins is true."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ def row(name: str, field: FieldInfo) -> str:
 
 
 def test_the_readme_lists_every_setting() -> None:
-    """On a failure, paste the rows that are shown."""
+    """If it fails, paste the rows that it shows."""
     wanted = [row(name, field) for name, field in Settings.model_fields.items()]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = (" ".join(line.split()) for line in text.splitlines())
@@ -47,8 +47,8 @@ def test_the_example_names_settings() -> None:
     assert names <= {name.upper() for name in Settings.model_fields}
 
 
-def test_imports_are_as_right_and_as_wrong_as_it_says() -> None:
-    """AGENTS.md has those that people and programs make up, and a release may move the others."""
+def test_imports_work_or_fail_as_agents_md_says() -> None:
+    """AGENTS.md lists those that people and programs make up; a release may move the right ones."""
     text = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
     wrong = re.findall(r"^\| `(from chatkit[^`]+)` \|", text, re.MULTILINE)
     right = re.findall(r"\| `(from chatkit[^`]+)` \|$", text, re.MULTILINE)
@@ -61,8 +61,8 @@ def test_imports_are_as_right_and_as_wrong_as_it_says() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_login_of_ones_own_names_the_user(store_url: str, tmp_path: Path) -> None:
-    """The README's class takes the place of ours; who is not signed in gets a 401."""
+async def test_your_own_login_names_the_user(store_url: str, tmp_path: Path) -> None:
+    """The README's class replaces ours; a caller who is not signed in gets a 401."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (source,) = re.findall(r"```python\n(class Login.*?)```", text, re.DOTALL)
 

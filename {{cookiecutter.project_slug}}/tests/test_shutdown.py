@@ -1,4 +1,4 @@
-"""The end of the app over real HTTP: its answers end first, in the time that they have."""
+"""The end of the app over real HTTP: its answers end first, in the time they are given."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_shutdown_waits_once_for_answers_that_would_finish(
     store_url: str, tmp_path: Path
 ) -> None:
-    """First the server waits, then the app would: together they outlasted a container's grace."""
+    """If the server and then the app waited, they would outlast a container's grace period."""
     settings = settings_for(store_url, tmp_path, shutdown_seconds=1, on_disconnect="finish")
     async with serving(settings, Words(5000)) as served:
         caller = served.caller()
@@ -34,10 +34,10 @@ async def test_a_shutdown_waits_once_for_answers_that_would_finish(
     await caller.aclose()
 
 
-async def test_an_answer_that_nobody_reads_any_more_has_its_time_to_end(
+async def test_an_answer_without_a_reader_has_its_time_to_end(
     store_url: str, tmp_path: Path
 ) -> None:
-    """With ON_DISCONNECT=finish the server waits for it as for the others."""
+    """With ON_DISCONNECT=finish the server waits for it as for any other."""
     outcomes: list[str] = []
     async with talking(
         store_url, tmp_path, Words(60), shutdown_seconds=9, on_disconnect="finish"
@@ -50,10 +50,10 @@ async def test_an_answer_that_nobody_reads_any_more_has_its_time_to_end(
 
 
 @pytest.mark.parametrize("step", ["claim_turn", "add_thread_item"])
-async def test_a_first_message_that_is_stopped_before_it_is_told_of_leaves_no_thread(
+async def test_a_first_message_stopped_before_its_first_event_leaves_no_thread(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """The caller is told that nothing began, and will send it again."""
+    """The caller is told that nothing began, and will send the message again."""
     async with talking(store_url, tmp_path, Words(3), shutdown_seconds=0) as caller:
         begun = delayed(monkeypatch, caller.served.store, step, 60)
         saying = asyncio.create_task(caller.ask("hello"))
@@ -64,7 +64,7 @@ async def test_a_first_message_that_is_stopped_before_it_is_told_of_leaves_no_th
 
 
 async def test_a_turn_that_is_stopped_before_its_first_step_is_refused() -> None:
-    """Whoever waits for its first event hears of it."""
+    """Whoever waits for its first event gets the error."""
 
     async def answer() -> AsyncGenerator[bytes, None]:
         yield b"never"
@@ -78,7 +78,7 @@ async def test_a_turn_that_is_stopped_before_its_first_step_is_refused() -> None
 async def test_the_app_ends_its_answers_before_it_closes_the_store(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stop of the server is a stop of its answers: what was said is there afterwards."""
+    """Stopping the server stops its answers, and what was said is stored."""
     settings = settings_for(store_url, tmp_path, shutdown_seconds=0)
     async with serving(settings, Words(5000)) as served:
         callers = [served.caller() for _ in range(5)]
@@ -103,10 +103,10 @@ async def test_the_app_ends_its_answers_before_it_closes_the_store(
         await caller.aclose()
 
 
-async def test_leases_are_renewed_whatever_came_of_one(
+async def test_leases_are_renewed_after_a_renewal_that_failed(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the store cancelled the call."""
+    """Even if the store cancelled the call."""
     monkeypatch.setattr("app.streaming.RENEW_SECONDS", 0.01)
     renewed: list[object] = []
 
@@ -120,8 +120,8 @@ async def test_leases_are_renewed_whatever_came_of_one(
     assert len(renewed) > 1
 
 
-async def test_another_task_may_end_the_app_than_began_it(store_url: str, tmp_path: Path) -> None:
-    """Fixtures of a team's own tests do so."""
+async def test_one_task_may_start_and_another_end_the_app(store_url: str, tmp_path: Path) -> None:
+    """As the fixtures of a team's own tests do."""
     app = create_app(settings_for(store_url, tmp_path))
     lifespan = app.router.lifespan_context(app)
     await asyncio.create_task(lifespan.__aenter__())

@@ -17,7 +17,7 @@ PUTTING = pytest.mark.parametrize("method", ["add_thread_item", "save_item"])
 
 
 async def fill(store: Store, ids: list[str], context: RequestContext = ALICE) -> None:
-    """Make a thread of messages that all bear one time."""
+    """Make a thread of messages that all have the same time."""
     await store.save_thread(thread(), context)
     for item_id in ids:
         await store.add_thread_item("t", message(item_id), context)
@@ -44,7 +44,7 @@ async def test_walk_gives_each_thread_once_when_fifty_times_are_equal(store: Sto
 async def test_items_come_in_the_order_of_adding_not_of_time(store: Store) -> None:
     await store.save_thread(thread(), ALICE)
     moments = [at(5), at(-5), *TIMES, at(0)]
-    names = [f"i{99 - n}" for n in range(len(moments))]  # nor of their names
+    names = [f"i{99 - n}" for n in range(len(moments))]  # and not of their ids
     for name, moment in zip(names, moments, strict=True):
         await store.add_thread_item("t", message(name, created_at=moment), ALICE)
     assert await reading.items(store, ALICE) == names
@@ -52,7 +52,7 @@ async def test_items_come_in_the_order_of_adding_not_of_time(store: Store) -> No
 
 async def test_threads_come_by_time_and_naive_counts_as_utc(store: Store) -> None:
     """TIMES holds noon in UTC twice (naive first), in India (earlier), and the years 1 and 9999."""
-    for _ in range(2):  # saved again, each stays where it is
+    for _ in range(2):  # saved again, each keeps its place
         for n, moment in enumerate(TIMES):
             await store.save_thread(thread(f"t{n}", moment), ALICE)
     expected = ["t4", "t3", "t1", "t0", "t2", "t5"]
@@ -79,7 +79,7 @@ async def test_page_says_has_more_only_while_more_follow(store: Store) -> None:
 
 
 @ORDERS
-async def test_limit_of_nothing_gives_an_empty_page(store: Store, order: str) -> None:
+async def test_limit_of_zero_or_less_gives_an_empty_page(store: Store, order: str) -> None:
     await fill(store, ["a", "b"])
     for limit in (0, -1, -(10**19)):
         for after in (None, "a"):
@@ -89,7 +89,7 @@ async def test_limit_of_nothing_gives_an_empty_page(store: Store, order: str) ->
 
 
 @ORDERS
-async def test_limit_beyond_all_bounds_gives_all(store: Store, order: str) -> None:
+async def test_a_huge_limit_gives_all(store: Store, order: str) -> None:
     await fill(store, ["a", "b"])
     for limit in (10**9, 2**31 - 1, 2**31, 2**63 - 1, 10**19):
         page = await store.load_thread_items("t", None, limit, order, ALICE)
@@ -207,7 +207,7 @@ async def test_saving_a_thread_with_items_keeps_the_metadata_alone(store: Store)
 
 
 @PUTTING
-async def test_the_argument_decides_about_the_thread(store: Store, method: str) -> None:
+async def test_the_argument_decides_the_thread(store: Store, method: str) -> None:
     for thread_id in ("t", "other"):
         await store.save_thread(thread(thread_id), ALICE)
     await getattr(store, method)("t", message("a", thread_id="other"), ALICE)
@@ -215,7 +215,7 @@ async def test_the_argument_decides_about_the_thread(store: Store, method: str) 
     assert await reading.items(store, ALICE, thread_id="other") == []
 
 
-async def test_one_item_id_may_stand_in_two_threads(store: Store) -> None:
+async def test_one_item_id_may_be_in_two_threads(store: Store) -> None:
     for thread_id in ("t", "other"):
         await store.save_thread(thread(thread_id), ALICE)
         await store.add_thread_item(thread_id, message("a", thread_id, NOON, thread_id), ALICE)
@@ -287,5 +287,5 @@ async def test_deleting_what_is_not_there_does_nothing(store: Store) -> None:
     await store.delete_thread_item("none", "none", ALICE)
     await store.delete_attachment("none", ALICE)
     await store.delete_thread("t", ALICE)
-    await store.save_thread(thread(), ALICE)  # no tombstone of what never was
+    await store.save_thread(thread(), ALICE)  # what never existed leaves no tombstone
     assert await reading.threads(store, ALICE) == ["t"]

@@ -35,13 +35,13 @@ asyncio.run(add(*sys.argv[1:]))
 
 @pytest.fixture
 async def both(store: Store, neighbour: Store) -> tuple[Store, Store]:
-    """Return two stores on one data, in which Alice has the empty thread `t`."""
+    """Return two stores on the same data, in which Alice has the empty thread `t`."""
     await store.save_thread(thread(), ALICE)
     return store, neighbour
 
 
 async def at_once(calls: Iterable[Awaitable[object]]) -> list[object]:
-    """Return what each call answers, NotFoundError among it; any other error is raised."""
+    """Return what each call answers, NotFoundError included; raise any other error."""
     async with asyncio.timeout(30):
         answers = await asyncio.gather(*calls, return_exceptions=True)
     for each in answers:
@@ -58,7 +58,7 @@ async def test_a_hundred_adds_at_once_are_all_there(both: tuple[Store, Store]) -
     assert await reading.items(both[1], ALICE, order="desc") == walked[::-1]
 
 
-if SHARED:  # other data ends with its process
+if SHARED:  # other data end with their process
 
     async def test_a_hundred_adds_from_two_processes_are_all_there(
         both: tuple[Store, Store], store_url: str, pytestconfig: pytest.Config
@@ -108,7 +108,7 @@ async def test_what_was_acknowledged_is_there_for_the_neighbour_at_once(
 async def test_a_reader_at_the_tail_of_twelve_writers_misses_nothing(
     both: tuple[Store, Store],
 ) -> None:
-    """An item that commits late must not slip in before what the reader has already seen."""
+    """An item that commits late must not appear before what the reader has already seen."""
     writers_ended = asyncio.Event()
 
     async def write(name: int) -> None:
@@ -190,7 +190,7 @@ async def test_feedback_that_races_a_delete_leaves_no_orphan(both: tuple[Store, 
     assert await both[0].load_feedback("t", ALICE) == {}
 
 
-async def test_of_many_claims_at_once_one_is_granted(both: tuple[Store, Store]) -> None:
+async def test_only_one_of_many_claims_at_once_is_granted(both: tuple[Store, Store]) -> None:
     for _ in range(5):
         turns = [f"turn{n}" for n in range(16)]
         won = await at_once(both[n % 2].claim_turn("t", turns[n], ALICE) for n in range(16))
@@ -198,7 +198,7 @@ async def test_of_many_claims_at_once_one_is_granted(both: tuple[Store, Store]) 
         await both[0].release_turn("t", turns[won.index(True)], ALICE)
 
 
-async def test_of_many_titles_at_once_one_is_set(both: tuple[Store, Store]) -> None:
+async def test_only_one_of_many_titles_at_once_is_set(both: tuple[Store, Store]) -> None:
     old = "About t"
     for n in range(5):
         titles = [f"{n}-{k}" for k in range(16)]
@@ -228,7 +228,7 @@ async def test_an_attachment_that_many_threads_take_at_once_goes_to_one(
     assert {type(each) for each in answers if each} == {ValueError}
 
 
-async def test_all_kinds_of_writes_at_once_never_fail_for_each_other(
+async def test_all_kinds_of_writes_at_once_never_make_each_other_fail(
     both: tuple[Store, Store],
 ) -> None:
     """No deadlock, no serialization failure, no lock timeout reaches a caller."""
@@ -264,7 +264,7 @@ async def test_all_kinds_of_writes_at_once_never_fail_for_each_other(
 
 
 async def test_several_stores_may_open_at_once(store_url: str) -> None:
-    """Ten replicas start together on an engine that has nothing yet."""
+    """Ten replicas start together on an engine that is still empty."""
 
     async def start() -> None:
         async with Store.open(store_url) as store:

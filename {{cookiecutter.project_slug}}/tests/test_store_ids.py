@@ -28,7 +28,7 @@ async def test_ids_have_the_prefix_of_the_sdk_and_96_bits_or_more(store: Store) 
     assert store.generate_item_id("attachment", thread(), ALICE).startswith("atc_")
 
 
-async def test_ids_of_later_milliseconds_sort_behind(
+async def test_ids_of_later_milliseconds_sort_later(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Time-ordered ids keep B-trees and write-ahead logs small."""
@@ -60,7 +60,7 @@ async def test_any_text_without_nul_may_be_an_id(store: Store) -> None:
 
 @pytest.mark.parametrize("length", [3000, 10**6])
 async def test_a_very_long_name_is_taken_or_refused(store: Store, length: int) -> None:
-    """By a ValueError, not by the driver's error: an index may have an end. Reads find nothing."""
+    """By a ValueError, not the driver's error: an index may have a limit. Reads find nothing."""
     long = random.Random(7).randbytes(length // 2).hex()
     for write, read in (
         (store.save_thread(thread(long), ALICE), store.load_thread(long, ALICE)),
@@ -122,7 +122,7 @@ async def test_an_id_that_no_engine_holds_is_not_found_on_reads(store: Store, ba
 async def test_an_id_that_no_engine_holds_never_raises_the_drivers_error(
     store: Store, bad: str
 ) -> None:
-    """What is no read and stores no id may call it unknown or refuse it, and no more."""
+    """Calls that neither read nor store an id may call it unknown or refuse it, nothing else."""
     await store.save_thread(thread(), ALICE)
     before = await reading.export(store, ALICE)
     calls: list[Awaitable[object]] = [

@@ -1,4 +1,4 @@
-"""The Store's contract: whose data it is. The same ids stand under two owners on purpose."""
+"""The Store's contract: whose data it is. Two owners have the same ids on purpose."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -62,7 +62,7 @@ async def fill(store: Store, context: RequestContext, text: str) -> None:
 
 
 async def answer(call: Call, store: Store, context: RequestContext) -> str:
-    """Return what a call answers, errors and their texts included."""
+    """Return what a call answers, including errors and their text."""
     try:
         result = await call(store, context)
     except (NotFoundError, ValueError) as error:
@@ -72,7 +72,7 @@ async def answer(call: Call, store: Store, context: RequestContext) -> str:
 
 @pytest.mark.parametrize("name", [*READS, *WRITES])
 async def test_what_is_foreign_answers_as_what_is_unknown(store: Store, name: str) -> None:
-    """Bob asks when nobody has the ids, Carol when Alice has them: not a letter may differ."""
+    """Bob asks when nobody has the ids, Carol when Alice has: not a letter may differ."""
     call = (READS | WRITES)[name]
     unknown = await answer(call, store, BOB)
     await fill(store, ALICE, "About t")
@@ -160,7 +160,7 @@ async def test_owners_names_each_owner_once(store: Store, crowd: list[str]) -> N
     assert sorted([owner async for owner in store.owners()]) == sorted(crowd)
 
 
-async def test_owners_leaves_out_who_has_nothing_left(store: Store, crowd: list[str]) -> None:
+async def test_owners_leaves_out_those_with_nothing_left(store: Store, crowd: list[str]) -> None:
     for name in crowd[3:]:
         context = context_for(name)
         await store.delete_thread("t", context)
@@ -180,7 +180,7 @@ async def test_reading_and_failing_make_nobody_an_owner(store: Store) -> None:
 
 
 async def test_the_answer_of_a_cancelled_call_reaches_nobody_else(store: Store) -> None:
-    """A connection that is given on with an answer under way hands one user another's data."""
+    """A connection reused with an answer still under way hands one user another's data."""
     for context in (ALICE, BOB):
         await store.save_thread(thread(), context)
     owners = {"alice": ALICE, "bob": BOB}
@@ -204,7 +204,7 @@ async def test_the_answer_of_a_cancelled_call_reaches_nobody_else(store: Store) 
 
 
 async def test_a_cancelled_task_ends(store: Store) -> None:
-    """Python 3.11's `wait_for`, which drivers use, hides a cancel that comes when it is done."""
+    """Python 3.11's `wait_for`, which drivers use, swallows a cancel that comes as it ends."""
     await store.save_thread(thread(), ALICE)
 
     async def read_on() -> None:
@@ -213,7 +213,7 @@ async def test_a_cancelled_task_ends(store: Store) -> None:
             await asyncio.sleep(0)
 
     for steps in range(20):
-        await store.load_thread("t", ALICE)  # connects: a cancel within that is another matter
+        await store.load_thread("t", ALICE)  # connects: cancelling that is another matter
         reader = asyncio.create_task(read_on())
         await asyncio.sleep(steps / 5000)
         reader.cancel()

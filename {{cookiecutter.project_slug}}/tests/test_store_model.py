@@ -75,7 +75,7 @@ class StoreMachine(RuleBasedStateMachine):
     made: ClassVar[int] = 0
 
     def __init__(self) -> None:
-        """Open the store in an event loop of the machine's own; its owners are new ones."""
+        """Open the store in an event loop of its own, with new owners."""
         super().__init__()
         StoreMachine.made += 1
         self.owners: dict[str, Belongings] = {"alice": Belongings(), "bob": Belongings()}
@@ -87,7 +87,7 @@ class StoreMachine(RuleBasedStateMachine):
         return context_for(f"{owner}{StoreMachine.made}")
 
     def ask(self, call: Coroutine[Any, Any, Any]) -> Any:
-        """Return what the store answers; of its errors the kind."""
+        """Return what the store answers, or the type of its error."""
         try:
             return self.runner.run(call)
         except (NotFoundError, ValueError) as error:

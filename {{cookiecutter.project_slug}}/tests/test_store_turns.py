@@ -1,4 +1,4 @@
-"""The Store's contract: what it has beside ChatKit's methods."""
+"""The Store's contract: what it has besides ChatKit's methods."""
 
 import asyncio
 
@@ -237,7 +237,7 @@ async def test_a_released_lease_may_be_taken(store: Store) -> None:
     await store.release_turn("t", "one", ALICE)
     assert not await store.renew_turn("t", "one", ALICE)
     assert await store.claim_turn("t", "two", ALICE)
-    await store.release_turn("t", "one", ALICE)  # late
+    await store.release_turn("t", "one", ALICE)  # too late
     assert await store.renew_turn("t", "two", ALICE)
 
 

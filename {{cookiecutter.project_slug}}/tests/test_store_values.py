@@ -115,7 +115,7 @@ async def test_a_megabyte_comes_back_equal(store: Store) -> None:
 
 
 def nested(depth: int) -> ThreadMetadata:
-    """Return a thread whose JSON is so many levels deep."""
+    """Return a thread whose JSON is `depth` levels deep."""
     inner: object = 1
     for _ in range(depth - 2):
         inner = [inner]
@@ -132,8 +132,8 @@ async def test_what_is_stored_can_be_read_again(store: Store) -> None:
     assert (await store.load_threads(9, None, "asc", ALICE)).data == [nested(199)]
 
 
-async def test_what_never_ends_is_refused(store: Store) -> None:
-    """A value that holds itself, and one that is deeper than Python goes."""
+async def test_an_endless_value_is_refused(store: Store) -> None:
+    """A value that contains itself, and one that is nested deeper than Python can go."""
     inner: list[object] = []
     inner.append(inner)
     for endless in (inner, nested(3000).metadata):
@@ -151,7 +151,7 @@ async def test_what_never_ends_is_refused(store: Store) -> None:
 async def test_a_field_of_the_wrong_type_is_refused_by_name(
     store: Store, field: str, value: object
 ) -> None:
-    """Pydantic checks no assignment; its owner could never list threads again."""
+    """Pydantic does not check assignments; the owner could never list threads again."""
     wrong = thread()
     setattr(wrong, field, value)
     with pytest.raises(ValueError, match=field) as refusal:
@@ -255,7 +255,7 @@ async def test_a_lone_surrogate_in_a_thread_is_refused_by_name(store: Store, bad
     before = await reading.export(store, ALICE)
     title, value, key, deep_key = thread(title=bad), thread(), thread(), thread()
     value.metadata = {"a": [1, {"deep": bad}]}
-    key.metadata = {bad: 1}  # which pydantic would store as another key
+    key.metadata = {bad: 1}  # pydantic would store it as another key
     deep_key.metadata = {"a": {bad: 1}}
     for refused, field in (
         (title, "title"),

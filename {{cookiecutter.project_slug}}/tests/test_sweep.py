@@ -1,4 +1,4 @@
-"""What is swept: uploads that were never sent, bytes that a crash has left."""
+"""What is swept: uploads that were never sent, bytes that a crash left behind."""
 
 import asyncio
 import io
@@ -36,10 +36,10 @@ async def test_sweep_removes_what_no_message_has(store_url: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("url", "taken"), [("redis://other", 0), ("memory://", 3)])
-async def test_sweep_beside_a_wrong_store_takes_nothing(
+async def test_sweep_with_the_wrong_store_deletes_nothing(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, taken: int
 ) -> None:
-    """One that is empty but for who has just come; a store in memory begins so by design."""
+    """It knows nothing but a new user; a store in memory begins like that by design."""
     async with talking(store_url, tmp_path) as caller:
         files: Files = caller.served.app.state.files
         monkeypatch.setattr(
@@ -55,7 +55,7 @@ async def test_sweep_beside_a_wrong_store_takes_nothing(
 async def test_sweep_waits_for_a_day(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a file that was uploaded, and one that was only announced."""
+    """Both for a file that was uploaded and for one that was only announced."""
     async with talking(store_url, tmp_path) as caller:
         now = time.time()
         await sent(caller, b"never sent", "a.txt")
@@ -68,7 +68,7 @@ async def test_sweep_waits_for_a_day(
 async def test_the_app_sweeps_by_itself(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """About every hour for as long as it runs, also after a failure, unless another one did."""
+    """About every hour while it runs, also after a failure, unless another process did."""
     swept = []
 
     async def sweep(_: Files) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_thread_deleted_during_its_answer_stays_deleted(
     store_url: str, tmp_path: Path
 ) -> None:
-    """The SDK saves its stale copy after the answer; the tombstone refuses it, quietly."""
+    """The SDK saves its stale copy after the answer; the tombstone quietly refuses it."""
     async with talking(store_url, tmp_path, Words(200)) as caller:
         async with begun(caller, "hello") as (thread_id, events):
             assert (await caller.op("threads.delete", thread_id=thread_id)).status_code == 200
@@ -40,7 +40,7 @@ async def test_a_thread_deleted_during_its_answer_stays_deleted(
 async def test_a_thread_that_another_worker_deletes_ends_its_answer_quietly(
     store_url: str, tmp_path: Path
 ) -> None:
-    """Nobody stops the answer here; its next write meets the tombstone."""
+    """Nothing stops the answer here until its next write meets the tombstone."""
     async with talking(store_url, tmp_path, Words(40)) as caller:
         async with begun(caller, "hello") as (thread_id, events):
             await caller.served.store.delete_thread(thread_id, await caller.served.first_user())
@@ -50,7 +50,7 @@ async def test_a_thread_that_another_worker_deletes_ends_its_answer_quietly(
 
 
 async def test_a_refused_first_message_leaves_no_thread(store_url: str, tmp_path: Path) -> None:
-    """Of one file that two new threads want, one gets it."""
+    """If several new threads want the same file, one gets it."""
     async with talking(store_url, tmp_path) as caller:
         file = (await sent(caller, b"x", "a.txt"))["id"]
         answers = await asyncio.gather(*(caller.ask("look", attachments=[file]) for _ in range(4)))
@@ -61,7 +61,7 @@ async def test_a_refused_first_message_leaves_no_thread(store_url: str, tmp_path
 async def test_a_first_message_that_fails_can_be_sent_again_with_its_file(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the thread nothing stays, of the file all."""
+    """Nothing of the thread stays; the file does."""
 
     async def away(*_: object, **__: object) -> None:
         raise OSError
@@ -83,7 +83,7 @@ async def test_an_item_that_cannot_be_read_is_the_servers_fault(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Written by a newer app, perhaps: a 503, and the log says why without quoting it."""
+    """A newer app may have written it: a 503, and the log says why without quoting it."""
     async with talking(store_url, tmp_path, Words(3)) as caller:
         thread_id = thread_of(await caller.say("hello"))
 
@@ -109,20 +109,20 @@ async def test_the_first_message_names_the_thread(store_url: str, tmp_path: Path
     assert [update["thread"]["title"] for update in updates] == [title]
     assert title == "Tell me everything about the history of chat servers and…"
     kinds = [event["type"] for event in events]
-    assert kinds.index("thread.updated") < kinds.index("thread.item.added"), "not after the answer"
+    assert kinds.index("thread.updated") < kinds.index("thread.item.added"), "it came too late"
 
 
 async def test_a_title_stays_when_a_tool_changes_the_thread(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK then saves its own copy, which knows of neither the first title nor a new one."""
+    """The SDK then saves its own copy, which has neither the first title nor a new one."""
 
     @function_tool
     async def noting(ctx: Chat) -> str:
         """Keep something with the thread."""
         thread = ctx.context.thread
         thread.metadata["seen"] = thread.metadata.get("seen", 0) + 1
-        if thread.metadata["seen"] == 2:  # the user is faster
+        if thread.metadata["seen"] == 2:  # meanwhile the user changes the title
             await caller.op("threads.update", thread_id=thread.id, title="Mine")
         return "noted"
 
@@ -143,7 +143,7 @@ async def test_a_title_stays_when_a_tool_changes_the_thread(
 async def test_a_title_changed_meanwhile_stays_when_the_model_finds_one(
     store_url: str, tmp_path: Path
 ) -> None:
-    """Neither the SDK's copy of the thread nor what TITLE_MODEL says overwrites it."""
+    """Neither the SDK's copy of the thread nor TITLE_MODEL's answer overwrites it."""
     with model_server(Pause("hello", 0.3), "A better title") as server:
         async with asking(store_url, tmp_path, server, title_model="titles") as caller:
             async with begun(caller, "hello there") as (thread_id, events):
@@ -154,8 +154,8 @@ async def test_a_title_changed_meanwhile_stays_when_the_model_finds_one(
     assert server.given[-1]["model"] == "titles"
 
 
-async def test_an_answer_stands_though_no_title_is_found(store_url: str, tmp_path: Path) -> None:
-    """The thread keeps its first one."""
+async def test_an_answer_stands_even_if_no_title_is_found(store_url: str, tmp_path: Path) -> None:
+    """The thread keeps its first title."""
     with model_server("hello", Fault(400)) as server:
         async with asking(store_url, tmp_path, server, title_model="titles") as caller:
             events = await caller.say("hello there")
@@ -164,10 +164,10 @@ async def test_an_answer_stands_though_no_title_is_found(store_url: str, tmp_pat
     assert (answer.json()["title"], len(server.given)) == ("hello there", 2)
 
 
-async def test_who_writes_right_behind_the_answer_does_not_wait_for_a_title(
+async def test_a_message_right_after_the_answer_does_not_wait_for_a_title(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the model of TITLE_MODEL thinks; the list of threads shows a late title."""
+    """However long TITLE_MODEL takes; the list of threads shows its title later."""
     looking, thought = asyncio.Event(), asyncio.Event()
 
     async def slowly(*_: object) -> str:
@@ -191,7 +191,7 @@ async def test_who_writes_right_behind_the_answer_does_not_wait_for_a_title(
 async def test_a_retry_that_is_stopped_before_it_begins_changes_nothing(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
-    """While the app and the SDK collect what it replaces; the model is not told of the stop."""
+    """Stopped while the app or the SDK collects what it replaces; the model hears of no stop."""
     model, read, asked = Words(2, 0), [], asyncio.Event()
     async with talking(store_url, tmp_path, model) as caller:
         thread_id = thread_of(await caller.say("go"))
@@ -235,10 +235,10 @@ async def test_a_thumb_is_stored_and_logged(
     ]
 
 
-async def test_a_turn_of_a_long_thread_asks_the_store_as_often_as_one_of_a_short(
+async def test_a_turn_asks_the_store_as_often_in_a_long_thread_as_in_a_short_one(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 300 items and of 30; renewals of the lease come with time and are not counted."""
+    """300 items and 30; renewals of the lease depend on time and are not counted."""
     counts = Counter[str]()
 
     def counted(name: str, method: Any) -> Any:
@@ -271,7 +271,7 @@ async def test_a_turn_of_a_long_thread_asks_the_store_as_often_as_one_of_a_short
 async def test_a_locked_thread_takes_no_message(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: Any
 ) -> None:
-    """Nor anything else that is answered. The SDK looks at no status; the app gives the reason."""
+    """Nor anything else that is answered. The SDK ignores the status; the app says why."""
     for actions in (assistant.ACTIONS, assistant.SYNC_ACTIONS):
         monkeypatch.setitem(actions, "press", None)
     async with talking(store_url, tmp_path, Words(3)) as caller:

@@ -1,4 +1,4 @@
-"""Who is calling by a token: what is checked, and what becomes of it when the issuer fails."""
+"""Who is calling, by token: what is checked, and what happens when the issuer fails."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ class Issuer:
         Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
-        """End it, and its thread."""
+        """Stop the server and its thread."""
         self.server.shutdown()
         self.server.server_close()
 
@@ -85,14 +85,14 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 async def served(store_url: str, tmp_path: Path, issuer: Issuer) -> AsyncIterator[Served]:
-    """Serve a production app that believes this login service."""
+    """Serve a production app that trusts this login service."""
     settings = production(store_url, tmp_path, oidc_issuer=issuer.url, oidc_audience="chat")
     async with serving(settings, Words(3)) as app:
         yield app
 
 
 async def test_a_token_names_its_user(served: Served, issuer: Issuer) -> None:
-    """The user is issuer and subject; two subjects do not meet."""
+    """The user is issuer and subject; two subjects are two users."""
     logins = [f"Bearer {issuer.token(sub=sub)}" for sub in ("ada", "bob")]
     ada, bob = (served.caller(Authorization=login) for login in logins)
     thread_id = thread_of(await ada.say("hello"))
@@ -133,7 +133,7 @@ async def test_a_bad_token_is_refused(served: Served, issuer: Issuer) -> None:
 
 
 async def test_unknown_keys_are_fetched_rarely(served: Served, issuer: Issuer) -> None:
-    """A flood of made-up key ids is no flood of fetches; a new key is known in half a minute."""
+    """A flood of made-up key ids is no flood of fetches; half a minute later a new key works."""
     issuer.add_key("made-up")
     good = issuer.token()
     async with served.caller(Authorization=f"Bearer {good}") as caller:
@@ -155,9 +155,9 @@ async def test_unknown_keys_are_fetched_rarely(served: Served, issuer: Issuer) -
 async def test_a_silent_issuer_holds_nobody_up_for_long(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One caller waits for it; the others are answered at once, for some seconds.
+    """One caller waits for it; for some seconds the others are answered at once.
 
-    Files, which worker threads read, too, come meanwhile.
+    Meanwhile files are served, although worker threads read them as well.
     """
     monkeypatch.setattr("app.auth.FETCH_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -176,10 +176,10 @@ async def test_a_silent_issuer_holds_nobody_up_for_long(
     assert time.monotonic() - begun < 5  # eight at a time would take 8 s
 
 
-async def test_an_issuer_that_fails_locks_nobody_out_who_has_a_key_of_its(
+async def test_a_failing_issuer_locks_out_nobody_whose_key_is_known(
     served: Served, issuer: Issuer
 ) -> None:
-    """Its keys serve for some hours; a key that nobody knows waits."""
+    """Its keys stay valid for some hours; a token with an unknown key gets a 503."""
     async with served.caller(Authorization=f"Bearer {issuer.token()}") as caller:
         assert (await caller.op("threads.list")).status_code == 200
         issuer.stop()
@@ -203,14 +203,14 @@ async def test_an_issuer_that_fails_locks_nobody_out_who_has_a_key_of_its(
         (None, 7),
     ],
 )
-async def test_an_issuer_without_keys_is_no_fault_of_the_callers(
+async def test_an_issuer_without_keys_is_not_the_callers_fault(
     served: Served,
     issuer: Issuer,
     monkeypatch: pytest.MonkeyPatch,
     discovery: object,
     keys: object,
 ) -> None:
-    """They may try again: 503, whatever came in the place of the keys."""
+    """They may try again: 503, whatever came instead of the keys."""
     token, real = issuer.token(), issuer.document
     monkeypatch.setattr(
         issuer,
@@ -222,10 +222,10 @@ async def test_an_issuer_without_keys_is_no_fault_of_the_callers(
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "login_unavailable")
 
 
-async def test_a_stranger_writes_no_long_lines_into_the_log(
+async def test_a_stranger_cannot_write_long_lines_into_the_log(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a path and of a key's name the beginning is enough."""
+    """The beginning of a path or of a key's name is enough."""
     caplog.set_level("INFO", "app")
     token = jwt.encode({}, SECRET, "HS256", {"kid": "k" * 5000})
     async with served.caller(Authorization=f"Bearer {token}") as caller:

@@ -1,4 +1,4 @@
-"""Tools over HTTP: those that fail, and what the next turns know of those that ran."""
+"""Tools over HTTP: those that fail, and what later turns know of those that ran."""
 
 import time
 from dataclasses import replace
@@ -39,7 +39,7 @@ async def test_a_tool_that_raises_ends_with_a_sentence(
     caplog: pytest.LogCaptureFixture,
     error: type[BaseException],
 ) -> None:
-    """The user reads that it failed and the request's id, never the cause; the log has it."""
+    """The user sees that it failed and the request's id, never the cause; the log has that."""
 
     @function_tool
     async def broken(ctx: Chat) -> str:
@@ -90,7 +90,7 @@ async def test_a_tool_that_hangs_ends_with_a_sentence(
 async def test_a_hand_off_can_be_tried_without_a_key(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A word in `DEMO` leads to another agent, as it leads to a tool."""
+    """A word in `DEMO` can lead to another agent, as it can to a tool."""
     monkeypatch.setitem(DEMO, "refund", ("transfer_to_billing", {}))
     other = Agent[AgentContext[RequestContext]]("Billing", model=OfflineModel(0))
     agent_with(monkeypatch, handoffs=[other])
@@ -108,7 +108,7 @@ async def test_a_wrong_argument_goes_back_to_the_model(
     caplog: pytest.LogCaptureFixture,
     wrong: tuple[dict[str, str], str],
 ) -> None:
-    """It can do better, so it is told; no notice; the log says where it came from."""
+    """The model is told and can do better; there is no notice, but the log names the tool."""
     arguments, told = wrong
 
     @function_tool
@@ -132,7 +132,7 @@ async def test_a_wrong_argument_goes_back_to_the_model(
 async def test_the_tools_of_an_agent_that_is_a_tool_are_bounded(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    """The inner agent is told, and answers; the user reads which tool it was."""
+    """The inner agent is told, and answers; the user sees which tool it was."""
 
     @function_tool
     async def broken(ctx: Chat) -> None:
@@ -164,12 +164,12 @@ async def test_a_tool_that_does_not_exist_is_the_models_mistake(
         assert text_of(await caller.say("go")) == "I cannot."
 
 
-# --- what later turns are given of it ---
+# --- what later turns are given ---
 
 
 @function_tool
 async def mail(ctx: Chat) -> str:
-    """Send a mail, and say so in many events."""
+    """Send a mail, and report it in many events."""
     for step in range(20):
         await ctx.context.stream(t.ProgressUpdateEvent(text=f"step {step}"))
     return "SENT"
@@ -182,10 +182,10 @@ async def selection(ctx: Chat) -> str:
     return "asked"
 
 
-async def test_what_a_tool_did_is_remembered_though_its_turn_failed(
+async def test_what_a_tool_did_is_remembered_even_if_its_turn_failed(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the model would send the mail once more."""
+    """Otherwise the model would send the mail again."""
     tools(monkeypatch, mail)
     model = calls("mail", "Yes.")
     async with talking(store_url, tmp_path, model, max_turns=1) as caller:
@@ -196,7 +196,7 @@ async def test_what_a_tool_did_is_remembered_though_its_turn_failed(
     assert "SENT" in str(model.last_call.input)
 
 
-async def test_a_tool_beside_a_call_of_the_pages_is_remembered(
+async def test_a_tool_called_beside_one_of_the_pages_is_remembered(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page's own call is an item already, so it is not remembered twice."""
@@ -227,20 +227,20 @@ async def test_the_chosen_model_goes_on_with_what_the_page_answers(
     assert [request["model"] for request in server.given] == ["gpt-other"] * 2
 
 
-async def test_a_tool_without_a_word_after_it_is_no_answer(
+async def test_a_tool_call_without_a_word_after_it_is_no_answer(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What only the model sees is nothing that was said."""
+    """What only the model sees does not count as an answer."""
     tools(monkeypatch, mail)
     async with talking(store_url, tmp_path, calls("mail", "")) as caller:
         events = await caller.say("send it")
     assert "gave no answer" in events[-1]["message"]
 
 
-async def test_a_guardrail_on_the_answer_takes_what_a_tool_said_along(
+async def test_a_guardrail_on_the_answer_removes_what_a_tool_said(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next turn must not be given what the guardrail kept back."""
+    """The next turn must not be given what the guardrail held back."""
 
     @output_guardrail
     async def nothing_goes_out(*_: object) -> GuardrailFunctionOutput:
@@ -260,7 +260,7 @@ async def test_a_guardrail_on_the_answer_takes_what_a_tool_said_along(
 async def test_a_guardrails_own_words_offer_no_button(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever they end with; and the model of TITLE_MODEL is not given what was refused."""
+    """Whatever they end with; and TITLE_MODEL is not given what was refused."""
     named: list[object] = []
 
     @input_guardrail
@@ -276,13 +276,13 @@ async def test_a_guardrails_own_words_offer_no_button(
     assert not events[-1]["allow_retry"]
 
 
-async def test_a_tool_that_a_guardrail_forbids_is_told_of_in_a_sentence(
+async def test_a_tool_that_a_guardrail_forbids_ends_with_a_sentence(
     store_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As it should be: no fault in the log."""
+    """This is as it should be, so the log has no error."""
 
     @tool_input_guardrail
     def nothing_goes_out(_: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:

@@ -1,4 +1,4 @@
-"""What OpenAI's traces are told: of which threads, and of what was said nothing unless asked."""
+"""What OpenAI's traces contain: the thread's id, and nothing that was said unless asked."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ Sent = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture
 def sent() -> Iterator[Sent]:
-    """What would have been sent to OpenAI."""
+    """Return a function that returns what would have been sent to OpenAI."""
     processor = Mock(spec=TracingProcessor)
     set_trace_processors([processor])
     ends = (processor.on_trace_end, processor.on_span_end)
@@ -49,7 +49,7 @@ async def test_a_trace_names_its_thread_and_says_nothing_of_it_unless_asked(
 async def test_what_another_server_answers_is_not_traced(
     store_url: str, tmp_path: Path, sent: Sent
 ) -> None:
-    """OpenAI is told nothing of it, though there is a key."""
+    """OpenAI gets no trace of it, although there is a key."""
     changes = {"openai_api_key": "sk-test", "openai_base_url": "http://127.0.0.1:9"}
     async with talking(store_url, tmp_path, calls("none", "fine"), **changes) as caller:
         await caller.say("go")

@@ -1,4 +1,4 @@
-"""A turn over real HTTP: nothing said is lost, one answer at a time, and ends that are clean."""
+"""A turn over real HTTP: nothing said is lost, one answer at a time, and clean ends."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ async def hidden_items(caller: Caller, thread_id: str) -> list[ThreadItem]:
 async def test_a_stopped_answer_keeps_everything_that_was_received(
     store_url: str, tmp_path: Path
 ) -> None:
-    """Ten stops, each after some text: stored text begins with it, and the model has ended."""
+    """Ten stops, each after some text: the stored text begins with it, and the model has ended."""
     model = Words()
     async with talking(store_url, tmp_path, model) as caller:
         thread_id: str | None = None
@@ -51,7 +51,7 @@ async def test_a_stopped_answer_keeps_everything_that_was_received(
 
 
 async def test_a_reader_that_never_reads_loses_nothing(store_url: str, tmp_path: Path) -> None:
-    """The connection is closed with an answer still unread in its buffers."""
+    """The connection is closed with the answer still unread in its buffers."""
     async with talking(store_url, tmp_path, Words(400, 0.001)) as caller:
         thread_id = thread_of(await caller.say("hello"))
         host, port = caller.served.url.removeprefix("http://").split(":")
@@ -71,7 +71,7 @@ async def test_a_reader_that_never_reads_loses_nothing(store_url: str, tmp_path:
 async def test_the_first_message_of_a_thread_outlives_an_early_stop(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who hears of the thread may leave at once: its message is stored by then."""
+    """A client may leave as soon as it hears of the thread: its message is stored by then."""
     async with talking(store_url, tmp_path, Words(50)) as caller:
         delayed(monkeypatch, caller.served.store, "add_thread_item", 0.05)
         async with created(caller, "important") as (thread_id, _):
@@ -80,10 +80,10 @@ async def test_the_first_message_of_a_thread_outlives_an_early_stop(
         assert (await caller.items(thread_id))[0]["type"] == "user_message"
 
 
-async def test_who_leaves_with_the_last_event_leaves_no_lease(
+async def test_a_client_that_leaves_with_the_last_event_leaves_no_lease(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer was whole, so there is nothing to stop, and the next message is taken."""
+    """The answer was complete: there is nothing to stop, and the next message is accepted."""
     async with talking(store_url, tmp_path, Words(3)) as caller:
         releasing = delayed(monkeypatch, caller.served.store, "release_turn", 0.2)
         async with created(caller, "hello") as (thread_id, _):
@@ -91,10 +91,10 @@ async def test_who_leaves_with_the_last_event_leaves_no_lease(
         assert text_of(await caller.say("and?", thread_id)) == "w0 w1 w2"
 
 
-async def test_a_stop_before_the_first_event_is_said(
+async def test_a_stop_before_the_first_event_is_reported(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread is there, so it is no 404."""
+    """The thread exists, so it is not a 404."""
     async with talking(store_url, tmp_path, Words(3)) as caller:
         thread_id = thread_of(await caller.say("hello"))
         claim, claimed = caller.served.store.claim_turn, asyncio.Event()
@@ -115,14 +115,14 @@ async def test_a_stop_before_the_first_event_is_said(
 
 
 @pytest.mark.parametrize("outcome", ["failed", "stopped"])
-async def test_an_answer_that_cannot_be_stored_is_told_logged_and_counted(
+async def test_an_answer_that_cannot_be_stored_is_reported_logged_and_counted(
     store_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     outcome: str,
 ) -> None:
-    """The stream ends with a sentence, not in silence; the log knows what a stop has lost."""
+    """The stream ends with a sentence, not silently; the log says what a stop has lost."""
 
     async def away(*_: object, **__: object) -> None:
         raise ConnectionRefusedError("nobody listens")
@@ -142,8 +142,8 @@ async def test_an_answer_that_cannot_be_stored_is_told_logged_and_counted(
     assert turns._value.get() == 1
 
 
-async def test_a_second_stop_does_not_cut_the_clean_up_of_the_first() -> None:
-    """The stop button, the closed connection and the end of the app may come together."""
+async def test_a_second_stop_does_not_interrupt_the_clean_up_of_the_first() -> None:
+    """The stop button, the closed connection and the app's shutdown may coincide."""
     stored = False
 
     async def answer() -> AsyncGenerator[bytes, None]:
@@ -180,7 +180,7 @@ async def test_a_message_right_after_stop_is_answered(store_url: str, tmp_path: 
 async def test_a_second_message_during_an_answer_is_refused(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two answers at once would both answer the second message."""
+    """Otherwise both answers would answer the second message."""
     monkeypatch.setattr("app.server.CLAIM_SECONDS", 0.2)
     async with talking(store_url, tmp_path, Words(5000)) as caller:
         async with created(caller, "first") as (thread_id, _):
@@ -215,7 +215,7 @@ async def test_finish_can_still_be_stopped_by_its_owner_alone(
 async def test_an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It outlives its first lease; whoever is asked to stop it, the store tells its worker."""
+    """It outlives its first lease; the store tells its worker of a stop asked of another one."""
     assert RENEW_SECONDS < LEASE_SECONDS / 5
     monkeypatch.setattr("app.store.LEASE_SECONDS", 1)
     monkeypatch.setattr("app.streaming.RENEW_SECONDS", 0.1)
@@ -232,7 +232,7 @@ async def test_an_answer_keeps_its_lease_and_hears_of_a_stop_elsewhere(
 
 
 async def test_silence_is_filled_with_comments(store_url: str, tmp_path: Path) -> None:
-    """Proxies close a silent connection; a comment is no event and says nothing."""
+    """Proxies close a silent connection; a comment is not an event and says nothing."""
     async with talking(store_url, tmp_path, Words(2, delay=0.3), heartbeat_seconds=0.05) as caller:
         kind, params = message("hello")
         async with caller.stream("POST", "/chatkit", json={"type": kind, "params": params}) as got:
@@ -245,7 +245,7 @@ async def test_silence_is_filled_with_comments(store_url: str, tmp_path: Path) -
 async def test_what_was_said_is_not_kept_in_memory(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A driver's connections and timers keep the context in which they were made."""
+    """A driver's connections and timers keep the context in which they were created."""
     async with talking(store_url, tmp_path) as caller:
         add, contexts = caller.served.store.add_thread_item, []
 

@@ -33,13 +33,13 @@ pytestmark = pytest.mark.anyio
 
 
 def bomb(width: int, height: int) -> bytes:
-    """Return the beginning of a PNG that says it is huge."""
+    """Return the beginning of a PNG that claims to be huge."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"\0\0\0\x0aIDAT" + bytes(10)
 
 
 async def raw(served: Served, headers: str, body: bytes) -> bytes:
-    """Send a request by hand and read the beginning of the answer; never end it ourselves."""
+    """Send a request by hand, never end it, and read the beginning of the answer."""
     host, port = urlsplit(served.url).hostname, urlsplit(served.url).port
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(f"POST /files HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode() + body)
@@ -50,7 +50,7 @@ async def raw(served: Served, headers: str, body: bytes) -> bytes:
 
 
 async def test_two_phase_upload_takes_the_bytes_once(store_url: str, tmp_path: Path) -> None:
-    """`attachments.create` says where; before the bytes a message cannot have the file."""
+    """`attachments.create` says where; no message can have the file before its bytes."""
     data = picture("JPEG")
     async with talking(store_url, tmp_path) as caller:
         file, url = await announced(caller, "a.jpg", len(data), "image/jpeg")
@@ -65,10 +65,10 @@ async def test_two_phase_upload_takes_the_bytes_once(store_url: str, tmp_path: P
         assert await caller.say("look", attachments=[file])
 
 
-async def test_a_try_that_ends_late_takes_nothing_from_the_one_that_came(
+async def test_a_try_that_ends_late_does_not_harm_the_one_that_succeeded(
     store_url: str, tmp_path: Path
 ) -> None:
-    """A client tried again; the file was sent in a message before the first try had ended."""
+    """A client tries again, and sends the file in a message before its first try has ended."""
     begun, second = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
@@ -118,18 +118,16 @@ async def test_what_is_refused_leaves_nothing(
         assert [owner async for owner in caller.served.store.owners()] == []
 
 
-async def test_an_address_to_upload_to_is_tried_so_often_a_minute(
-    store_url: str, tmp_path: Path
-) -> None:
-    """Each try makes the app look into a picture."""
+async def test_tries_at_an_upload_address_are_limited(store_url: str, tmp_path: Path) -> None:
+    """Each try may make the app open a picture."""
     async with talking(store_url, tmp_path, requests_per_minute=5) as caller:
         _, put = await announced(caller, "a.txt", 4)
         statuses = [(await caller.put(put, content=b"\0\1\2\3")).status_code for _ in range(6)]
     assert (statuses[0], statuses[-1]) == (415, 429)
 
 
-async def test_what_is_announced_is_looked_at_too(store_url: str, tmp_path: Path) -> None:
-    """The type that was announced is believed no more than a name."""
+async def test_an_announced_file_is_checked_as_well(store_url: str, tmp_path: Path) -> None:
+    """An announced type is trusted no more than a name."""
     async with talking(store_url, tmp_path) as caller:
         _, url = await announced(caller, "a.png", len(archive()), "image/png")
         for data, status in ((archive(), 415), (archive()[1:], 400), (b"", 400)):
@@ -144,7 +142,7 @@ async def test_what_is_announced_is_looked_at_too(store_url: str, tmp_path: Path
 async def test_a_file_whose_record_cannot_be_stored_leaves_nothing(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its bytes were there before."""
+    """Its bytes are stored before the record is."""
     async with talking(store_url, tmp_path) as caller:
         save = caller.served.store.save_attachment
 
@@ -159,10 +157,10 @@ async def test_a_file_whose_record_cannot_be_stored_leaves_nothing(
         assert [owner async for owner in caller.served.store.owners()] == []
 
 
-async def test_a_quota_is_of_so_many_files_too(
+async def test_a_quota_also_limits_the_number_of_files(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each upload reads the records of all."""
+    """Each upload reads the records of all files."""
     async with talking(store_url, tmp_path) as caller:
         await sent(caller, b"x", "a.txt")
         context = await caller.served.first_user()
@@ -180,9 +178,9 @@ async def test_a_quota_is_of_so_many_files_too(
 async def test_uploads_of_one_user_arrive_four_at_a_time(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each fills a temporary file before it can be looked at."""
+    """Each fills a temporary file before it can be checked."""
     async with talking(store_url, tmp_path) as caller:
-        await caller.op("threads.list")  # the cookie, before uploads run side by side
+        await caller.op("threads.list")  # get the cookie before the parallel uploads
         files, under_way, most = caller.served.app.state.files, 0, 0
         receive = files.receive
 
@@ -202,13 +200,13 @@ async def test_uploads_of_one_user_arrive_four_at_a_time(
 
 
 async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) -> None:
-    """A wrong field, a text for a file, no form at all."""
+    """A wrong field, text in place of a file, no form at all."""
     async with talking(store_url, tmp_path) as caller:
         assert (await caller.post("/files", files={"other": b"x"})).status_code == 400
         text = await caller.post("/files", data={"file": "x"})  # 20 MB of `&` would take seconds
         assert (text.status_code, text.json()["error"]["code"]) == (400, "form")
         assert (await caller.post("/files", content=b"x")).status_code == 400
-        long = {"text": "x" * 2000}  # whose decoding may take minutes
+        long = {"text": "x" * 2000}  # decoding it might take minutes
         answer = await caller.post("/files", data=long, files={"file": b"x"})
         assert answer.status_code == 400
         headers = {"content-type": "multipart/form-data"}
@@ -220,7 +218,7 @@ async def test_a_form_without_a_file_is_refused(store_url: str, tmp_path: Path) 
 
 
 async def test_a_header_of_5_gb_is_refused_at_once(store_url: str, tmp_path: Path) -> None:
-    """Before any byte of it is sent."""
+    """Before any byte of the body is sent."""
     async with talking(store_url, tmp_path) as caller:
         head = f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {5 << 30}\r\n"
         assert b" 413 " in await asyncio.wait_for(raw(caller.served, head, b""), 5)
@@ -229,7 +227,7 @@ async def test_a_header_of_5_gb_is_refused_at_once(store_url: str, tmp_path: Pat
 async def test_an_upload_that_stops_arriving_is_given_up(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else four of them would keep their user from sending a fifth."""
+    """Otherwise four of them would keep their user from sending a fifth."""
     monkeypatch.setattr("app.uploads.SILENT_SECONDS", 0.1)
     async with talking(store_url, tmp_path) as caller:
         head = "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 100\r\n"
@@ -237,7 +235,7 @@ async def test_an_upload_that_stops_arriving_is_given_up(
 
 
 async def test_a_body_without_a_length_is_cut_at_the_limit(store_url: str, tmp_path: Path) -> None:
-    """The sender never ends; the answer comes anyway."""
+    """The sender never stops; the answer comes anyway."""
     async with talking(store_url, tmp_path, max_file_bytes=1000) as caller:
         head = "Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n"
         part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -280,13 +278,13 @@ async def test_half_an_upload_leaves_nothing(store_url: str, tmp_path: Path, way
         ("\u200b" * 150 + "invoice of 2026.txt", "invoice of 2026.txt"),
     ],
 )
-def test_a_name_is_only_shown(name: str, shown: str) -> None:
-    """One line, no path, not long."""
+def test_a_file_name_is_cleaned_for_display(name: str, shown: str) -> None:
+    """One line, no path, not too long."""
     assert display_name(name) == shown
 
 
 async def test_a_hostile_name_is_data(store_url: str, tmp_path: Path) -> None:
-    """It names no path on the disk and breaks out of no header."""
+    """It becomes no path on the disk and cannot break out of a header."""
     async with talking(store_url, tmp_path) as caller:
         attachment = await sent(caller, b"hello", "../../../o;n zwö.txt")
         answer = await caller.get(await address(caller, attachment["id"]))

@@ -1,4 +1,4 @@
-"""Records to store: one of every kind, with what is hard to store in it."""
+"""Records to store: one of every kind, with content that is hard to store."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
