@@ -118,13 +118,13 @@ def test_a_conflict_is_found_by_the_readmes_check(history: Path, app: Path) -> N
 def test_a_file_that_was_dropped_and_edited_stays_and_the_changelog_is_the_place_to_look(
     history: Path, app: Path
 ) -> None:
-    """Cruft keeps it without a word; the README says so."""
+    """Cruft keeps it without a warning; the README says so."""
     (app / DROPPED).write_text('"""My own words."""\n')
     commit(app, "mine")
     release(history)
     update(app)
     assert (app / DROPPED).exists()
-    assert "stays without a word" in (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    assert "stays without a warning" in (TEMPLATE / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_app_made_without_cruft_can_be_linked(history: Path, tmp_path: Path) -> None:
