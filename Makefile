@@ -1,4 +1,4 @@
-# Everything lives in a private .venv. Where uv is missing, pip fetches one into it.
+# Everything lives in a private .venv. If uv is missing, pip installs it there.
 UV := $(if $(shell uv --version 2>/dev/null),uv,.venv/bin/uv)
 PYTHON := python3
 STORAGE := memory
@@ -12,7 +12,7 @@ help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 22
 
 demo: | $(BAKED) ## bake an app and run it (STORAGE=memory|sqlite|redis|postgres)
-	$(if $(filter $(STORAGE),$(STORAGES)),,$(error STORAGE=$(STORAGE) is none of $(STORAGES)))
+	$(if $(filter $(STORAGE),$(STORAGES)),,$(error STORAGE=$(STORAGE) is not one of $(STORAGES)))
 	"$(UV)" run --no-dev cookiecutter . --no-input --overwrite-if-exists --output-dir .demo/$(STORAGE) \
 		storage_type=$(STORAGE) context_type=$(CONTEXT)
 	$(MAKE) --no-print-directory -C .demo/$(STORAGE)/chatkit-app run UV="$(if $(BAKED),$(CURDIR)/$(UV),$(UV))"
@@ -20,10 +20,10 @@ demo: | $(BAKED) ## bake an app and run it (STORAGE=memory|sqlite|redis|postgres
 test: | $(BAKED) ## the product, the browser, the READMEs: at most 15 minutes
 	"$(UV)" run pytest -n 2 -m "not full and not mutation"
 
-test-fast: | $(BAKED) ## under a minute, for every day
+test-fast: | $(BAKED) ## under a minute, for everyday use
 	"$(UV)" run pytest -n 2 -m "not full and not product"
 
-test-full: | $(BAKED) ## the long rounds too: stops, hostile requests, mutations, 100,000 rows
+test-full: | $(BAKED) ## also the long rounds: stops, hostile requests, mutations, 100,000 rows
 	"$(UV)" run pytest -n 2 -m ""
 
 test-mutation: | $(BAKED) ## sow defects one at a time; the apps' own tests must catch each
@@ -36,11 +36,11 @@ bench-full: | $(BAKED) ## the same with 100,000 rows
 	"$(UV)" run python benchmarks/run.py --full
 
 check: | $(BAKED) ## lint the template as it stands, unrendered
-	"$(UV)" run ruff check --no-cache --ignore ERA001,D100 . # jinja lines: no dead code, and bring docstrings
+	"$(UV)" run ruff check --no-cache --ignore ERA001,D100 . # jinja lines: not dead code, and bring docstrings
 	"$(UV)" run ruff format --no-cache --check .
 	"$(UV)" run yamllint --strict .
 
-format: | $(BAKED) ## mend what can be mended
+format: | $(BAKED) ## fix what a tool can fix
 	"$(UV)" run ruff check --no-cache --ignore ERA001,D100 --fix-only .
 	"$(UV)" run ruff format --no-cache .
 

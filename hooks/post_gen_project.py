@@ -1,9 +1,9 @@
-"""Print the choices that were taken, so that a misspelt key shows, and what to do next."""
+"""Print the choices that were made, so that a misspelt key shows, and what to do next."""
 
 import os
 import sys
 
-NAME = "{{ cookiecutter.__name_escaped }}"  # pre_gen has checked all that is shown here
+NAME = "{{ cookiecutter.__name_escaped }}"  # pre_gen has checked everything shown here
 HERE = os.getcwd()  # noqa: PTH109 - pathlib would make every bake wait for its import
 
 sys.stdout.reconfigure(errors="backslashreplace")

@@ -258,9 +258,9 @@ def test_a_tool_that_asks_for_approval(kitchen: Kitchen) -> None:
         assert user.events("threads.custom_action", **click)[-1]["type"] == "thread.item.replaced"
         assert items(user, thread)[1]["widget"]["status"]["text"] == "Sent"
         again = user.events("threads.custom_action", **click)[-1]
-        assert (again["type"], again["message"]) == ("error", "This mail was answered before.")
+        assert (again["type"], again["message"]) == ("error", "This email was already answered.")
         user.say("did it go?", thread)
-        assert "Sent by the user: the mail to ada@example.com." in given(model)
+        assert "Sent by the user: the email to ada@example.com." in given(model)
 
 
 def test_every_recipe_is_tried(fresh: BakedProject) -> None:

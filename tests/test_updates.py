@@ -124,7 +124,7 @@ def test_a_dropped_file_that_was_edited_stays_and_the_readme_says_so(
     release(history)
     update(app)
     assert (app / DROPPED).exists()
-    assert "stays without a word" in (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    assert "stays without a warning" in (TEMPLATE / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_app_made_without_cruft_can_be_linked(history: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ Origin = Annotated[str, _like(r"https?://[\w.:\[\]-]+", "write it as https://cha
 Host = Annotated[str, _like(r"[\w.-]+|\[[\w:]+\]", "write each host's name, no scheme or port")]
 Place = Annotated[str, _like("(file|s3|gs|az|memory)://.*", "write s3://bucket or file:///folder")]
 KINDS = [*EXTENSIONS, UNKNOWN]
-Kind = Annotated[str, _like("|".join(KINDS), f"write some of {', '.join(KINDS)}")]
+Kind = Annotated[str, _like("|".join(KINDS), f"choose from {', '.join(KINDS)}")]
 
 
 class Settings(BaseSettings):
@@ -105,22 +105,22 @@ class Settings(BaseSettings):
     allowed_origins: Listed[Origin] = Field([], description="other origins that may call the app")
     allowed_hosts: Listed[Host] = Field([], description="Host headers to accept besides loopback's")
 
-    max_body_bytes: int = Field(1 << 20, ge=1024, description="a request's body, uploads apart")
+    max_body_bytes: int = Field(1 << 20, ge=1024, description="a request's body, except uploads")
     max_text_chars: int = Field(32_000, ge=1, description="the text of one message")
     max_audio_bytes: int = Field(10 << 20, ge=1, description="one dictation")
     max_attachments: int = Field(10, ge=0, description="files in one message; 0: no uploads")
     max_file_bytes: int = Field(20 << 20, ge=1, description="one uploaded file")
-    max_user_file_bytes: int = Field(500 << 20, ge=1, description="a user's files; 5,000 at most")
-    files_url: Place = Field("", description="s3:, gs:, az:, file: or memory:; else DATA_DIR")
+    max_user_file_bytes: int = Field(500 << 20, ge=1, description="a user's files; at most 5,000")
+    files_url: Place = Field("", description="s3:, gs:, az:, file: or memory:; empty: DATA_DIR")
     file_types: Listed[Kind] = Field(
-        [*EXTENSIONS], description="told by the bytes; application/octet-stream: any others"
+        [*EXTENSIONS], description="recognised by their bytes; application/octet-stream: any other"
     )
     file_link_seconds: int = Field(1800, ge=1, description="how long a file's address works")
     upload_strategy: Literal["direct", "two_phase"] = Field(
         "direct", description="how the page sends files: direct or two_phase"
     )
-    turns_per_user: int = Field(4, ge=1, description="one user's answers at once, in each process")
-    turns_total: int = Field(500, ge=1, description="all answers at once, in each process")
+    turns_per_user: int = Field(4, ge=1, description="one user's concurrent answers, per process")
+    turns_total: int = Field(500, ge=1, description="all concurrent answers, per process")
     requests_per_minute: int = Field(240, ge=1, description="per user and process, not downloads")
     tokens_per_day: int = Field(0, ge=0, description="tokens per user, day and process; 0: no cap")
 
@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         "info", description="debug, info, warning or error"
     )
     metrics_token: SecretStr = Field(SecretStr(""), description="bearer token that opens /metrics")
-    trace_content: bool = Field(default=False, description="OpenAI's traces carry what was said")
+    trace_content: bool = Field(default=False, description="OpenAI's traces include what was said")
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
@@ -155,7 +155,7 @@ class Settings(BaseSettings):
         nobody = not issuer and not self.allow_anonymous
         copied = self.chatkit_domain_key.startswith("domain_pk_localhost")
         faults: dict[str, object] = {
-            f"HOST={self.host} would show a development app to the network: keep HOST=127.0.0.1, "
+            f"HOST={self.host} would expose a development app to the network: keep HOST=127.0.0.1, "
             "or set ENVIRONMENT=production": shown,
             "WORKERS must be 1: memory lives in one process": forgetful,
         }
@@ -163,13 +163,13 @@ class Settings(BaseSettings):
             faults |= {
                 "STORE_URL is not set: say where conversations live": not self.store_url,
                 "SECRET_KEY needs 32 random characters: openssl rand -hex 32": weak,
-                "OIDC_AUDIENCE is not set: a token for any app would be taken": any_app,
+                "OIDC_AUDIENCE is not set: a token for any app would be accepted": any_app,
                 "OIDC_ISSUER is not set: set it, or ALLOW_ANONYMOUS=true": nobody,
-                "OIDC_ISSUER needs https://: its keys could be changed on their way": plain(issuer),
+                "OIDC_ISSUER needs https://: its keys could be changed in transit": plain(issuer),
                 "PUBLIC_URL needs https://: files are fetched from it": plain(self.public_url),
                 "CHATKIT_DOMAIN_KEY is the placeholder: set your domain's key": copied,
                 "ALLOWED_HOSTS is not set: name the hosts to answer for": not self.allowed_hosts,
-                "METRICS_TOKEN needs 16 characters: nobody counts the guesses": 0 < len(token) < 16,
+                "METRICS_TOKEN needs 16 characters: guesses are not limited": 0 < len(token) < 16,
             }
         if found := [text for text, wrong in faults.items() if wrong]:
             raise ValueError("\n".join(found))

@@ -186,7 +186,7 @@ def test_an_env_file_that_cannot_be_read_is_named(
 def test_a_development_app_stays_on_this_machine(refusal: Callable[..., str], host: str) -> None:
     """The line says why, and what to set."""
     line = refusal(HOST=host)
-    assert f"HOST={host} would show a development app to the network" in line
+    assert f"HOST={host} would expose a development app to the network" in line
     assert "ENVIRONMENT=production" in line
 
 
