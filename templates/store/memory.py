@@ -42,7 +42,7 @@ ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANSWER_JSON = AssistantMessageItem.__pydantic_serializer__.to_json
 NO_ANNOTATIONS: list[object] = []
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
-UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # some engines refuse NUL and lone surrogates
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
@@ -53,7 +53,7 @@ class StoreError(RuntimeError):
 
 
 def new_id(kind: StoreItemType) -> str:
-    """Return the SDK's prefix and 128 bits: milliseconds, then chance (UUIDv7's order)."""
+    """Return the SDK's prefix and 128 bits: milliseconds, then random bits (as in UUIDv7)."""
     prefix = default_generate_id(kind).partition("_")[0]
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
@@ -72,7 +72,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """
     field = "content"  # in a plain answer, nothing else can be at fault
     try:
-        # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
+        # plain answers are most common; Pydantic checks no assignments, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
                 if type(part.text) is not str or part.annotations != NO_ANNOTATIONS:
@@ -86,7 +86,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
             STRICT.encode(value).encode()
         page = kind.dump_json([record], warnings=False)
         kind.validate_json(page)  # Pydantic may write what it cannot read: deep nesting, say
-    except ValidationError as error:  # whose text would quote what was said
+    except ValidationError as error:  # its text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
@@ -97,7 +97,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
 def sort_time(moment: datetime) -> int:
     """Return microseconds since 1970 for sorting; a naive time counts as UTC."""
     if not isinstance(moment, datetime):
-        raise ValueError("created_at is no datetime")  # noqa: TRY004 - as of all wrong fields
+        raise ValueError("created_at is not a datetime")  # noqa: TRY004 - as for any wrong field
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
@@ -107,20 +107,20 @@ def sort_time(moment: datetime) -> int:
 T = TypeVar("T")
 NUMBER_BITS = 40
 NUMBERS = (1 << NUMBER_BITS) - 1
-READ_ITEM: Callable[[bytes], ThreadItem] = ITEM.validator.validate_json  # a call less: a tenth
+READ_ITEM: Callable[[bytes], ThreadItem] = ITEM.validator.validate_json  # saves a call: 10% faster
 
 
 class Shelf(Generic[T]):
     """Values by id and in order: a page costs one binary search and its own length."""
 
     def __init__(self) -> None:
-        # By id: the rank above 40 bits of a running number. With a key that is no string a dict
-        # has its hashes beside each other, not in the strings: a new id is as fast among many.
+        # By id: the rank above a 40-bit running number. A dict with a key that is not a string
+        # keeps the hashes itself, not in the strings: a new id is as fast among many.
         self._places: dict[str | None, int] = {None: 0}
         self._order: list[int] = []  # all places, sorted
-        self._values: list[T] = []  # beside their places
+        self._values: list[T] = []  # in the same order
         self._count = 0
-        self._whole = True  # nothing went or came between: a number says where its value lies
+        self._whole = True  # nothing removed or put in between: a number gives its value's index
 
     def __len__(self) -> int:
         return len(self._values)
@@ -134,7 +134,7 @@ class Shelf(Generic[T]):
         return (place & NUMBERS) - 1 if self._whole else bisect_left(self._order, place)
 
     def put(self, key: str, value: T, rank: int = 0) -> None:
-        """Put a value behind all others of its rank, or in the place of the one with its id."""
+        """Put a value after all others of its rank, or in place of the one with its id."""
         place = self._places.get(key)
         if place is None:
             number = self._count = self._count + 1
@@ -154,13 +154,13 @@ class Shelf(Generic[T]):
             self._values.append(value)
 
     def pop(self, key: str) -> None:
-        """Take the value with this id away, if there is one."""
+        """Remove the value with this id, if there is one."""
         if place := self._places.pop(key, None):
             at, self._whole = self._at(place), False
             del self._order[at], self._values[at]
 
     def page(self, after: str | None, limit: int, order: str) -> tuple[list[T], bool]:
-        """Return `limit` values behind the one at `after`, and whether more follow."""
+        """Return up to `limit` values after the id `after`, and whether more follow."""
         cursor = self._places.get(after)
         if limit <= 0 or cursor is None:
             return [], False
@@ -181,7 +181,7 @@ class Conversation:
     items: Shelf[bytes] = field(default_factory=Shelf)
     feedback: dict[str, FeedbackKind] = field(default_factory=dict)
     attachments: set[str] = field(default_factory=set)
-    turn: tuple[str, float] = ("", 0.0)  # who holds the lease, until when
+    turn: tuple[str, float] = ("", 0.0)  # who holds the lease, and until when
     stopping: bool = False
 
     def holder(self) -> str | None:
@@ -189,14 +189,14 @@ class Conversation:
         return self.turn[0] if self.turn[1] > time.monotonic() else None
 
 
-EMPTY: Shelf[Conversation] = Shelf()  # an owner's who has none: reading must not create one
+EMPTY: Shelf[Conversation] = Shelf()  # for an owner without one: reading must not create it
 
 
 class MemoryStore(Store[Context]):
     """Threads, items and attachments in dictionaries, each owner's apart."""
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Start empty."""
         self._conversations: dict[tuple[str, str], Conversation] = {}  # by owner and thread
         self._threads: defaultdict[str, Shelf[Conversation]] = defaultdict(Shelf)  # each in order
         self._attachments: defaultdict[str, dict[str, tuple[str | None, bytes]]] = defaultdict(dict)
@@ -207,7 +207,7 @@ class MemoryStore(Store[Context]):
     async def open(cls, url: str) -> AsyncIterator[Self]:
         """Open an empty store; StoreError when the URL is not memory://."""
         if url != "memory://":
-            raise StoreError(f"STORE_URL is of the kind {url.partition(':')[0]!a}, not memory://")
+            raise StoreError(f"STORE_URL begins with {url.partition(':')[0]!a}, not memory://")
         yield cls()
 
     async def ping(self) -> None:
@@ -225,7 +225,7 @@ class MemoryStore(Store[Context]):
     # --- threads ---
 
     def generate_thread_id(self, context: Context) -> str:
-        """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
+        """Return a new id; the SDK's own has only 32 random bits and would soon repeat."""
         return new_id("thread")
 
     async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
@@ -233,7 +233,7 @@ class MemoryStore(Store[Context]):
         return ThreadMetadata.model_validate_json(self._find(thread_id, context).doc)
 
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
-        """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
+        """Add a thread or replace its metadata; NotFoundError if it was deleted in the last day."""
         require_storable(thread_id=thread.id)
         doc = dump(thread, THREADS)
         key, created = (owner_of(context), thread.id), sort_time(thread.created_at)
@@ -246,7 +246,7 @@ class MemoryStore(Store[Context]):
     async def load_threads(
         self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
-        """Return the owner's threads by creation; an unknown cursor gives an empty page."""
+        """Return the owner's threads by creation time; an unknown cursor gives an empty page."""
         found, more = self._threads.get(owner_of(context), EMPTY).page(after, limit, order)
         data = THREADS.validate_json(b"[%b]" % b",".join(each.doc for each in found))
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
@@ -264,7 +264,7 @@ class MemoryStore(Store[Context]):
             if not threads:
                 del self._threads[key[0]]
             while self._tombstones and next(iter(self._tombstones.values())) <= now:
-                self._tombstones.popitem(last=False)  # before a second one of this id is laid
+                self._tombstones.popitem(last=False)  # before this id gets a second one
             self._tombstones[key] = now + TOMBSTONE_SECONDS
 
     async def undelete_thread(self, thread_id: str, context: Context) -> None:
@@ -274,8 +274,8 @@ class MemoryStore(Store[Context]):
     async def set_title_if_unchanged(
         self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
-        """Set the title if it still is `old`; say whether it was set."""
-        # what cannot be a title is refused whatever stands there, as by the other engines
+        """Set the title if it is still `old`; return whether it was set."""
+        # an unfit title is refused even if nothing would be set, as by the other engines
         dump(ThreadMetadata(id="", title=f"{old}{new}", created_at=datetime.now(UTC)), THREADS)
         conversation = self._look(thread_id, context)
         thread = conversation.doc and ThreadMetadata.model_validate_json(conversation.doc)
@@ -295,15 +295,15 @@ class MemoryStore(Store[Context]):
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
-        """Return items in the order of adding; an unknown thread or cursor: an empty page."""
+        """Return items in the order of adding; an unknown thread or cursor gives an empty page."""
         conversation = self._look(thread_id, context)
         found, more = conversation.items.page(after, limit, order)
-        data = ITEMS.validate_json(b"[%b]" % b",".join(found))  # at once: it is faster
+        data = ITEMS.validate_json(b"[%b]" % b",".join(found))  # all together, which is faster
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
-        """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
-        if not (thread_id + item.id).isprintable():  # nearly always it is, and this is faster
+        """Add an item at the end, or replace it in place; NotFoundError without its thread."""
+        if not (thread_id + item.id).isprintable():  # it nearly always is, and this is faster
             require_storable(thread_id=thread_id, item_id=item.id)
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
@@ -327,7 +327,7 @@ class MemoryStore(Store[Context]):
     async def save_feedback(
         self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
-        """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
+        """Store a thumb for each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids))
         conversation = self._find(thread_id, context)
         if not all(map(conversation.items.get, item_ids)):
@@ -341,7 +341,7 @@ class MemoryStore(Store[Context]):
     # --- attachments ---
 
     async def save_attachment(self, attachment: Attachment, context: Context) -> None:
-        """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
+        """Add or replace a record. NotFoundError: no such thread. ValueError: it is in another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
         doc, thread_id = dump(attachment, ATTACHMENTS), attachment.thread_id
         conversation = self._find(thread_id, context) if thread_id is not None else Conversation()
@@ -394,7 +394,7 @@ class MemoryStore(Store[Context]):
         return True
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
-        """Prolong the lease; False when it was lost or was asked to stop."""
+        """Extend the lease; False if it was lost or the turn was asked to stop."""
         conversation = self._look(thread_id, context)
         if conversation.holder() != turn_id or conversation.stopping:
             return False

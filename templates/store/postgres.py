@@ -1,10 +1,10 @@
 """The Store in PostgreSQL, 13 or newer: one SQL statement, so one round trip, per operation.
 
 Every key begins with the owner. Adding an item locks its thread's row while the item's position is
-drawn, so items become visible in their order. A deleted thread leaves a tombstone in the place of
-its own row: a save that comes late meets it, whatever the timing.
+drawn, so items become visible in their order. A deleted thread leaves a tombstone in place of
+its own row: a save that comes late finds it, whatever the timing.
 """
-# ruff: noqa: S608 - statements are put together from this file's constants alone
+# ruff: noqa: S608 - statements are built from this file's constants alone
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANSWER_JSON = AssistantMessageItem.__pydantic_serializer__.to_json
 NO_ANNOTATIONS: list[object] = []
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
-UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # some engines refuse NUL and lone surrogates
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
@@ -58,7 +58,7 @@ class StoreError(RuntimeError):
 
 
 def new_id(kind: StoreItemType) -> str:
-    """Return the SDK's prefix and 128 bits: milliseconds, then chance (UUIDv7's order)."""
+    """Return the SDK's prefix and 128 bits: milliseconds, then random bits (as in UUIDv7)."""
     prefix = default_generate_id(kind).partition("_")[0]
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
@@ -77,7 +77,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """
     field = "content"  # in a plain answer, nothing else can be at fault
     try:
-        # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
+        # plain answers are most common; Pydantic checks no assignments, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
                 if type(part.text) is not str or part.annotations != NO_ANNOTATIONS:
@@ -91,7 +91,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
             STRICT.encode(value).encode()
         page = kind.dump_json([record], warnings=False)
         kind.validate_json(page)  # Pydantic may write what it cannot read: deep nesting, say
-    except ValidationError as error:  # whose text would quote what was said
+    except ValidationError as error:  # its text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
@@ -102,7 +102,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
 def sort_time(moment: datetime) -> int:
     """Return microseconds since 1970 for sorting; a naive time counts as UTC."""
     if not isinstance(moment, datetime):
-        raise ValueError("created_at is no datetime")  # noqa: TRY004 - as of all wrong fields
+        raise ValueError("created_at is not a datetime")  # noqa: TRY004 - as for any wrong field
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
@@ -112,7 +112,7 @@ def sort_time(moment: datetime) -> int:
 ANSWER_SECONDS = 5
 MIGRATION_SECONDS = 60
 IDLE_SECONDS = 300
-PORTION = 10_000  # tombstones that end in one statement: a purge may have left a million
+PORTION = 10_000  # tombstones deleted in one statement: a purge may have left a million
 FORM = "postgresql://user:password@host:5432/database (in a password @ is %40, / %2F, # %23, ? %3F)"
 MIGRATIONS = (
     """
@@ -142,7 +142,7 @@ MIGRATIONS = (
         FOREIGN KEY (owner, thread_id) REFERENCES chatkit.thread ON DELETE CASCADE);
     """,
 )
-"""The steps that made the schema: add to the end, never change one that has been shipped.
+"""The steps that make the schema: add to the end, never change one that has shipped.
 
 Primary keys come last: of two indexes that look the same to it, the planner takes the newer, and
 plans made while a table is small are kept.
@@ -168,7 +168,7 @@ class PostgresStore(Store[Context]):
 
         PgBouncer in transaction mode needs `statement_cache_size=0`. StoreError says within 5 s
         that the URL is wrong, or the database unreachable, read-only, too old, or newer than the
-        app; for another that upgrades the schema it waits a minute.
+        app; while another process upgrades the schema it waits a minute.
         """
         async with _Pool.open(url, pool_size, statement_cache_size) as pool:
             yield cls(pool)
@@ -196,7 +196,7 @@ class PostgresStore(Store[Context]):
         given = [each for each in ids if each is not None]  # the cursor comes last
         rows = await self._find(sql, context, min(limit, 2**40) + 1, *given)
         docs, more = [row[0] for row in rows[:limit]], len(rows) > limit
-        found = adapter.validate_json(f"[{','.join(docs)}]")  # at once: it is faster
+        found = adapter.validate_json(f"[{','.join(docs)}]")  # all together, which is faster
         return Page(data=found, has_more=more, after=found[-1].id if more else None)
 
     async def ping(self) -> None:
@@ -204,7 +204,7 @@ class PostgresStore(Store[Context]):
         await self._pool.run("SELECT FROM chatkit.migration LIMIT 1")
 
     async def owners(self) -> AsyncIterator[str]:
-        """Yield every owner that has a thread or an attachment, each once; end old tombstones."""
+        """Yield every owner that has a thread or an attachment, each once; drop old tombstones."""
         old = "deleted < now() - $1 * interval '1 second'"
         statement = f"""DELETE FROM chatkit.thread WHERE {old} AND (owner, id) IN (
             SELECT owner, id FROM chatkit.thread WHERE {old} LIMIT {PORTION}) RETURNING true"""
@@ -221,7 +221,7 @@ class PostgresStore(Store[Context]):
     # --- threads ---
 
     def generate_thread_id(self, context: Context) -> str:
-        """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
+        """Return a new id; the SDK's own has only 32 random bits and would soon repeat."""
         return new_id("thread")
 
     async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
@@ -230,7 +230,7 @@ class PostgresStore(Store[Context]):
         return ThreadMetadata.model_validate_json(doc)
 
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
-        """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
+        """Add a thread or replace its metadata; NotFoundError if it was deleted in the last day."""
         require_storable(thread_id=thread.id)
         doc = dump(thread, THREADS).decode()
         statement = """
@@ -246,7 +246,7 @@ class PostgresStore(Store[Context]):
     async def load_threads(
         self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
-        """Return the owner's threads by creation; an unknown cursor gives an empty page."""
+        """Return the owner's threads by creation time; an unknown cursor gives an empty page."""
         than, way = _towards(order)
         mine = "FROM chatkit.thread WHERE owner = $1"
         start = f"AND (created, seq) {than} (SELECT created, seq {mine} AND id = $3)"
@@ -269,7 +269,7 @@ class PostgresStore(Store[Context]):
     async def set_title_if_unchanged(
         self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
-        """Set the title if it still is `old`; say whether it was set."""
+        """Set the title if it is still `old`; return whether it was set."""
         statement = """UPDATE chatkit.thread SET doc = $4 || substr(doc, length($3::text) + 1)
             WHERE owner = $1 AND id = $2 AND deleted IS NULL AND starts_with(doc, $3)
             RETURNING true"""
@@ -286,7 +286,7 @@ class PostgresStore(Store[Context]):
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
-        """Return items in the order of adding; an unknown thread or cursor: an empty page."""
+        """Return items in the order of adding; an unknown thread or cursor gives an empty page."""
         than, way = _towards(order)
         its = "FROM chatkit.item WHERE owner = $1 AND thread_id = $3"
         start = f"AND seq {than} (SELECT seq {its} AND id = $4)"
@@ -295,7 +295,7 @@ class PostgresStore(Store[Context]):
         return await self._page(ITEMS, statement, limit, context, thread_id, after)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
-        """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
+        """Add an item at the end, or replace it in place; NotFoundError without its thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
@@ -322,9 +322,9 @@ class PostgresStore(Store[Context]):
     async def save_feedback(
         self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
-        """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
+        """Store a thumb for each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids), kind=kind)
-        # The thread's lock, since rows of several items are locked in no order of their own.
+        # The thread is locked, since rows of several items would be locked in no fixed order.
         statement = f"""
             WITH locked AS (SELECT {THREAD} FOR NO KEY UPDATE), found AS (
                 SELECT FROM locked WHERE cardinality($3::text[]) = (
@@ -348,7 +348,7 @@ class PostgresStore(Store[Context]):
     # --- attachments ---
 
     async def save_attachment(self, attachment: Attachment, context: Context) -> None:
-        """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
+        """Add or replace a record. NotFoundError: no such thread. ValueError: it is in another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
         statement = f"""
             WITH locked AS (SELECT {THREAD} FOR KEY SHARE), saved AS (
@@ -404,7 +404,7 @@ class PostgresStore(Store[Context]):
         return bool(rows[0]["taken"])
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
-        """Prolong the lease; False when it was lost or was asked to stop."""
+        """Extend the lease; False if it was lost or the turn was asked to stop."""
         statement = """UPDATE chatkit.lease
             SET until = clock_timestamp() + $4 * interval '1 second'
             WHERE owner = $1 AND thread_id = $2 AND turn_id = $3 AND NOT stopping
@@ -427,11 +427,11 @@ class _Pool:
     """A few connections; asyncpg's own pool would cost a task for each statement."""
 
     def __init__(self, urls: list[str], options: dict[str, Any], schema: str, size: int) -> None:
-        self._urls, self._options = urls, options  # one for each host; the last that took us first
+        self._urls, self._options = urls, options  # one per host, the last that accepted us first
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
         self._numbers = count()
-        self._idle: list[tuple[int, float, Connection]] = []  # a heap: number, since when it rests
+        self._idle: list[tuple[int, float, Connection]] = []  # a heap: number, idle since when
         self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
         self._closed = False
 
@@ -440,7 +440,7 @@ class _Pool:
     async def open(cls, url: str, size: int, statement_cache_size: int) -> AsyncIterator[Self]:
         """Try the database, and bring the schema up to date; at the end wait for what runs."""
         urls, schema, shown = _split(url)
-        # What is cut off here ends there, too; but PgBouncer refuses the setting.
+        # What is cut off here also ends on the server; but PgBouncer refuses the setting.
         end = {"statement_timeout": f"{ANSWER_SECONDS}s"} if statement_cache_size else {}
         options = {"statement_cache_size": statement_cache_size, "server_settings": end}
         pool = cls(urls, options, schema, size)
@@ -450,7 +450,7 @@ class _Pool:
         except (StoreError, OSError, asyncpg.PostgresError, *LOST) as error:
             reason = " ".join(str(error).split()) or "no answer in time"
             raise StoreError(f"STORE_URL={shown}: {reason}") from None
-        except (ValueError, OverflowError):  # of a port; its text may quote the password
+        except (ValueError, OverflowError):  # a wrong port, say; its text may quote the password
             raise StoreError(f"STORE_URL cannot be read, expected {FORM}") from None
         watch = asyncio.create_task(pool._watch())
         try:
@@ -458,27 +458,27 @@ class _Pool:
         finally:
             pool._closed = True
             try:
-                for _ in range(size):  # all of them are free when the last call has its answer
+                for _ in range(size):  # all of them are free once the last call has its answer
                     await pool._free.acquire()
             finally:
                 watch.cancel()
                 pool._disconnect()
 
     async def _connect(self, seconds: float) -> Connection:
-        """Connect to the first host that takes us; a silent one leaves time to ask the next."""
+        """Connect to the first host that accepts us; a silent one leaves time to ask the next."""
         options = self._options | {"timeout": seconds / len(self._urls)}
         for url in [*self._urls]:
             try:
                 connection: Connection = await asyncpg.connect(url, **options)
             except (OSError, asyncpg.PostgresError, *LOST) as error:
                 failure = error
-                self._urls.sort(key=url.__eq__)  # the others come before it
+                self._urls.sort(key=url.__eq__)  # it goes to the end
             else:
                 return connection
         raise failure
 
     async def _migrate(self, limit: asyncio.Timeout) -> None:
-        """Take the missing steps, all or none; replicas that start meanwhile wait for it."""
+        """Run the missing steps, all or none; replicas that start meanwhile wait."""
         connection = await self._connect(ANSWER_SECONDS)
         try:
             if (server := connection.get_server_version()) < (13,):
@@ -508,7 +508,7 @@ class _Pool:
                 raise StoreError(f"{table} is at {version}, newer than the app: update the app")
             record = _sql(self._schema, "INSERT INTO chatkit.migration VALUES ($1)")
             for number, step in enumerate(MIGRATIONS[version:], version + 1):
-                limit.reschedule(None)  # others wait a minute, but a step takes what it takes
+                limit.reschedule(None)  # others wait a minute, but a step takes as long as it takes
                 await connection.execute(_sql(self._schema, step))
                 await connection.execute(record, number)
             await connection.execute("COMMIT")
@@ -516,7 +516,7 @@ class _Pool:
             connection.terminate()  # which rolls back what failed
 
     async def run(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement, on the oldest connection, which knows most statements.
+        """Return a statement's rows, over the oldest connection, which has prepared the most.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
         may run twice (a title's second answer is False). A cancelled call loses its connection.
@@ -535,14 +535,14 @@ class _Pool:
                 self._busy[connection] = end
                 try:
                     rows = await connection.fetch(_sql(self._schema, statement), *values)
-                except asyncpg.ProgramLimitExceededError:  # of an index
+                except asyncpg.ProgramLimitExceededError:  # of an index row
                     connection.terminate()
                     raise ValueError("owner and ids are too long together") from None
-                except BaseException as error:  # cancelled, too
+                except BaseException as error:  # also when cancelled
                     connection.terminate()
                     if not isinstance(error, LOST):
                         raise
-                    self._disconnect()  # where one is dead, all are
+                    self._disconnect()  # if one is dead, all are
                     if fresh or time.monotonic() > end:
                         raise
                 else:
@@ -559,7 +559,7 @@ class _Pool:
                 connection.terminate()
 
     def _disconnect(self) -> None:
-        """End the connections that rest."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop()[2].terminate()
 
@@ -570,7 +570,7 @@ def _owner(context: Context) -> str:
 
 
 def _title(title: str | None) -> str:
-    """Return how a stored thread with this title begins: it is the first field of its JSON."""
+    """Return how the JSON of a thread with this title begins: the title is its first field."""
     thread = ThreadMetadata(title=title, id="", created_at=datetime.fromtimestamp(0, UTC))
     return dump(thread, THREADS).decode().partition('"id":""')[0]
 
@@ -587,7 +587,7 @@ def _towards(order: str) -> tuple[str, str]:
 
 def _split(url: str) -> tuple[list[str], str, str]:
     """Return a URL for each host, the name of our schema, and the URL without its secrets."""
-    with suppress(ValueError):  # its text may quote a part of the password
+    with suppress(ValueError):  # its text may quote part of the password
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         schema = query.pop("schema", "chatkit")
@@ -595,7 +595,7 @@ def _split(url: str) -> tuple[list[str], str, str]:
             if not re.fullmatch("[a-z_][a-z0-9_]{0,62}", schema):
                 raise StoreError("STORE_URL: its schema has to be a lower-case name")
             user, at, hosts = parts.netloc.rpartition("@")
-            if "," in hosts:  # else a replica that took us once would keep us
+            if "," in hosts:  # or a replica that accepted us once would keep us
                 query.setdefault("target_session_attrs", "read-write")
             parts = parts._replace(query=urlencode(query))
             urls = [parts._replace(netloc=user + at + host).geturl() for host in hosts.split(",")]

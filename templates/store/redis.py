@@ -1,12 +1,12 @@
 """The store in Redis or Valkey: one round trip per operation, in Lua where it has several steps.
 
 All keys of one owner share a hash tag, so that the same code runs on a cluster:
-    threads, order, places         documents by id; ids in order; where in it a thread stands
+    threads, order, places         documents by id; ids in order; a thread's place in it
     items:T, sequence:T            the same for the items of thread T
     feedback:T, lease:T, gone:T    thumbs; the turn under way; the tombstone of a deleted thread
     files, homes                   attachments; when each came and to which thread it belongs
     token, count                   the owner's entry in the list of owners; a counter of arrivals
-The list of owners (see `_save`) and the number of the schema are in other slots.
+The list of owners (see `_save`) and the schema's number are in other slots.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANSWER_JSON = AssistantMessageItem.__pydantic_serializer__.to_json
 NO_ANNOTATIONS: list[object] = []
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
-UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # some engines refuse NUL and lone surrogates
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
@@ -66,7 +66,7 @@ class StoreError(RuntimeError):
 
 
 def new_id(kind: StoreItemType) -> str:
-    """Return the SDK's prefix and 128 bits: milliseconds, then chance (UUIDv7's order)."""
+    """Return the SDK's prefix and 128 bits: milliseconds, then random bits (as in UUIDv7)."""
     prefix = default_generate_id(kind).partition("_")[0]
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
@@ -85,7 +85,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """
     field = "content"  # in a plain answer, nothing else can be at fault
     try:
-        # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
+        # plain answers are most common; Pydantic checks no assignments, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
                 if type(part.text) is not str or part.annotations != NO_ANNOTATIONS:
@@ -99,7 +99,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
             STRICT.encode(value).encode()
         page = kind.dump_json([record], warnings=False)
         kind.validate_json(page)  # Pydantic may write what it cannot read: deep nesting, say
-    except ValidationError as error:  # whose text would quote what was said
+    except ValidationError as error:  # its text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
@@ -110,7 +110,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
 def sort_time(moment: datetime) -> int:
     """Return microseconds since 1970 for sorting; a naive time counts as UTC."""
     if not isinstance(moment, datetime):
-        raise ValueError("created_at is no datetime")  # noqa: TRY004 - as of all wrong fields
+        raise ValueError("created_at is not a datetime")  # noqa: TRY004 - as for any wrong field
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
@@ -123,7 +123,7 @@ YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 EARLIEST = sort_time(YEAR_ONE) - 86_400_000_000  # the year 1 begins earlier in the east
 SCHEMA = 1  # of keys and documents; raise it when older apps cannot read them
 SHARDS = 16
-CONNECTIONS = 50  # in use at once, of each process
+CONNECTIONS = 50  # in use at once, per process
 WAIT_SECONDS = 4.5  # the longest wait for an answer
 # TimeoutError: TCP's keepalive; ReadOnlyError: an ex-primary; RuntimeError: uvloop, when closed.
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, RuntimeError)
@@ -133,12 +133,12 @@ UNLISTED, ELSEWHERE = 2, 3  # what a save may answer
 
 # `=== name: keys` begins a script; in it each key is a local, and T is the thread in ARGV[1].
 # A script that answers false found no such thread or item. A thread's place in the order is its
-# moment in 18 digits, a number in 12, and its id; a value of `homes` a number in 12, "=" and an id.
+# moment in 18 digits, a number in 12, and its id; a value of `homes` is a number in 12, "=", an id.
 LUA = """
 local call, thread = redis.call, ARGV[1]
 local function documents(docs, ids)
   local found = #ids > 0 and call('HMGET', docs, unpack(ids, 1, math.min(#ids, 4000))) or {}
-  for i = 4001, #ids do found[i] = call('HGET', docs, ids[i]) end -- more than fits Lua's stack
+  for i = 4001, #ids do found[i] = call('HGET', docs, ids[i]) end -- too many for Lua's stack
   return found
 end
 local function page(order, docs, places)
@@ -255,7 +255,7 @@ class RedisStore(Store[Context]):
 
     def __init__(self, client: Client, prefix: str = "chatkit", size: int = CONNECTIONS) -> None:
         """Use a client that answers in bytes; all keys begin with `prefix`."""
-        self._client: Any = client  # the driver says of every answer that it may be str or bytes
+        self._client: Any = client  # the driver types every answer as str or bytes
         self._prefix = prefix
         self._closed = False
         self._size, self._free = size, asyncio.Semaphore(size)
@@ -275,7 +275,7 @@ class RedisStore(Store[Context]):
         """Open the store at redis://[user:password@]host:port/0?prefix=chatkit, rediss:// for TLS.
 
         Any node of a cluster will do: its mode is recognised. `max_connections=20` says how many
-        a process may have (51), on a cluster of each node. StoreError comes within 5 s.
+        a process may have (default: 51), in a cluster per node. StoreError comes within 5 s.
         """
         store = cls(*await _connect(url))
         try:
@@ -283,22 +283,22 @@ class RedisStore(Store[Context]):
         finally:
             store._closed = True
             try:
-                for _ in range(store._size):  # all are free when the last call has its answer
+                for _ in range(store._size):  # all are free once the last call has its answer
                     await store._free.acquire()
             finally:
                 for each in [*store._idle, store._client]:
                     await each.aclose()
 
     async def ping(self) -> None:
-        """Raise the driver's error unless the server takes writes; any of a cluster may answer."""
-        # An ex-primary refuses to delete even nothing: who only reads looks for the new one, too.
+        """Raise the driver's error unless the server takes writes; any cluster node may answer."""
+        # An ex-primary refuses even to delete nothing: apps that only read find the new one too.
         cluster = isinstance(self._client, RedisCluster)
         await self._ask(*["PING"] if cluster else ["DEL", f"{self._prefix}:"])
 
     # --- threads ---
 
     def generate_thread_id(self, context: Context) -> str:
-        """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
+        """Return a new id; the SDK's own has only 32 random bits and would soon repeat."""
         return new_id("thread")
 
     async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
@@ -306,7 +306,7 @@ class RedisStore(Store[Context]):
         return await self._load(THREAD, context, "threads", thread_id)
 
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
-        """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
+        """Add a thread or replace its metadata; NotFoundError if it was deleted in the last day."""
         require_storable(thread_id=thread.id)
         moment = f"{sort_time(thread.created_at) - EARLIEST:018d}"
         await self._save("save_thread", context, thread.id, moment, dump(thread, THREADS))
@@ -314,7 +314,7 @@ class RedisStore(Store[Context]):
     async def load_threads(
         self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
-        """Return the owner's threads by creation; an unknown cursor gives an empty page."""
+        """Return the owner's threads by creation time; an unknown cursor gives an empty page."""
         return await self._page(THREADS, "load_threads", context, "", limit, order, after)
 
     async def delete_thread(self, thread_id: str, context: Context) -> None:
@@ -328,7 +328,7 @@ class RedisStore(Store[Context]):
     async def set_title_if_unchanged(
         self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
-        """Set the title if it still is `old`; say whether it was set."""
+        """Set the title if it is still `old`; return whether it was set."""
         args = _title(old), _title(new)
         return bool(await self._run("set_title_if_unchanged", context, thread_id, *args))
 
@@ -343,11 +343,11 @@ class RedisStore(Store[Context]):
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
-        """Return items in the order of adding; an unknown thread or cursor: an empty page."""
+        """Return items in the order of adding; an unknown thread or cursor gives an empty page."""
         return await self._page(ITEMS, "load_thread_items", context, thread_id, limit, order, after)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
-        """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
+        """Add an item at the end, or replace it in place; NotFoundError without its thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
         if item.thread_id != thread_id:
             item = item.model_copy(update={"thread_id": thread_id})
@@ -366,7 +366,7 @@ class RedisStore(Store[Context]):
     async def save_feedback(
         self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
-        """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
+        """Store a thumb for each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids))
         await self._run("save_feedback", context, thread_id, kind, *item_ids)
 
@@ -378,7 +378,7 @@ class RedisStore(Store[Context]):
     # --- attachments ---
 
     async def save_attachment(self, attachment: Attachment, context: Context) -> None:
-        """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
+        """Add or replace a record. NotFoundError: no such thread. ValueError: it is in another."""
         thread_id, doc = attachment.thread_id, dump(attachment, ATTACHMENTS)
         require_storable(attachment_id=attachment.id, thread_id=thread_id)
         args = attachment.id, doc, "" if thread_id is None else f"={thread_id}"
@@ -428,7 +428,7 @@ class RedisStore(Store[Context]):
         return bool(await self._run("claim_turn", context, thread_id, turn_id, LEASE_SECONDS))
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
-        """Prolong the lease; False when it was lost or was asked to stop."""
+        """Extend the lease; False if it was lost or the turn was asked to stop."""
         return bool(await self._run("renew_turn", context, thread_id, turn_id, LEASE_SECONDS))
 
     async def release_turn(self, thread_id: str, turn_id: str, context: Context) -> None:
@@ -442,7 +442,7 @@ class RedisStore(Store[Context]):
     # --- how it asks ---
 
     def _base(self, owner: str) -> str:
-        """Return what the owner's keys begin with; what is in the braces decides on the slot."""
+        """Return what the owner's keys begin with; what is in the braces decides the slot."""
         return self._prefix + ":{@" + quote(owner, safe="", errors="surrogatepass") + "}:"
 
     async def _ask(self, *command: str | bytes | int) -> Any:
@@ -467,7 +467,7 @@ class RedisStore(Store[Context]):
                     raise asyncio.CancelledError
                 return answer
         except TimeoutError:
-            if pool := getattr(self._client, "connection_pool", None):  # none in a cluster's
+            if pool := getattr(self._client, "connection_pool", None):  # a cluster's has none
                 await pool.update_active_connections_for_reconnect()  # all may be silent
             raise exceptions.TimeoutError(f"No answer within {WAIT_SECONDS} s") from None
 
@@ -489,26 +489,26 @@ class RedisStore(Store[Context]):
     async def _page(
         self, adapter: TypeAdapter[Any], name: str, context: Context, thread_id: str, *window: Any
     ) -> Page[Any]:
-        """Return the page that a script answers: documents, and whether there is more."""
+        """Return the page in a script's answer: documents, and whether there are more."""
         given = [arg for arg in window if arg is not None]  # the cursor comes last
         *docs, more = await self._run(name, context, thread_id, *given)
         data = adapter.validate_json(b"[" + b",".join(docs) + b"]")
         return Page(data=data, has_more=bool(more), after=data[-1].id if more else None)
 
     async def _save(self, name: str, context: Context, thread_id: str, *args: str | bytes) -> Any:
-        """Run a save, and if the owner is not listed, or long ago, list it and run it again.
+        """Run a save; if the owner is not listed, or was long ago, list it and save again.
 
         Listed before the save and taken off after the last delete, each time under a new token: a
         crash or a race may leave an owner without data on the list, but never one with data off it.
         """
-        hour_ago = int(time.time() - 3600) * 1000  # by the clock that is in the token
+        hour_ago = int(time.time() - 3600) * 1000  # by the token's clock
         answer = await self._run(name, context, thread_id, "", *args, hour_ago)
         if answer == UNLISTED:
             token = new_id("thread")
             await self._ask("SADD", *self._entry(context, token))
             answer = await self._run(name, context, thread_id, token, *args, hour_ago)
             current = await self._ask("GET", self._base(owner_of(context)) + "token")
-            if current != token.encode():  # another was faster
+            if current != token.encode():  # another save was faster
                 await self._ask("SREM", *self._entry(context, token))
         return answer
 
@@ -538,7 +538,7 @@ def open_store(settings: "Settings") -> AbstractAsyncContextManager[RedisStore]:
 
 
 def _title(title: str | None) -> str:
-    """Return how the document of a thread with this title begins: it is the SDK's first field."""
+    """Return how the JSON of a thread with this title begins: the title is its first field."""
     thread = ThreadMetadata(id="", title=title, created_at=YEAR_ONE)
     return dump(thread, THREADS).decode().partition(',"id":')[0]
 
@@ -546,10 +546,10 @@ def _title(title: str | None) -> str:
 class _Single(Redis):
     """A client of one connection, without the driver's metrics: they cost a tenth of the trip."""
 
-    connection_pool: Any  # of all clients
+    connection_pool: Any  # shared by all clients
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Ask, and once more if the connection is dead: scripts may run twice (a title: False)."""
+        """Ask, and ask again if the connection is dead: scripts may run twice (a title: False)."""
         if not self.connection:
             await self.initialize()
         connection: Any = self.connection
@@ -563,7 +563,7 @@ class _Single(Redis):
             await connection.send_packed_command(command)
             return await self.parse_response(connection, args[0], **options)
         except LOST as error:
-            if isinstance(error, exceptions.ReadOnlyError):  # the others would read what is old
+            if isinstance(error, exceptions.ReadOnlyError):  # the others would read stale data
                 await self.connection_pool.update_active_connections_for_reconnect()
             await connection.disconnect(nowait=True)
         await connection.send_packed_command(command)
@@ -577,7 +577,7 @@ class _Cluster(RedisCluster):
     ERRORS_ALLOW_RETRY: Any = (*LOST, exceptions.ClusterDownError, exceptions.SlotNotCoveredError)
 
     def get_node(self, host: Any = None, port: Any = None, node_name: Any = None) -> Any:
-        """Return a node, also one that has just joined: a slot that moves to it leads there."""
+        """Return a node, even one that has just joined: a slot that moves to it leads there."""
         host, _, port = (node_name or f"{host}:{port}").rpartition(":")
         node = ClusterNode(host, int(port), "primary", **self.connection_kwargs)
         return self.nodes_manager.nodes_cache.setdefault(node.name, node)
@@ -588,7 +588,7 @@ class _Cluster(RedisCluster):
 
 
 async def _connect(url: str) -> tuple[Client, str, int]:
-    """Return a client whose server was found fit, the prefix of all keys, how many may ask."""
+    """Return a client with a fit server, the prefix of all keys, how many may ask at once."""
     address, prefix, size, shown = _parse(url)
     # `_ask` has the deadline; `surrogatepass`, so that any id may be asked for.
     options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": WAIT_SECONDS}
@@ -614,14 +614,14 @@ async def _connect(url: str) -> tuple[Client, str, int]:
         raise StoreError(f"No store at {shown}: {reason}. Check STORE_URL") from error
     log = logging.getLogger(__name__)
     if not info.get("aof_enabled"):
-        log.warning("%s keeps no log of writes, a crash loses them: set `appendonly yes`", shown)
+        log.warning("%s keeps no log of writes, so a crash loses them: set `appendonly yes`", shown)
     if info.get("maxmemory_policy", "noeviction") != "noeviction":
         log.warning("%s drops data when full: set `maxmemory-policy noeviction`", shown)
     return client, prefix, size
 
 
 async def _require_fit(client: Client, info: dict[str, Any], key: str) -> None:
-    """Raise ValueError for a replica (of a cluster any node will do), an old server, newer data."""
+    """Raise ValueError for a replica (in a cluster any node will do), an old server, newer data."""
     if info.get("role") == "slave" and not info.get("cluster_enabled"):
         raise ValueError("it is a replica, which takes no writes")
     version = str(info.get("redis_version", "0"))
@@ -635,11 +635,11 @@ async def _require_fit(client: Client, info: dict[str, Any], key: str) -> None:
 
 def _parse(url: str) -> tuple[str, str, int, str]:
     """Return the address for the driver, the prefix, the size, the address without its secrets."""
-    with suppress(ValueError):  # whose text may hold the password
+    with suppress(ValueError):  # its text may quote the password
         parts = urlsplit(url)
         query = {key: value for key, value in parse_qsl(parts.query) if key not in OURS}
         prefix = query.pop("prefix", "chatkit")
-        size = int(query.get("max_connections", CONNECTIONS + 1)) - 1  # the first one is apart
+        size = int(query.get("max_connections", CONNECTIONS + 1)) - 1  # the first is kept apart
         shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
         form = r"rediss?://([^/?#]*@)?[^/?#@]+(/\d*)?(\?[^#@]*)?"  # the password is in its place
         if re.fullmatch(form, url) and parts.hostname and size > 0 and re.fullmatch(r"\w+", prefix):

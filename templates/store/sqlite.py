@@ -1,8 +1,8 @@
-"""Conversations in one SQLite file: one thread writes, with group commit, another one reads.
+"""Conversations in one SQLite file: one thread writes, with group commit, and another reads.
 
 Several processes of one machine may share the file; a network file system must not hold it.
 """
-# ruff: noqa: S608 - statements are put together from this file's constants alone
+# ruff: noqa: S608 - statements are built from this file's constants alone
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ ATTACHMENTS: TypeAdapter[list[Attachment]] = TypeAdapter(list[Attachment])
 ANSWER_JSON = AssistantMessageItem.__pydantic_serializer__.to_json
 NO_ANNOTATIONS: list[object] = []
 STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
-UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: some engines refuse
+UNFIT_FOR_AN_ID = re.compile("[\0\ud800-\udfff]")  # some engines refuse NUL and lone surrogates
 LEASE_SECONDS = 15
 TOMBSTONE_SECONDS = 86_400
 Record = TypeVar("Record", ThreadMetadata, ThreadItem, Attachment)
@@ -55,7 +55,7 @@ class StoreError(RuntimeError):
 
 
 def new_id(kind: StoreItemType) -> str:
-    """Return the SDK's prefix and 128 bits: milliseconds, then chance (UUIDv7's order)."""
+    """Return the SDK's prefix and 128 bits: milliseconds, then random bits (as in UUIDv7)."""
     prefix = default_generate_id(kind).partition("_")[0]
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
@@ -74,7 +74,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
     """
     field = "content"  # in a plain answer, nothing else can be at fault
     try:
-        # plain answers come most often; Pydantic checks no assignment, and a loop is fastest
+        # plain answers are most common; Pydantic checks no assignments, and a loop is fastest
         if type(record) is AssistantMessageItem and type(record.created_at) is datetime:
             for part in record.content:
                 if type(part.text) is not str or part.annotations != NO_ANNOTATIONS:
@@ -88,7 +88,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
             STRICT.encode(value).encode()
         page = kind.dump_json([record], warnings=False)
         kind.validate_json(page)  # Pydantic may write what it cannot read: deep nesting, say
-    except ValidationError as error:  # whose text would quote what was said
+    except ValidationError as error:  # its text would quote what was said
         reasons = error.errors(include_url=False, include_input=False)
         raise ValueError(f"{type(record).__name__} cannot be stored: {reasons}") from None
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
@@ -99,7 +99,7 @@ def dump(record: Record, kind: TypeAdapter[list[Record]]) -> bytes:
 def sort_time(moment: datetime) -> int:
     """Return microseconds since 1970 for sorting; a naive time counts as UTC."""
     if not isinstance(moment, datetime):
-        raise ValueError("created_at is no datetime")  # noqa: TRY004 - as of all wrong fields
+        raise ValueError("created_at is not a datetime")  # noqa: TRY004 - as for any wrong field
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
@@ -110,7 +110,7 @@ T = TypeVar("T")
 Work: TypeAlias = Callable[[sqlite3.Connection], T]
 Asked: TypeAlias = tuple[Work[Any], asyncio.Future[Any], float]  # and until when it may wait
 BUSY_SECONDS = 4.0  # how long another process may hold the file; a start-up ends within 5 s
-GROUP = 128  # operations in one commit at most, so that another process gets its turn
+GROUP = 128  # most operations in one commit, so that another process gets its turn
 SCHEMA = [
     """CREATE TABLE threads (key INTEGER PRIMARY KEY, seq INTEGER AS (key), owner BLOB NOT NULL,
         id TEXT NOT NULL, created INTEGER NOT NULL, doc TEXT NOT NULL, UNIQUE (owner, id))""",
@@ -130,8 +130,8 @@ SCHEMA = [
 ]
 """Append only: `PRAGMA user_version` is the number of these statements that a file has run.
 
-An item's key is its thread's, shifted by 32 bits, plus its number in the thread: a page lies side
-by side in the file. `seq` repeats the key: SQLite uses no index for a pair with the key itself.
+An item's key is its thread's, shifted by 32 bits, plus its number in the thread: a page lies
+together in the file. `seq` repeats the key: SQLite uses no index for a pair with the key itself.
 """
 MINE = "owner = ?1 AND id = ?2"
 THREAD = f"(SELECT key FROM threads WHERE {MINE})"
@@ -140,7 +140,7 @@ THREAD = f"(SELECT key FROM threads WHERE {MINE})"
 class SQLiteStore(Store[Context]):
     """The SDK's Store in one file. Each operation is one hop to a thread and one transaction.
 
-    What is refused may take a second one, to say why. Times are Unix seconds of the machine's
+    A refusal may take a second one, to say why. Times are Unix seconds by the machine's
     clock. In every statement ?1 is the owner.
     """
 
@@ -151,7 +151,7 @@ class SQLiteStore(Store[Context]):
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncIterator[Self]:
-        """Open `sqlite:///relative.db` or `sqlite:////absolute.db`; close when all is written.
+        """Open `sqlite:///relative.db` or `sqlite:////absolute.db`; close once all is written.
 
         Raises StoreError within 5 s: no such folder, not a database, a newer schema, locked.
         """
@@ -176,7 +176,7 @@ class SQLiteStore(Store[Context]):
     # --- threads ---
 
     def generate_thread_id(self, context: Context) -> str:
-        """Return a new id; the SDK's own has 32 random bits and soon meets itself."""
+        """Return a new id; the SDK's own has only 32 random bits and would soon repeat."""
         return new_id("thread")
 
     async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
@@ -185,7 +185,7 @@ class SQLiteStore(Store[Context]):
         return ThreadMetadata.model_validate_json(await self._doc(sql, context, thread_id))
 
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
-        """Add a thread or replace its metadata; NotFoundError when it was deleted within a day."""
+        """Add a thread or replace its metadata; NotFoundError if it was deleted in the last day."""
         require_storable(thread_id=thread.id)
         sql = f"""INSERT INTO threads (owner, id, created, doc) SELECT ?1, ?2, ?3, ?4 WHERE NOT
             EXISTS (SELECT 1 FROM tombstones WHERE {MINE} AND until > ?5)
@@ -197,7 +197,7 @@ class SQLiteStore(Store[Context]):
     async def load_threads(
         self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
-        """Return the owner's threads by creation; an unknown cursor gives an empty page."""
+        """Return the owner's threads by creation time; an unknown cursor gives an empty page."""
         than, way = ("<", "DESC") if order == "desc" else (">", "ASC")
         # The plus drops a column's type affinity: a pair of typed values would not use the index.
         start = f"AND (created, seq) {than} (SELECT +created, +seq FROM threads WHERE {MINE})"
@@ -228,7 +228,7 @@ class SQLiteStore(Store[Context]):
     async def set_title_if_unchanged(
         self, thread_id: str, old: str | None, new: str, context: Context
     ) -> bool:
-        """Set the title if it still is `old`; say whether it was set."""
+        """Set the title if it is still `old`; return whether it was set."""
         sql = f"""UPDATE threads SET doc = ?4 || substr(doc, length(?3) + 1)
             WHERE {MINE} AND substr(doc, 1, length(?3)) = ?3"""
         return await self._change(sql, context, thread_id, _title(old), _title(new)) > 0
@@ -244,7 +244,7 @@ class SQLiteStore(Store[Context]):
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int, order: str, context: Context
     ) -> Page[ThreadItem]:
-        """Return items in the order of adding; an unknown thread or cursor: an empty page."""
+        """Return items in the order of adding; an unknown thread or cursor gives an empty page."""
         bounds, descending = [f"{THREAD} << 32", f"{THREAD} + 1 << 32"], order == "desc"
         if after is not None:
             bounds[descending] = f"(SELECT key FROM items WHERE thread = {THREAD} AND id = ?3)"
@@ -253,7 +253,7 @@ class SQLiteStore(Store[Context]):
         return await self._page(ITEMS, sql, limit, context, thread_id, after)
 
     async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Context) -> None:
-        """Add an item at the end, or replace it in its place; NotFoundError without the thread."""
+        """Add an item at the end, or replace it in place; NotFoundError without its thread."""
         require_storable(thread_id=thread_id, item_id=item.id)
         sql = f"""INSERT INTO items (key, thread, id, doc) SELECT
             1 + coalesce((SELECT max(key) FROM items WHERE key >= low AND key < high), low),
@@ -279,7 +279,7 @@ class SQLiteStore(Store[Context]):
     async def save_feedback(
         self, thread_id: str, item_ids: list[str], kind: FeedbackKind, context: Context
     ) -> None:
-        """Store a thumb beside each item; NotFoundError, and nothing stored, unless all exist."""
+        """Store a thumb for each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids))
         sql = f"""UPDATE items SET feedback = ?3
             WHERE thread = {THREAD} AND id IN (SELECT value FROM json_each(?4))"""
@@ -296,7 +296,7 @@ class SQLiteStore(Store[Context]):
     # --- attachments ---
 
     async def save_attachment(self, attachment: Attachment, context: Context) -> None:
-        """Add or replace a record. NotFoundError: no such thread. ValueError: it has another."""
+        """Add or replace a record. NotFoundError: no such thread. ValueError: it is in another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
         sql = f"""INSERT INTO attachments (owner, id, thread, doc)
             SELECT ?1, ?3, {THREAD}, ?4 WHERE ?2 IS NULL OR {THREAD} IS NOT NULL
@@ -328,7 +328,7 @@ class SQLiteStore(Store[Context]):
         """Yield every owner that has a thread or an attachment, each once."""
         sql = """SELECT owner FROM threads WHERE owner > ?1
             UNION SELECT owner FROM attachments WHERE owner > ?1 ORDER BY owner LIMIT 500"""
-        last: Any = ""  # every blob sorts after every text
+        last: Any = ""  # any blob sorts after all text
         while rows := await self._reader.ask(_fetch(sql, last)):
             for (last,) in rows:
                 yield last.decode("utf-8", "surrogatepass")
@@ -354,7 +354,7 @@ class SQLiteStore(Store[Context]):
         return False
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
-        """Prolong the lease; False when it was lost or was asked to stop."""
+        """Extend the lease; False if it was lost or the turn was asked to stop."""
         sql = f"""UPDATE turns SET until = ?4 + {LEASE_SECONDS}
             WHERE thread = {THREAD} AND id = ?3 AND until > ?4 AND NOT stopping"""
         return await self._change(sql, context, thread_id, turn_id, time.time()) > 0
@@ -372,7 +372,7 @@ class SQLiteStore(Store[Context]):
     # --- how the two threads are asked ---
 
     async def _rows(self, sql: str, context: Context, *values: object) -> list[Any]:
-        """Return the owner's rows; none for an id that is no valid UTF-8."""
+        """Return the owner's rows; none for an id that is not valid UTF-8."""
         try:
             return await self._reader.ask(_fetch(sql, _owner(context), *values))
         except UnicodeEncodeError:
@@ -389,7 +389,7 @@ class SQLiteStore(Store[Context]):
     ) -> Page[Any]:
         """Return a page; one row more than `limit` is read to see whether others follow.
 
-        All documents come in one row: at each row Python releases the GIL and waits to get it back.
+        All documents come in one row: per row Python releases the GIL and waits to get it back.
         """
         if limit <= 0:
             return Page()
@@ -397,12 +397,12 @@ class SQLiteStore(Store[Context]):
         rows = await self._rows(sql, context, *ids, min(limit, 1 << 62) + 1)
         count, docs = rows[0] if rows else (0, None)
         more, docs = count > limit, docs or b""
-        end = docs.rindex(b",\n") if more else len(docs)  # in JSON itself a line's end is escaped
+        end = docs.rindex(b",\n") if more else len(docs)  # within JSON newlines are escaped
         data = adapter.validate_json(b"[%b]" % docs[:end])
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def _change(self, sql: str, context: Context, *values: object, least: int = 0) -> int:
-        """Return the number of changed rows; fewer than `least`: NotFoundError and no change."""
+        """Return the number of changed rows; if fewer than `least`, NotFoundError and no change."""
         owner = _owner(context)
 
         def change(db: sqlite3.Connection) -> int:
@@ -413,7 +413,7 @@ class SQLiteStore(Store[Context]):
 
         try:
             return await self._writer.ask(change)
-        except UnicodeEncodeError:  # an id that is no valid UTF-8 is nobody's
+        except UnicodeEncodeError:  # an id that is not valid UTF-8 is nobody's
             return 0
 
 
@@ -431,28 +431,28 @@ def _owner(context: Context) -> bytes:
 
 
 def _title(title: str | None) -> str:
-    """Return how the document of a thread with this title begins: it is the SDK's first field."""
+    """Return how the JSON of a thread with this title begins: the title is its first field."""
     thread = ThreadMetadata(title=title, id="", created_at=datetime.fromtimestamp(0, UTC))
     return dump(thread, THREADS).decode().partition('"id":')[0]
 
 
 def _fetch(sql: str, *values: object) -> Work[list[Any]]:
-    """Return the work that answers with all rows."""
+    """Return the work that fetches all rows."""
     return lambda db: db.execute(sql, values).fetchall()
 
 
 class _Worker(Thread):
-    """A connection in a thread of its own, which does what it is asked in the order of asking."""
+    """A connection in a thread of its own, which does what it is asked, in order."""
 
     def __init__(self, db: sqlite3.Connection, group: int) -> None:
-        """Start to write, up to `group` works in one commit; with 0 start to read, one by one."""
+        """Start writing, up to `group` pieces of work per commit, or with 0 reading, one by one."""
         super().__init__(daemon=True)
         self._db, self._group, self._ended = db, group, False
         self._asked: SimpleQueue[Asked | None] = SimpleQueue()
         self.start()
 
     async def ask(self, work: Work[T]) -> T:
-        """Return the work's result when it is committed, or raise its error."""
+        """Return the work's result once it is committed, or raise its error."""
         if self._ended:
             raise sqlite3.ProgrammingError("The store is closed")
         answer: asyncio.Future[T | Exception] = asyncio.get_running_loop().create_future()
@@ -462,19 +462,19 @@ class _Worker(Thread):
         return outcome
 
     def close(self) -> Awaitable[None]:
-        """Take no more, cancelled or not; to be awaited until all is done that was asked."""
+        """Accept no more, cancelled or not; await it until all that was asked is done."""
         self._ended = True
         self._asked.put(None)
         return asyncio.to_thread(self.join)
 
     def run(self) -> None:
-        """Do what waits, a group at once, and answer when it is committed; at the end close."""
+        """Do the waiting work, a group at a time; answer once it is committed. Close at the end."""
         db, asked = self._db, self._asked
         for first in iter(asked.get, None):
             batch = [first]
             try:
                 if self._group:
-                    _patiently(db, "BEGIN IMMEDIATE", first[2])  # the others have their own time
+                    _patiently(db, "BEGIN IMMEDIATE", first[2])  # others have their own deadlines
                 while len(batch) < self._group and not asked.empty():
                     if (another := asked.get()) is None:
                         asked.put(None)  # the end, for the outer loop
@@ -503,12 +503,12 @@ def _settle(batch: list[Asked], outcomes: list[Any]) -> None:
 
 
 def _attempt(db: sqlite3.Connection, work: Work[T]) -> T | Exception:
-    """Return the work's result, or its error after undoing nothing but this work."""
+    """Return the work's result, or its error after undoing this work alone."""
     db.execute("SAVEPOINT work")
     try:
         outcome: T | Exception = work(db)
     except Exception as error:
-        if not db.in_transaction:  # a full disk has ended it: nothing of it is done
+        if not db.in_transaction:  # a full disk has ended it: all of it is undone
             raise
         db.execute("ROLLBACK TO work")
         outcome = error
@@ -528,18 +528,18 @@ def _connect(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
             if writes.in_transaction:
                 writes.execute(SCHEMA[found])
                 writes.execute(f"PRAGMA user_version = {found + 1}")
-            else:  # only now, as another process may be writing for long; and look again
+            else:  # only now, as another process may write for a while; then look again
                 _patiently(writes, "BEGIN IMMEDIATE")
         if found > len(SCHEMA):
-            known = f"schema {found}, this app knows {len(SCHEMA)}"
+            known = f"schema {found}, newer than this app's {len(SCHEMA)}"
             raise StoreError(f"the file {path!r} of STORE_URL has {known}")
         if writes.in_transaction:
             _patiently(writes, "COMMIT")
         _patiently(writes, "PRAGMA journal_mode = WAL")  # last: a newer app's file stays as it is
-        try:  # does nothing, but is refused where nothing may be written
+        try:  # does nothing, but is refused on a read-only file
             writes.execute("PRAGMA incremental_vacuum")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # of which another one writes
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # busy: another one writes
                 raise
         reads = connect(timeout=BUSY_SECONDS)
         reads.execute("PRAGMA query_only = ON")
