@@ -39,7 +39,7 @@ class DataError(RuntimeError):
 
 
 def main(options: argparse.Namespace, settings: Settings) -> int:
-    """Run a command; return 0, 1 with nothing to export or forget, 2 for a caller's fault."""
+    """Run a command; return 0, or 1 with nothing to export or forget, or 2 for a caller's fault."""
     try:
         return asyncio.run(_run(options, settings))
     except BrokenPipeError:  # the reader has seen enough
@@ -76,7 +76,7 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 async def _export(owners: list[str], store: ChatStore, files: Files, counts: Counter[str]) -> None:
     """Write the lines; a bar counts them, unless they go to the terminal."""
-    hidden = sys.stdout.isatty() or None  # None: hidden where stderr is no terminal
+    hidden = sys.stdout.isatty() or None  # None: hidden if stderr is not a terminal
     lines = (line for owner in owners async for line in export_lines(owner, store, files))
     async for line in tqdm(lines, "export", unit=" lines", disable=hidden):
         sys.stdout.write(json.dumps(line) + "\n")
@@ -136,7 +136,7 @@ async def _file_line(attachment: Attachment, files: Files, context: RequestConte
 async def import_lines(
     file: IO[bytes], store: ChatStore, files: Files, counts: Counter[str], size: int = 0
 ) -> None:
-    """Write an export of `size` bytes (a pipe: 0); it can be run again, which does no harm.
+    """Store an export of `size` bytes (a pipe: 0); running it again does no harm.
 
     Raises:
         DataError: names the line that cannot be read or stored.
@@ -174,13 +174,13 @@ async def _write(line: Any, store: ChatStore, files: Files) -> None:
             for item_id, kind in feedback.items():
                 await store.save_feedback(thread_id, [item_id], kind, context_for(owner))
         case _:
-            raise ValueError("it is no line of an export")
+            raise ValueError("it is not a line of an export")
 
 
 async def forget(owner: str, store: ChatStore, files: Files, counts: Counter[str]) -> None:
     """Delete all threads and files of an owner, bytes without a record included."""
     context = context_for(owner)
-    attachments = await store.load_attachments(None, context)  # threads take theirs along
+    attachments = await store.load_attachments(None, context)  # threads take theirs with them
     with tqdm(desc="forget", unit=" threads", disable=None) as bar:
         while threads := (await store.load_threads(PAGE, None, "asc", context)).data:
             for thread in threads:
@@ -189,7 +189,7 @@ async def forget(owner: str, store: ChatStore, files: Files, counts: Counter[str
                 bar.update()
     for attachment in attachments:
         await store.delete_attachment(attachment.id, context)
-    counts += Counter(files=len(attachments), bytes=sum(map(size_of, attachments)))  # none: no key
+    counts += Counter(files=len(attachments), bytes=sum(map(size_of, attachments)))  # drops zeros
     async for key in files.blobs.keys(key_of(owner), time.time() + 60):
         if owner_in(key) == owner:
             await files.blobs.delete(key)

@@ -34,7 +34,7 @@ USE_A_SERVER = (
     "STORE_URL=postgresql://app:POSTGRES_PASSWORD@127.0.0.1:5432/app (tests: TEST_STORE_URL)"
 )
 WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 2)"
-"""However this process ends, its end of a pipe closes, and who reads the pipe ends the server."""
+"""However this process ends, its end of a pipe closes, and the pipe's reader ends the server."""
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def throwaway() -> Iterator[Path]:
 
 
 class Server:
-    """One PostgreSQL on one data folder; it keeps its port and password over stop and start."""
+    """One PostgreSQL on one data folder; it keeps its port and password across restarts."""
 
     def __init__(self, data: Path, *settings: str) -> None:
         self.data = data.absolute()
@@ -73,7 +73,7 @@ class Server:
     def url(self) -> str:
         """Return where the server listens, with the user and the password."""
         password = Path(f"{self.data}.password").read_text()
-        # without a question about TLS, which a cancelled connect would leave open
+        # without asking about TLS: a cancelled connect would leave that question open
         return f"postgresql://postgres:{password}@127.0.0.1:{self._port}/postgres?sslmode=disable"
 
     def start(self) -> None:
@@ -86,7 +86,7 @@ class Server:
                 _initialise([*words, str(programs / "initdb")], self.data, options, *self._settings)
             command = [*words, str(programs / "postgres"), "-D", str(self.data), f"-p{self._port}"]
             settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", *self._settings]
-            if sys.platform == "linux":  # after a crash, one call and not one for each file
+            if sys.platform == "linux":  # after a crash, one call instead of one per file
                 settings.append("recovery_init_sync_method=syncfs")
             command += [word for setting in settings for word in ("-c", setting)]
             with (self.data / "log").open("wb") as log:
@@ -111,7 +111,7 @@ class Server:
                 process.kill()
 
     def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
-        """Return when the server says so in its pid file, as pg_ctl does."""
+        """Return when the server's pid file says that it is ready, as pg_ctl does."""
         deadline = time.monotonic() + SECONDS
         while server.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError):
@@ -144,7 +144,7 @@ def _free_port() -> int:
 def _lock(data: Path) -> Iterator[dict[str, Any]]:
     """Lock the data folder; yield what hands the lock on to the server, which then holds it.
 
-    So it is never stale: the kernel gives it back with the last of the server's processes.
+    So it is never stale: the kernel releases it with the last of the server's processes.
     """
     if sys.platform == "win32":
         yield {}  # postmaster.pid has to do
@@ -156,16 +156,16 @@ def _lock(data: Path) -> Iterator[dict[str, Any]]:
                     break
                 time.sleep(0.05)
             else:
-                raise RuntimeError(f"{data} is in use: this app runs. End it, or set STORE_URL")
+                raise RuntimeError(f"{data} is in use by a running app. End it, or set STORE_URL")
             yield {"pass_fds": (file.fileno(),)}
 
 
 def _as_whom(*needed: Path) -> tuple[list[str], dict[str, Any]]:
-    """Return a command's first words and its process's options: no root, and no Ctrl-C for it."""
+    """Return a command's first words and its process's options: not root, and deaf to Ctrl-C."""
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
     if sys.platform == "win32":
         return [], options | {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    else:  # noqa: RET505 (mypy reads Windows' branch only so)
+    else:  # noqa: RET505 (mypy reads Windows' branch only this way)
         options["start_new_session"] = True  # the app, which has to save, ends it
         if os.geteuid() != 0:
             return [], options
@@ -179,7 +179,7 @@ def _as_whom(*needed: Path) -> tuple[list[str], dict[str, Any]]:
 
 
 def _initialise(initdb: list[str], data: Path, options: dict[str, Any], *settings: str) -> None:
-    """Make the data folder under another name first: one that is there is complete."""
+    """Make the data folder under another name first: one that exists is complete."""
     draft, password = Path(f"{data}.draft"), Path(f"{data}.password")  # beside it, not in it
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)

@@ -1,6 +1,6 @@
 """A private Valkey for development and tests, from a wheel: no Docker, no installation.
 
-`python dev.py [FOLDER]` runs one with the data of development until Ctrl-C, and prints its URL.
+`python dev.py [FOLDER]` runs one with the development data until Ctrl-C, and prints its URL.
 """
 
 import atexit
@@ -26,9 +26,9 @@ NO_WHEEL = (
     "STORE_URL=redis://127.0.0.1:6379/0 (tests: TEST_STORE_URL)"
 )
 START_SECONDS = 60
-"""The longest a start may take: all data are loaded before it answers."""
+"""The longest a start may take: all data is loaded before it answers."""
 WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 15)"
-"""However this process ends, its end of a pipe closes, and who reads the pipe ends the server."""
+"""However this process ends, its end of a pipe closes, and the pipe's reader ends the server."""
 
 
 class Server:
@@ -66,7 +66,7 @@ class Server:
                     stdout=log,
                     stderr=log,
                     pass_fds=[lock.fileno()],  # held for as long as Valkey lives
-                    start_new_session=True,  # Ctrl-C is for the app, which still has to store
+                    start_new_session=True,  # Ctrl-C is for the app, which still has to save
                 )
         watch = [sys.executable, "-c", WATCH, str(server.pid)]
         watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
@@ -74,7 +74,7 @@ class Server:
         self._wait_until_it_answers(server)
 
     def stop(self) -> None:
-        """End it in order."""
+        """End it cleanly."""
         for server in self._processes[:1]:
             server.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -96,7 +96,7 @@ class Server:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             time.sleep(0.05)
-        raise RuntimeError(f"{self.folder} is in use: this app runs. End it, or set STORE_URL")
+        raise RuntimeError(f"{self.folder} is in use by a running app. End it, or set STORE_URL")
 
     def _wait_until_it_answers(self, server: subprocess.Popen[bytes]) -> None:
         """Return when this server has loaded its data, not another one on the same port."""
@@ -108,7 +108,7 @@ class Server:
             time.sleep(0.01)
         self.kill()
         log = (self.folder / "valkey.log").read_text(errors="replace").strip().splitlines()
-        raise RuntimeError(f"Valkey did not start in {self.folder}: {(log or ['no word'])[-1]}")
+        raise RuntimeError(f"Valkey did not start in {self.folder}: {(log or ['no message'])[-1]}")
 
 
 def _program() -> Path:

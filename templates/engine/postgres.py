@@ -33,7 +33,7 @@ NUMBERS = itertools.count()
 
 @pytest.fixture(scope="session")
 def engine_url() -> Iterator[str]:
-    """Yield the URL of TEST_STORE_URL without a trace at the end, or of an engine of the run's."""
+    """Yield TEST_STORE_URL, and leave no trace there, or the URL of an engine for this run."""
     if url := os.environ.get("TEST_STORE_URL"):
         yield url
         asyncio.run(_drop(url))

@@ -39,7 +39,7 @@ def store_url(engine_url: str) -> Iterator[str]:
     for key in client.scan_iter(f"{prefix}:*", count=1000):
         client.unlink(key)
     if isinstance(client, RedisCluster):
-        client.disconnect_connection_pools()  # type: ignore[no-untyped-call] # not closed else
+        client.disconnect_connection_pools()  # type: ignore[no-untyped-call] # or they stay open
     else:
         client.close()
 

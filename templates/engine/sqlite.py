@@ -1,6 +1,6 @@
 """The engine that the store's tests run on: SQLite, a file for each test.
 
-TEST_STORE_URL moves the files to another disk: with `sqlite:////mnt/any.db` they lie beside any.db.
+TEST_STORE_URL moves the files to another disk: with `sqlite:////mnt/any.db` they are beside any.db.
 """
 
 import os

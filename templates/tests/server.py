@@ -44,7 +44,7 @@ async def test_the_store_works_again_as_soon_as_its_engine_does(
 async def test_each_operation_is_one_round_trip(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Owner and cursor are looked up on the way; Redis takes more for who begins or ends."""
+    """Owner and cursor are looked up on the way; in Redis a first save or last delete adds some."""
     asks, ask = (store, "_ask") if hasattr(store, "_ask") else (vars(store)["_pool"], "run")
     asking, trips = getattr(asks, ask), []
 
@@ -65,7 +65,7 @@ async def test_each_operation_is_one_round_trip(
 async def test_a_restart_that_nobody_saw_fails_no_call(
     private_engine: engine.PrivateEngine,
 ) -> None:
-    """All connections are dead; who calls next does not hear of it."""
+    """All connections are dead; the next callers do not notice."""
     async with Store.open(private_engine.url) as store:
         await store.save_thread(thread(), ALICE)
         before, after = ([f"{name}{n}" for n in range(40)] for name in "ab")

@@ -61,7 +61,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 async def test_a_newer_schema_is_refused_while_its_app_writes(store_url: str) -> None:
-    """At once, by its number, not as a file that is locked."""
+    """At once, by its number, not as a locked file."""
     async with Store.open(store_url):
         pass
     with contextlib.closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as newer:
@@ -90,7 +90,7 @@ async def test_a_file_of_an_older_app_is_brought_up_to_date_and_keeps_its_data(
             pass
 
 
-async def test_a_file_that_another_process_keeps_is_refused_in_time(
+async def test_a_file_that_another_process_keeps_locked_is_refused_in_time(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A write ends within BUSY_SECONDS, and so does a start that has to write; others go on."""
@@ -113,10 +113,10 @@ async def test_a_file_that_another_process_keeps_is_refused_in_time(
         assert await reading.items(store, ALICE) == ["b"]
 
 
-async def test_who_waits_behind_others_for_the_file_waits_no_longer(
+async def test_a_write_behind_others_waits_no_longer_for_the_file(
     store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of those who write one after the other has the same time, no more and no less."""
+    """Each of several writes in a row has the same time, no more and no less."""
     monkeypatch.setattr("app.store.BUSY_SECONDS", 1.0)
     await store.save_thread(thread(), ALICE)
 
@@ -161,7 +161,7 @@ async def test_a_read_only_file_is_an_error_that_ends_nothing(store: Store) -> N
 async def test_a_file_that_nobody_may_write_is_refused_at_the_start(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not in the first chat."""
+    """Not only in the first chat."""
     async with Store.open(store_url):
         pass
     connect = sqlite3.connect

@@ -37,7 +37,7 @@ async def prepare(settings: Settings, threads: int) -> None:
 
 
 def test_an_import_shows_a_bar_on_a_terminal(store_url: str, tmp_path: Path) -> None:
-    """Of a file's bytes; a pipe's have no end yet, so they are counted. The last line stays."""
+    """Of a file's bytes; a pipe's, whose end is unknown, are counted. The last line stays."""
     settings, saved = settings_for(store_url, tmp_path), tmp_path / "export.jsonl"
     line = json.dumps({"owner": "a", "thread": thread("t").model_dump(mode="json")}) + "\n"
     saved.write_text(line * 10)
@@ -88,7 +88,7 @@ if SHARED:  # other data ends with its process, before a command could read it
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Users have an end; lines and threads to delete are counted."""
+        """The number of users is known; lines and threads to delete are counted as they come."""
         settings = settings_for(store_url, tmp_path)
         asyncio.run(prepare(settings, threads=1))
         for command, bar in (
@@ -116,7 +116,7 @@ if SHARED:  # other data ends with its process, before a command could read it
 
 
 def test_an_age_is_in_days() -> None:
-    """It is parsed to seconds; one that lies ahead would delete everything."""
+    """It is parsed to seconds; one in the future would delete everything."""
     assert days("90d") == 7_776_000
     for wrong in ("-1d", "soon", "1h"):
         with pytest.raises(ValueError, match=r"^$"):

@@ -89,7 +89,7 @@ async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> 
 async def test_forget_takes_bytes_without_a_record(
     store: Store, files: Files, tmp_path: Path
 ) -> None:
-    """And none of an owner whose name begins alike."""
+    """And nothing of an owner whose name begins the same way."""
     for owner in ("a" * 100, "a" * 101):
         await files.blobs.put(key_of(owner, "lost"), io.BytesIO(b"x"))
     await forget("a" * 100, store, files, Counter())
@@ -98,10 +98,10 @@ async def test_forget_takes_bytes_without_a_record(
     assert on_disk(tmp_path) == []
 
 
-async def test_purge_deletes_threads_in_which_nobody_wrote_for_long(
+async def test_purge_deletes_threads_in_which_nobody_has_written_for_long(
     store: Store, files: Files, tmp_path: Path
 ) -> None:
-    """An old thread with a new message stays, as do new ones; files go along."""
+    """An old thread with a new message stays, as do new ones; files go with their thread."""
     old = NOW - timedelta(days=100)
     for owner in ("a", "b"):
         context = context_for(owner)
@@ -122,10 +122,10 @@ async def test_purge_deletes_threads_in_which_nobody_wrote_for_long(
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has no TZ")
-async def test_purge_reads_naive_times_as_this_machine_s(
+async def test_purge_reads_naive_times_as_local_time(
     store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK writes them; west of Greenwich they would look hours older than they are."""
+    """The SDK writes them; west of Greenwich, read as UTC, they would look hours too old."""
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "America/Los_Angeles")
         time.tzset()
