@@ -1,6 +1,6 @@
-"""Defects to sow in a baked app, one at a time, each with the test of the app that names it.
+"""Defects to sow in a baked app, one at a time, each with the app's test that must catch it.
 
-The text to replace stands exactly once in its file, so that a change of the source shows here.
+The text to replace occurs exactly once in its file, so that a change to the source shows here.
 """
 
 from . import memory, postgres, redis, server, sqlite, turns, values

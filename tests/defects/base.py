@@ -1,4 +1,4 @@
-"""What a sown defect is, and the tests of an app that several of them are named by."""
+"""What a sown defect is, and the app's tests that several of them name."""
 
 from typing import NamedTuple
 

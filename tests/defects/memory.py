@@ -1,4 +1,4 @@
-"""Defects to sow in the store that keeps all in memory."""
+"""Defects to sow in the store that keeps everything in memory."""
 
 from .base import (
     ALL_OR_NONE,
@@ -51,13 +51,13 @@ DEFECTS = [
         IN_PLACE,
     ),
     Defect(
-        "what lies behind a deleted item moves",
+        "what comes after a deleted item moves",
         "at, self._whole = self._at(place), False\n            del",
         "at = self._at(place)\n            del",
         LEFT,
     ),
     Defect(
-        "what lies behind an older thread moves",
+        "what comes after an older thread moves",
         "at, self._whole = bisect_left(self._order, place), False",
         "at = bisect_left(self._order, place)",
         BY_TIME,
@@ -76,7 +76,7 @@ DEFECTS = [
         VALUE + "what_came_back_may_be_changed",
     ),
     Defect(
-        "feedback on what is there",
+        "feedback is stored on some of the items",
         "if not all(map(conversation.items.get, item_ids)):",
         "if not any(map(conversation.items.get, item_ids)):",
         ALL_OR_NONE,
@@ -89,20 +89,20 @@ DEFECTS = [
         TURN + "a_lease_that_is_not_renewed_ends",
     ),
     Defect(
-        "others run between the look and the write",
+        "others run between the read and the write",
         "conversation.stopping = conversation.stopping and holder == turn_id",
         "await __import__('asyncio').sleep(0)",
         AT_ONCE + "only_one_of_many_claims_at_once_is_granted",
     ),
     Defect(
-        "others set the title between the look and the write",
+        "others set the title between the read and the write",
         'conversation.doc = dump(thread.model_copy(update={"title": new}), THREADS)',
         "await __import__('asyncio').sleep(0)\n"
         '        conversation.doc = dump(thread.model_copy(update={"title": new}), THREADS)',
         AT_ONCE + "only_one_of_many_titles_at_once_is_set",
     ),
     Defect(
-        "others take the attachment between the look and the write",
+        "others take the attachment between the read and the write",
         "conversation.attachments.add(attachment.id)",
         "await __import__('asyncio').sleep(0)",
         AT_ONCE + "an_attachment_that_many_threads_take_at_once_goes_to_one",

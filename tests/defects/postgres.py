@@ -64,7 +64,7 @@ DEFECTS = [
         BARRED,
     ),
     Defect(
-        "feedback on what is there",
+        "feedback is stored on some of the items",
         "cardinality($3::text[]) = (",
         "0 < (",
         ALL_OR_NONE,
@@ -95,7 +95,7 @@ DEFECTS = [
         AT_ONCE + "one_id_added_many_times_at_once_is_one_item",
     ),
     Defect(
-        "back from the cursor is forward",
+        "backwards from the cursor goes forwards",
         'return ("<", "DESC") if order',
         'return (">", "DESC") if order',
         AT_ONCE + "a_walk_beside_writers_gives_what_was_there_once",
@@ -107,7 +107,7 @@ DEFECTS = [
         AT_ONCE + "several_stores_may_open_at_once",
     ),
     Defect(
-        "a connection is given on before its answer is there",
+        "a connection is passed on before its answer is there",
         "self._busy[connection] = end",
         "self._busy[connection] = end\n"
         "                heappush(self._idle, (number, time.monotonic(), connection))",

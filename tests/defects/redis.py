@@ -50,7 +50,7 @@ DEFECTS = [
     ),
     Defect("no tombstone", "call('SET', gone, '', 'EX', ARGV[2])", "", BARRED),
     Defect(
-        "feedback on what is there",
+        "feedback is stored on some of the items",
         "for i = 3, #ARGV do if",
         "for i = 3, 3 do if",
         ALL_OR_NONE,
@@ -80,7 +80,7 @@ DEFECTS = [
         OWNER + "owners_names_each_owner_once",
     ),
     Defect(
-        "a thread that is saved again has a second place",
+        "a thread that is saved again gets a second place",
         "local place = moment .. (old and old:sub(19, 30) or number(count)) .. thread\n"
         "if old then call('ZREM', order, old) end",
         "local place = moment .. number(count) .. thread",
@@ -93,7 +93,7 @@ DEFECTS = [
         AT_ONCE + "feedback_that_races_a_delete_leaves_no_orphan",
     ),
     Defect(
-        "a file comes into a thread that is gone",
+        "a file is added to a thread that is gone",
         "if home ~= '' and call('HEXISTS', threads, thread) == 0 then return false end\n",
         "",
         AT_ONCE + "adds_that_race_a_delete_leave_no_orphan",

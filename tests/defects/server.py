@@ -21,14 +21,14 @@ DEFECTS = [
         "app/auth.py",
     ),
     Defect(
-        "all who are anonymous are one",
+        "all anonymous users are one",
         'user = user or f"anon-{secrets.token_hex(12)}"',
         'user = user or "anon"',
         USERS + "nothing_of_another_user_is_seen_changed_or_confirmed",
         "app/auth.py",
     ),
     Defect(
-        "a token for another app is taken",
+        "a token for another app is accepted",
         "leeway=30,\n            options={",
         'leeway=30,\n            options={"verify_aud": False, ',
         TOKEN + "a_bad_token_is_refused",
@@ -70,7 +70,7 @@ DEFECTS = [
         "app/checks.py",
     ),
     Defect(
-        "an address is for any file",
+        "an address opens any file",
         "if (what, which) == (purpose, attachment_id) and",
         "if what and which and",
         FILE + "an_address_is_for_one_file_one_purpose_and_a_while",
@@ -84,14 +84,14 @@ DEFECTS = [
         "app/links.py",
     ),
     Defect(
-        "each file has the quota for itself",
+        "each file has the quota to itself",
         "if sum(sizes) > limit or",
         "if size > limit or",
         FILE + "all_files_of_a_user_have_a_quota",
         "app/attachments.py",
     ),
     Defect(
-        "a file is what its name says",
+        "a file is what its sender says",
         "if kind not in self._settings.file_types:",
         "if announced.mime_type not in self._settings.file_types:",
         "tests/test_uploads.py::test_what_is_refused_leaves_nothing",
@@ -105,7 +105,7 @@ DEFECTS = [
         "app/main.py",
     ),
     Defect(
-        "the files of a right store are swept beside a wrong one",
+        "a sweep with the wrong store deletes files",
         "if gone > max(kept, 2) and",
         "if False and",
         SWEEP + "sweep_with_the_wrong_store_deletes_nothing",

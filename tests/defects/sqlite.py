@@ -16,7 +16,7 @@ from .base import (
     Defect,
 )
 
-IMPATIENT = 'db.execute("BEGIN IMMEDIATE"), time.sleep(0.02)'  # held for long, so that they meet
+IMPATIENT = 'db.execute("BEGIN IMMEDIATE"), time.sleep(0.02)'  # held for long enough to meet
 DEFECTS = [
     Defect(
         "another owner's thread is found",
@@ -52,7 +52,7 @@ DEFECTS = [
     Defect("delete leaves attachments", "foreign_keys = ON", "foreign_keys = OFF", TAKEN_ALONG),
     Defect("no tombstone", "now + TOMBSTONE_SECONDS", "now", BARRED),
     Defect(
-        "feedback on what is there",
+        "feedback is stored on some of the items",
         "least = len(set(item_ids))",
         "least = 1",
         ALL_OR_NONE,
@@ -88,7 +88,7 @@ DEFECTS = [
         AT_ONCE + "a_hundred_threads_at_once_are_all_there",
     ),
     Defect(
-        "an item is added without waiting for another process' lock",
+        "an item is added without waiting for another process's lock",
         '_patiently(db, "BEGIN IMMEDIATE", first[2])',
         IMPATIENT,
         AT_ONCE + "a_hundred_adds_from_two_processes_are_all_there",

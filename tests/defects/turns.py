@@ -1,4 +1,4 @@
-"""Defects to sow in the app itself: the way of an answer."""
+"""Defects to sow in the app itself: the course of an answer."""
 
 from .base import Defect
 
@@ -106,7 +106,7 @@ DEFECTS = [
         "app/server.py",
     ),
     Defect(
-        "a tool's metadata are the thread's",
+        "a tool's metadata replaces the thread's",
         "thread.metadata = others | {",
         "thread.metadata = new or {",
         ASSISTANT + "what_others_change_in_a_thread_stays",
@@ -127,7 +127,7 @@ DEFECTS = [
         "app/model.py",
     ),
     Defect(
-        "what a tool ends the answer with is not told",
+        "the tool output that ends an answer is not shown",
         "if not output:",
         "if not state.answered:",
         ASSISTANT + "a_tool_may_end_the_answer",
@@ -169,14 +169,14 @@ DEFECTS = [
         "app/streaming.py",
     ),
     Defect(
-        "anybody stops an answer",
+        "anybody may stop an answer",
         "if (t.user, t.thread_id) == (user, thread_id)",
         "if t.thread_id == thread_id",
         ANSWER + "finish_can_still_be_stopped_by_its_owner_alone",
         "app/streaming.py",
     ),
     Defect(
-        "no limit of answers at once",
+        "no limit on answers at once",
         "if of_user >= limits.turns_per_user or",
         "if",
         LIMITS + "the_number_of_answers_at_once_is_limited",
@@ -232,14 +232,14 @@ DEFECTS = [
         "app/run.py",
     ),
     Defect(
-        "a chat-completions server does not count",
+        "a chat-completions server reports no token counts",
         "include_usage=settings.tokens_per_day > 0 or None",
         "include_usage=None",
         MODELS + "a_users_share_is_counted_as_the_models_server_counts",
         "app/run.py",
     ),
     Defect(
-        "what has ended is told twice",
+        "what has ended is sent twice",
         "self.stored[event.item.id] = self.unsaved.pop(event.item.id)",
         "self.stored[event.item.id] = event.item",
         EVENTS + "what_has_ended_is_sent_once",

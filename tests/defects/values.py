@@ -1,4 +1,4 @@
-"""Defects to sow in what is the same, letter by letter, in every store."""
+"""Defects to sow in what is the same, character for character, in every store."""
 
 from .base import IDS, STORE, VALUE, Defect
 
@@ -16,7 +16,7 @@ DEFECTS = [
         VALUE + "every_type_of_item_comes_back_equal",
     ),
     Defect(
-        "half an emoji in a key is taken",
+        "half an emoji in a key is accepted",
         "STRICT.encode(value).encode()",
         "STRICT.encode(value)",
         VALUE + "a_lone_surrogate_in_a_thread_is_refused_by_name",
