@@ -1,4 +1,4 @@
-"""A whole life of files in a bucket: `python life.py FILES_URL`, in a baked app's folder."""
+"""The whole life of files in a bucket: `python life.py FILES_URL`, in a baked app's folder."""
 
 import asyncio
 import io
@@ -15,7 +15,7 @@ PARTS = 12_000_000
 
 
 async def keys(blobs: Blobs, prefix: str, seconds: float) -> set[str]:
-    """Return the keys that were written before some seconds from now."""
+    """Return the keys that were written before this many seconds from now."""
     return {key async for key in blobs.keys(prefix, time.time() + seconds)}
 
 

@@ -1,4 +1,4 @@
-"""Providers that take connections and never answer: `python silent.py FILES_URL…`."""
+"""Providers that accept connections and never answer: `python silent.py FILES_URL…`."""
 
 import asyncio
 import io
@@ -13,12 +13,12 @@ from app.blobs import Blobs, open_blobs
 
 
 async def first(found: AsyncIterator[object]) -> None:
-    """Wait for the first of them."""
+    """Wait for the first result."""
     await anext(found)
 
 
 def operations(blobs: Blobs) -> list[Coroutine[Any, Any, None]]:
-    """Return all that may be asked of a place for bytes."""
+    """Return every operation on a provider."""
     return [
         blobs.put("a", io.BytesIO(b"small")),
         blobs.put("a", io.BytesIO(bytes(12_000_000))),

@@ -1,4 +1,4 @@
-"""What the browser tests share: a running app that can be killed, a page that tells its faults."""
+"""What browser tests share: a running app that can be killed, a page that reports its faults."""
 
 import contextlib
 import os
@@ -51,7 +51,7 @@ one_store = pytest.mark.parametrize("app", ONE, indirect=True)
 
 @dataclass
 class RunningApp:
-    """A baked app in a process of its own, on a port that it keeps over restarts."""
+    """A baked app in a process of its own, on a port that it keeps across restarts."""
 
     project: BakedProject
     settings: dict[str, str] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Visitor:
             self.faults.append(f"{message.text} ({message.location.get('url')})")
 
     def open(self, path: str = "/?plain") -> "Visitor":
-        """Open the page and wait until it takes a message."""
+        """Open the page and wait until it accepts a message."""
         self.page.goto(self.app.url + path)
         expect(self.send).to_be_enabled()
         return self
@@ -118,7 +118,7 @@ class Visitor:
         expect(self.send).to_be_enabled()
 
     def button(self, name: str | re.Pattern[str]) -> Locator:
-        """Return the button that a screen reader calls so."""
+        """Return the button that a screen reader calls by this name."""
         return self.page.get_by_role("button", name=name, exact=True)
 
     @property
@@ -157,7 +157,7 @@ class Visitor:
 
     def open_among(self, count: int) -> "Visitor":
         """Open the page with chats “Chat 0” and so on, each with one message, “In chat 0”."""
-        self.page.request.get(f"{self.app.url}/config.json")  # it says who asks
+        self.page.request.get(f"{self.app.url}/config.json")  # it sets the cookie
         self.make(f"/chats/{count}")
         self.open()
         expect(self.page.locator("#chats li")).to_have_count(min(count, 50))
@@ -170,7 +170,7 @@ class Visitor:
         self.reload()
 
     def make(self, path: str) -> None:
-        """Let one of the routes of `launch.py` make what is read, as from the app's own page."""
+        """Have one of `launch.py`'s routes make what is read, as if asked by the app's own page."""
         made = self.page.request.post(self.app.url + path, headers={"Origin": self.app.url})
         assert made.ok
 
@@ -180,16 +180,16 @@ class Visitor:
         self.page.locator("input[type=file]").set_input_files(files)
 
     def forgive(self, pattern: str) -> None:
-        """Take those faults back that a test has caused on purpose."""
+        """Drop the faults that a test has caused on purpose."""
         self.faults = [fault for fault in self.faults if not re.search(pattern, fault)]
 
     def open_fed(self) -> None:
-        """Open the page, `FED`."""
+        """Open the page with `FED`."""
         self.page.add_init_script(FED)
         self.open()
 
     def begin_fed(self) -> None:
-        """Send a first message, if the page is `FED`, and let its thread and itself come back."""
+        """Send a first message, if the page is `FED`; let its thread and the message come back."""
         self.box.fill("Go")
         self.send.click()
         self.asks("threads.create")
@@ -223,7 +223,7 @@ class Visitor:
 
 
 def until(page: Page, condition: Callable[[], object]) -> None:
-    """Wait, for ten seconds at most, until something is so."""
+    """Wait, for at most ten seconds, until a condition holds."""
     end = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < end
@@ -234,7 +234,7 @@ class Held:
     """Requests of one kind, kept back until the test lets them go."""
 
     def __init__(self, page: Page, kind: str = "", url: str = "**/chatkit") -> None:
-        """Keep them from now on: those to a URL, or of a kind of ChatKit's protocol."""
+        """Keep them from now on: those to a URL, or of one kind in ChatKit's protocol."""
         self.page, self.kind, self.keeps = page, kind, True
         self.routes: list[Route] = []
         page.route(url, self._keep)
@@ -246,7 +246,7 @@ class Held:
             route.fallback()
 
     def wait(self, count: int = 1) -> list[Route]:
-        """Return the requests when there are so many."""
+        """Return the requests once there are this many."""
         until(self.page, lambda: len(self.routes) == count)
         return self.routes
 
@@ -279,7 +279,7 @@ def change_config(page: Page, **changes: object) -> None:
 
 
 def open_official(ada: Visitor, path: str = "/") -> Locator:
-    """Open the page, and the stand-in where the component would come from its CDN; return it."""
+    """Open the page with the stand-in in place of the CDN's component; return the stand-in."""
     stand_in = {"path": HERE / "chatkit.js", "content_type": JS}
     ada.page.route(SCRIPT, lambda route: route.fulfill(**stand_in))
     ada.page.goto(ada.app.url + path)

@@ -1,4 +1,4 @@
-// Stands in for OpenAI's component, which only its CDN has: notes its options, speaks the protocol.
+// Stands in for OpenAI's component, which only its CDN has: keeps its options, speaks the protocol.
 class StandIn extends HTMLElement {
   setOptions(options) {
     this.options = options;

@@ -22,7 +22,7 @@ CHROMIUM_FLAGS = [
 ]
 
 
-@pytest.fixture(scope="module")  # its event loop would be in the way of other files' asyncio.run
+@pytest.fixture(scope="module")  # its event loop would block asyncio.run in other files
 def browser() -> Iterator[Browser]:
     """Start the system's Chromium; nothing is downloaded."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")

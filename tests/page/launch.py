@@ -1,4 +1,4 @@
-"""Starts a baked app as `python -m app` does, with two more routes, which make what is read."""
+"""Starts a baked app as `python -m app` does, with two more routes, which make data to read."""
 
 import os
 import sys

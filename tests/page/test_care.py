@@ -36,7 +36,7 @@ def test_a_double_click_is_one_click(ada: Visitor) -> None:
 
 @one_store
 def test_keys_of_an_input_method_are_its_own(ada: Visitor) -> None:
-    """An Enter that takes a word sends nothing, an Escape that drops one stops nothing."""
+    """An Enter that accepts a word sends nothing, an Escape that drops one stops nothing."""
     ada.open_fed()
     ada.begin_fed()
     ada.box.evaluate(PRESS, {"key": "Escape", "isComposing": True})
@@ -53,7 +53,7 @@ def test_keys_of_an_input_method_are_its_own(ada: Visitor) -> None:
 
 @one_store
 def test_an_answer_keeps_what_was_opened_and_may_refuse_to_be_stopped(ada: Visitor) -> None:
-    """Opened steps stay open, no way around a fixed answer, and its last message has “Again”."""
+    """Opened steps stay open, no way around a fixed answer works, its last message has “Again”."""
     ada.open_fed()
     ada.begin_fed()
     ada.feed("stream_options", stream_options={"allow_cancel": False})
@@ -80,8 +80,8 @@ def test_an_answer_keeps_what_was_opened_and_may_refuse_to_be_stopped(ada: Visit
 
 
 @one_store
-def test_a_fault_in_an_answer_is_told_to_the_console(ada: Visitor) -> None:
-    """It looks like a lost connection, but whoever mends the page can see what it is."""
+def test_a_fault_in_an_answer_is_reported_on_the_console(ada: Visitor) -> None:
+    """It looks like a lost connection, but whoever fixes the page can see what it is."""
     said: list[str] = []
     ada.page.on("console", lambda message: said.append(message.text))
     ada.open_fed()
@@ -93,7 +93,7 @@ def test_a_fault_in_an_answer_is_told_to_the_console(ada: Visitor) -> None:
 
 @one_store
 def test_a_file_that_cannot_be_sent_leaves_the_composer(ada: Visitor) -> None:
-    """A login that has run out and a proxy's page in place of an answer are told, and no more."""
+    """An expired login and a proxy's page in place of an answer are reported, and no more."""
 
     def with_login(route: Route) -> None:
         source = (ada.app.project.path / "app/static/page.js").read_text()
@@ -130,7 +130,7 @@ def test_a_page_of_history_that_failed_is_asked_for_again(ada: Visitor) -> None:
 
 @one_store
 def test_older_chats_stay_in_the_list(ada: Visitor) -> None:
-    """Asked for twice they come once, and one that is opened does not hide the others."""
+    """Asked for twice, they come once; and one that is opened does not hide the others."""
     ada.open_among(60)
     ada.button("Older chats").dblclick()
     expect(ada.chats).to_have_count(60)
@@ -141,7 +141,7 @@ def test_older_chats_stay_in_the_list(ada: Visitor) -> None:
 
 @one_store
 def test_a_chat_that_ends_in_an_image_opens_at_its_end(ada: Visitor) -> None:
-    """An image has no height until it has come."""
+    """An image has no height until it has loaded."""
     ada.open_among(1).chat("Chat 0").click()
     expect(ada.messages).to_have_text(["In chat 0"])
     ada.fill(20)
@@ -176,8 +176,8 @@ def test_a_second_failure_keeps_the_focus(ada: Visitor) -> None:
 
 
 @one_store
-def test_a_phone_s_list_of_chats_hides_no_error(browser: Browser, app: RunningApp) -> None:
-    """It is said below the list; and what lies behind the list loads no page after another."""
+def test_a_phones_list_of_chats_hides_no_error(browser: Browser, app: RunningApp) -> None:
+    """It is shown below the list; and the messages behind the list do not load page after page."""
     with visit(browser, app, **PHONE) as ada:
         ada.open_among(1)
         ada.button("Chats").click()

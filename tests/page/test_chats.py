@@ -90,7 +90,7 @@ def test_an_image_is_sent_and_seen(ada: Visitor) -> None:
 
 @each_store
 def test_markup_in_a_message_stays_text(ada: Visitor) -> None:
-    """Neither the user's words, nor the model's, nor a title become elements."""
+    """Neither the user's words, nor the model's, nor a title becomes an element."""
     attack = "<img src=x onerror=alert(1)><script>alert(1)</script>"
     ada.open()
     assert attack in ada.say(attack)
@@ -124,7 +124,7 @@ def test_a_thousand_messages_are_scrolled(ada: Visitor) -> None:
 
 @each_store
 def test_the_page_outlives_its_server(browser: Browser, app: RunningApp) -> None:
-    """Killed in mid-answer and started again: the page says so, then goes on."""
+    """Killed mid-answer and started again: the page says so, then goes on."""
     own = RunningApp(app.project, {"DATA_DIR": "killed"})
     try:
         own.start()

@@ -18,7 +18,7 @@ CONTRAST = """node => {
   const both = [light(page), light(page, getComputedStyle(node).borderTopColor)];
   return Math.max(...both) / Math.min(...both);
 }"""
-"""How much the edge of an element differs from the page (WCAG 2.2, 1.4.11: 3 at least)."""
+"""How much the edge of an element differs from the page (WCAG 2.2, 1.4.11: at least 3)."""
 LOOKS = """status =>
   [getComputedStyle(status).color, getComputedStyle(status, "::before").content]"""
 
@@ -112,7 +112,7 @@ def test_an_error_does_not_look_like_a_note(browser: Browser, app: RunningApp, s
 
 @one_store
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_edges_that_tell_something_can_be_seen(
+def test_edges_that_mean_something_can_be_seen(
     browser: Browser, app: RunningApp, scheme: str
 ) -> None:
     """Where to write, also while the focus is elsewhere, and which thumb was pressed."""
@@ -127,7 +127,7 @@ def test_edges_that_tell_something_can_be_seen(
 
 @one_store
 def test_letters_have_the_size_that_the_user_has_set(ada: Visitor) -> None:
-    """In the browser's settings, which is not its zoom."""
+    """The one in the browser's settings, which is not its zoom."""
     browser = ada.page.context.new_cdp_session(ada.page)
     browser.send("Page.setFontSizes", {"fontSizes": {"standard": 24}})
     assert ada.open().box.evaluate("box => getComputedStyle(box).fontSize") == "24px"
@@ -135,7 +135,7 @@ def test_letters_have_the_size_that_the_user_has_set(ada: Visitor) -> None:
 
 @one_store
 def test_what_is_offered_after_a_failure_helps(ada: Visitor) -> None:
-    """A refused text stays to be changed; a chat whose answer was lost can be loaded again."""
+    """Refused text stays, to be changed; a chat whose answer was lost can be loaded again."""
     ada.open().say("Hello")
     long = "x" * 33_000
     ada.box.fill(long)
@@ -161,7 +161,7 @@ def test_what_is_offered_after_a_failure_helps(ada: Visitor) -> None:
 
 @one_store
 def test_the_focus_is_never_lost(ada: Visitor) -> None:
-    """It stays on a button that is made anew; where there is none, it goes to the messages."""
+    """It stays on a button that is rebuilt; if there is none, it goes to the messages."""
     ada.open()
     log = ada.page.get_by_role("log")
     ada.button("What time is it?").press("Enter")
@@ -211,8 +211,8 @@ def test_the_drawer_of_a_phone_says_whether_it_is_open(browser: Browser, app: Ru
 
 
 @one_store
-def test_a_refused_file_says_which_are_taken(ada: Visitor) -> None:
-    """The server names the type that it found, the page those of its settings."""
+def test_a_refused_file_says_which_are_accepted(ada: Visitor) -> None:
+    """The server names the type that it found, the page those in its settings."""
     ada.open()
     file = {"name": "a.bin", "mimeType": "application/octet-stream", "buffer": b"\x00\x01\xff"}
     ada.page.locator("input[type=file]").set_input_files(file)

@@ -1,4 +1,4 @@
-"""The official component: what it is given, what comes in its place when it cannot start."""
+"""The official component: what it is given, and what takes its place if it cannot start."""
 
 import re
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_the_client_says_what_it_is_and_production_goes_without(ada: Visitor) ->
 def test_a_long_name_makes_no_page_wider_than_a_phone(
     browser: Browser, app: RunningApp, show: Callable[[Visitor], object]
 ) -> None:
-    """It is cut, and what stands below it keeps the width of the screen."""
+    """It is cut, and what is below it keeps the width of the screen."""
     with visit(browser, app, viewport={"width": 360, "height": 640}) as ada:
         show(ada)
         name = ada.page.get_by_role("heading", level=1)
@@ -74,7 +74,7 @@ def test_a_component_that_is_not_ready_in_time_is_given_up(ada: Visitor) -> None
 
 @one_store
 def test_the_official_component_gets_all_it_needs(ada: Visitor) -> None:
-    """A stand-in for the component notes its options and holds a conversation with them."""
+    """A stand-in for the component records its options and holds a conversation with them."""
     page = ada.page
     page.emulate_media(color_scheme="dark")
     chatkit = open_official(ada)
@@ -154,7 +154,7 @@ def test_a_bearer_token_goes_to_the_app_and_nowhere_else(ada: Visitor) -> None:
 
 
 @one_store
-def test_a_server_that_cannot_say_its_settings_is_named(ada: Visitor) -> None:
+def test_a_server_that_cannot_give_its_settings_is_named(ada: Visitor) -> None:
     """A proxy's error page is no reason to blame the network between the user and ChatKit."""
     ada.page.route("**/config.json", lambda route: route.fulfill(status=503, body="<h1>503</h1>"))
     ada.page.goto(ada.app.url)
@@ -164,7 +164,7 @@ def test_a_server_that_cannot_say_its_settings_is_named(ada: Visitor) -> None:
 
 @one_store
 def test_a_failure_forgets_no_bookmark(ada: Visitor) -> None:
-    """Only a thread that is gone is not opened: a server that is busy may have it in a moment."""
+    """Only a thread that is gone is not opened: a busy server may have it in a moment."""
     ada.page.route("**/chatkit", lambda route: route.fulfill(status=503, json={}))
     open_official(ada, "/#thr_kept")
     assert ada.page.evaluate("recorded[0].initialThread") == "thr_kept"

@@ -115,7 +115,7 @@ def update(item_id: str, **change: object) -> dict[str, object]:
 
 @one_store
 def test_each_line_has_a_direction_of_its_own(ada: Visitor) -> None:
-    """Below a line that goes to the right, Hebrew ends on its left."""
+    """Below a line that runs to the right, Hebrew still ends on the left."""
     ada.open_fed()
     ada.begin_fed()
     both = [{"type": "input_text", "text": "Hello!\nשלום!"}]
@@ -127,7 +127,7 @@ def test_each_line_has_a_direction_of_its_own(ada: Visitor) -> None:
 
 @one_store
 def test_a_locked_chat_is_read_only(ada: Visitor) -> None:
-    """It says why, and takes nothing; the next one does."""
+    """It says why, and accepts nothing; the next one does."""
     ada.open().say("Hello")
 
     def lock(route: Route) -> None:
@@ -193,12 +193,12 @@ GIVE = """([kind, name, words]) => {
     { clipboardData: data, dataTransfer: data, bubbles: true, cancelable: true });
   return !document.getElementById("text").dispatchEvent(event);
 }""".replace("PNG", str(list(PNG)))
-"""Drop or paste a file, words or both; return whether the page did what is to be done."""
+"""Drop or paste a file, words or both; return whether the page handled it."""
 
 
 @one_store
 def test_a_file_may_be_dropped_or_pasted(ada: Visitor) -> None:
-    """Anywhere on the page; words are the browser's, and where nothing is taken no file is."""
+    """Anywhere on the page; words are the browser's, and a disabled box takes no file."""
     ada.open()
     for kind in ("drop", "paste"):
         assert ada.page.evaluate(GIVE, [kind, f"{kind}.png", ""])

@@ -30,8 +30,8 @@ def test_what_comes_too_late_for_a_chat_is_dropped(ada: Visitor) -> None:
 
 
 @one_store
-def test_an_answer_that_was_left_can_be_come_back_to(ada: Visitor) -> None:
-    """It is waited for, can be stopped, takes no other draft, and steals no focus."""
+def test_an_answer_that_was_left_can_be_returned_to(ada: Visitor) -> None:
+    """It is waited for, can be stopped, takes no other chat's draft, and steals no focus."""
     ada.page.add_init_script(FED)
     ada.open_among(2).chat("Chat 0").click()
     expect(ada.messages).to_have_text(["In chat 0"])
@@ -60,7 +60,7 @@ def test_an_answer_that_was_left_can_be_come_back_to(ada: Visitor) -> None:
 
 @one_store
 def test_a_new_chat_that_was_left_is_in_the_list(ada: Visitor) -> None:
-    """Accepted, it comes without moving the focus to another row; refused, nothing happens."""
+    """Accepted, it appears without moving the focus to another row; refused, nothing happens."""
     ada.open_among(2)
     held = Held(ada.page, "threads.create")
     ada.box.fill("Question")
@@ -116,7 +116,7 @@ def test_a_message_sent_while_its_chat_loads_is_shown_once(ada: Visitor) -> None
 
 @one_store
 def test_a_tool_and_a_widget_answer_in_their_own_chat(ada: Visitor) -> None:
-    """The browser's answer goes to the chat that asked, though another one is open."""
+    """The browser's answer goes to the chat that asked, even if another one is open."""
 
     def slow_tool(route: Route) -> None:
         source = (ada.app.project.path / "app/static/page.js").read_text()
@@ -212,7 +212,7 @@ def test_a_message_without_an_answer_may_get_one_later(ada: Visitor) -> None:
 
 @one_store
 def test_another_chat_in_the_address_is_opened(ada: Visitor) -> None:
-    """A bookmark of the same page is more than a change of its address."""
+    """A bookmark to the same page changes only the address, and still opens its chat."""
     ada.open_among(2).chat("Chat 0").click()
     expect(ada.messages).to_have_text(["In chat 0"])
     first = ada.page.url.partition("#")[2]
@@ -224,7 +224,7 @@ def test_another_chat_in_the_address_is_opened(ada: Visitor) -> None:
 
 @one_store
 def test_an_answer_without_a_word_is_not_shown(ada: Visitor) -> None:
-    """Nor are its buttons, while nothing has come and after a stop: a reload shows none either."""
+    """Nor are its buttons, before a word has come and after a stop: a reload shows none either."""
     ada.open_fed()
     ada.begin_fed()
     empty = {"type": "output_text", "text": "", "annotations": []}
