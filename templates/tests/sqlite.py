@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -14,7 +15,8 @@ from app.store import BUSY_SECONDS, SCHEMA, StoreError
 from app.store import ChatStore as Store
 
 from . import reading
-from .values import ALICE, message, thread
+from .test_store_isolation import READS, WRITES, answer, fill
+from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio
 
@@ -233,3 +235,31 @@ async def test_closing_waits_for_what_was_asked(store_url: str) -> None:
         await store.ping()
     async with Store.open(store_url) as again:
         assert len(await reading.items(again, ALICE)) == 50
+
+
+async def costs(url: str, others: int) -> dict[str, int]:
+    """Return how many steps of SQLite's machine each call takes beside so many other records."""
+    calls = READS | WRITES | {"delete_thread": lambda s, c: s.delete_thread("t1", c)}
+    calls.pop("load_attachments of all")
+    taken = {}
+    async with Store.open(url) as store:
+        await fill(store, ALICE, "text")
+        for prefix in ("t", "gone"):
+            ids = [f"{prefix}{n}" for n in range(others)]
+            await asyncio.gather(*(store.save_thread(thread(i), ALICE) for i in ids))
+            await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in ids))
+            await asyncio.gather(*(store.save_attachment(file(i, i), ALICE) for i in ids))
+            await asyncio.gather(*(store.claim_turn(i, "turn", ALICE) for i in ids))
+        await asyncio.gather(*(store.delete_thread(i, ALICE) for i in ids))
+        for name, call in calls.items():
+            steps = list[int]()
+            for worker in (store._reader, store._writer):
+                worker._db.set_progress_handler(partial(steps.append, 1), 1)
+            await answer(call, store, ALICE)
+            taken[name] = len(steps)
+    return taken
+
+
+async def test_a_call_costs_the_same_among_few_and_among_many(store_url: str) -> None:
+    """Each goes by an index; but all of a user's files are all of them."""
+    assert await costs(store_url, 12) == await costs(f"{store_url}-more", 60)
