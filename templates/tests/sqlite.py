@@ -6,6 +6,7 @@ import sqlite3
 import time
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import anyio
 import pytest
@@ -263,3 +264,29 @@ async def costs(url: str, others: int) -> dict[str, int]:
 async def test_a_call_costs_the_same_among_few_and_among_many(store_url: str) -> None:
     """Each goes by an index; but all of a user's files are all of them."""
     assert await costs(store_url, 12) == await costs(f"{store_url}-more", 60)
+
+
+async def test_who_reads_for_long_keeps_nobody_from_writing(store: Store, store_url: str) -> None:
+    """A copy for a backup, say."""
+    await store.save_thread(thread(), ALICE)
+    with contextlib.closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as other:
+        other.execute("BEGIN")
+        assert other.execute("SELECT count(*) FROM threads").fetchone() == (1,)
+        await store.save_thread(thread("u"), ALICE)
+        assert other.execute("SELECT count(*) FROM threads").fetchone() == (1,)
+
+
+def test_a_call_whose_loop_is_closed_ends_quietly(store_url: str) -> None:
+    """Nobody waits for its answer any more; its thread closes the file."""
+    loop, opening, go_on = asyncio.new_event_loop(), Store.open(store_url), Event()
+    store = loop.run_until_complete(opening.__aenter__())
+    call = loop.create_task(store._writer.ask(lambda _: go_on.wait()))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    go_on.set()
+    for worker in (store._reader, store._writer):
+        assert worker.daemon, "a process that never closed it could not end"
+        asyncio.run(worker.close())
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            worker._db.execute("SELECT 1")
+    assert not call.done()
