@@ -18,7 +18,7 @@ from app.store import StoreError
 from . import reading
 from .engine import PrivateEngine
 from .serving import settings_for
-from .test_store_isolation import READS, WRITES, answer, fill
+from .test_store_isolation import READS, WRITES, Call, answer, fill
 from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio
@@ -226,7 +226,14 @@ def looked_at(plan: dict[str, Any]) -> float:
 
 async def costs(url: str, others: int) -> dict[str, float]:
     """Return how many rows each call looks at beside so many other records."""
-    calls = READS | {"owners": lambda s, _: anext(s.owners())} | WRITES
+    end = f"t{others - 1}"
+    more: dict[str, Call] = {
+        "last threads": lambda s, c: s.load_threads(9, end, "asc", c),
+        "threads back": lambda s, c: s.load_threads(9, end, "desc", c),
+        "last items": lambda s, c: s.load_thread_items("t", end, 9, "asc", c),
+        "owners": lambda s, _: anext(s.owners()),
+    }
+    calls = READS | more | WRITES
     calls.pop("load_attachments of all")
     taken, seen = {}, list[float]()
     async with Store.open(url, pool_size=1) as store:

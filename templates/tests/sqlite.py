@@ -16,7 +16,7 @@ from app.store import BUSY_SECONDS, SCHEMA, StoreError
 from app.store import ChatStore as Store
 
 from . import reading
-from .test_store_isolation import READS, WRITES, answer, fill
+from .test_store_isolation import READS, WRITES, Call, answer, fill
 from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio
@@ -240,7 +240,13 @@ async def test_closing_waits_for_what_was_asked(store_url: str) -> None:
 
 async def costs(url: str, others: int) -> dict[str, int]:
     """Return how many steps of SQLite's machine each call takes beside so many other records."""
-    calls = READS | WRITES | {"delete_thread": lambda s, c: s.delete_thread("t1", c)}
+    end = f"t{others - 1}"
+    pages: dict[str, Call] = {
+        "last threads": lambda s, c: s.load_threads(9, end, "asc", c),
+        "threads back": lambda s, c: s.load_threads(9, end, "desc", c),
+        "last items": lambda s, c: s.load_thread_items("t", end, 9, "asc", c),
+    }
+    calls = READS | pages | WRITES | {"delete_thread": lambda s, c: s.delete_thread("t1", c)}
     calls.pop("load_attachments of all")
     taken = {}
     async with Store.open(url) as store:

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 async def conversation(store: Store) -> None:
-    """Give Alice and Bob a thread of two items each, under the same ids."""
-    for context in (ALICE, BOB):
+    """Give Bob and Alice a thread of two items each, under the same ids; hers is the newest."""
+    for context in (BOB, ALICE):
         await store.save_thread(thread(), context)
         for item_id in ("a", "b"):
             await store.add_thread_item("t", message(item_id), context)
