@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -16,8 +15,7 @@ from app.store import BUSY_SECONDS, SCHEMA, StoreError
 from app.store import ChatStore as Store
 
 from . import reading
-from .test_store_isolation import READS, WRITES, Call, answer, fill
-from .values import ALICE, file, message, thread
+from .values import ALICE, message, thread
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +30,9 @@ async def test_what_was_stored_is_there_when_the_file_is_opened_again(store_url:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "redis://:hunter2@host", "sqlite:", "sqlite:////no/where/x.db"]
+    "url",
+    ["", "redis://:hunter2@host", "sqlite:"]
+    + [f"sqlite:///{path}" for path in ("", ":memory:", "a\0b", "/no/where/x.db")],
 )
 async def test_a_wrong_url_is_refused_with_the_setting_and_no_password(url: str) -> None:
     with pytest.raises(StoreError, match="STORE_URL") as refusal:
@@ -191,10 +191,17 @@ async def test_a_clock_that_goes_back_keeps_no_thread_locked(
     """The lease of a worker that died would last for as long as the clock went back."""
     await store.save_thread(thread(), ALICE)
     with monkeypatch.context() as patch:
-        ahead = time.time() + 3600
+        ahead = time.time() + 20
         patch.setattr("app.store.time.time", lambda: ahead)
         await store.claim_turn("t", "dead", ALICE)
     assert await store.claim_turn("t", "next", ALICE)
+
+
+def traced(store: Store) -> list[str]:
+    """Return a list of the statements that change something from now on."""
+    ran = list[str]()
+    store._writer._db.set_trace_callback(ran.append)
+    return ran
 
 
 async def test_one_that_fails_does_not_fail_those_who_share_its_commit(store: Store) -> None:
@@ -202,9 +209,22 @@ async def test_one_that_fails_does_not_fail_those_who_share_its_commit(store: St
     adds = [
         store.add_thread_item("gone" if n % 3 else "t", message(f"i{n}"), ALICE) for n in range(60)
     ]
+    ran = traced(store)
     answers = await asyncio.gather(*adds, return_exceptions=True)
     assert [type(a) for a in answers] == [NotFoundError if n % 3 else type(None) for n in range(60)]
     assert await reading.items(store, ALICE) == [f"i{n}" for n in range(0, 60, 3)]
+    assert ran.count("COMMIT") < 4
+
+
+async def test_tombstones_that_have_ended_are_taken_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.store.TOMBSTONE_SECONDS", 0)
+    for n in range(3):
+        await store.save_thread(thread(f"t{n}"), ALICE)
+        await store.delete_thread(f"t{n}", ALICE)
+    rows = store._writer._db.execute("SELECT id FROM tombstones").fetchall()
+    assert rows == [("t2",)]
 
 
 async def test_cancelled_calls_lose_nothing_that_was_acknowledged(store: Store) -> None:
@@ -213,6 +233,7 @@ async def test_cancelled_calls_lose_nothing_that_was_acknowledged(store: Store) 
     adds = [
         asyncio.create_task(store.add_thread_item("t", message(f"i{n}"), ALICE)) for n in range(300)
     ]
+    ran = traced(store)
     await asyncio.sleep(0.003)
     for add in adds[::2]:
         add.cancel()
@@ -221,6 +242,7 @@ async def test_cancelled_calls_lose_nothing_that_was_acknowledged(store: Store) 
     stored = await reading.items(store, ALICE)
     assert acknowledged <= set(stored)
     assert len(stored) == len(set(stored))
+    assert ran.count("COMMIT") > 2, "another process gets its turn"
 
 
 async def test_closing_waits_for_what_was_asked(store_url: str) -> None:
@@ -236,40 +258,6 @@ async def test_closing_waits_for_what_was_asked(store_url: str) -> None:
         await store.ping()
     async with Store.open(store_url) as again:
         assert len(await reading.items(again, ALICE)) == 50
-
-
-async def costs(url: str, others: int) -> dict[str, int]:
-    """Return how many steps of SQLite's machine each call takes beside so many other records."""
-    end = f"t{others - 1}"
-    pages: dict[str, Call] = {
-        "last threads": lambda s, c: s.load_threads(9, end, "asc", c),
-        "threads back": lambda s, c: s.load_threads(9, end, "desc", c),
-        "last items": lambda s, c: s.load_thread_items("t", end, 9, "asc", c),
-    }
-    calls = READS | pages | WRITES | {"delete_thread": lambda s, c: s.delete_thread("t1", c)}
-    calls.pop("load_attachments of all")
-    taken = {}
-    async with Store.open(url) as store:
-        await fill(store, ALICE, "text")
-        for prefix in ("t", "gone"):
-            ids = [f"{prefix}{n}" for n in range(others)]
-            await asyncio.gather(*(store.save_thread(thread(i), ALICE) for i in ids))
-            await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in ids))
-            await asyncio.gather(*(store.save_attachment(file(i, i), ALICE) for i in ids))
-            await asyncio.gather(*(store.claim_turn(i, "turn", ALICE) for i in ids))
-        await asyncio.gather(*(store.delete_thread(i, ALICE) for i in ids))
-        for name, call in calls.items():
-            steps = list[int]()
-            for worker in (store._reader, store._writer):
-                worker._db.set_progress_handler(partial(steps.append, 1), 1)
-            await answer(call, store, ALICE)
-            taken[name] = len(steps)
-    return taken
-
-
-async def test_a_call_costs_the_same_among_few_and_among_many(store_url: str) -> None:
-    """Each goes by an index; but all of a user's files are all of them."""
-    assert await costs(store_url, 12) == await costs(f"{store_url}-more", 60)
 
 
 async def test_who_reads_for_long_keeps_nobody_from_writing(store: Store, store_url: str) -> None:

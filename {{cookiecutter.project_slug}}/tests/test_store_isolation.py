@@ -50,6 +50,7 @@ WRITES: dict[str, Call] = {
 }
 SIMILAR = ["", " ", "a", "A", "a:b", "a:b:c", "a\0", "a\0b", "a%00", "a}{b", "{a}", "a/b", "a%2Fb"]
 SIMILAR += ["ä", "a\u0308", "_", "%", "*", "x" * 998, "x" * 999, "'; DROP TABLE items; --"]
+SIMILAR += ["a\ud83d", "a\\ud83d"]
 
 
 async def fill(store: Store, context: RequestContext, text: str) -> None:
