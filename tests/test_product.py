@@ -38,7 +38,7 @@ def project(request: pytest.FixtureRequest, bake: Callable[..., BakedProject]) -
 def test_files(project: BakedProject) -> None:
     """The set of files is exactly the one in this list: nothing lost, nothing left over."""
     listed = (Path(__file__).parent / "files.txt").read_text().split()
-    only_some = {"dev.py": ("redis", "postgres"), "tests/test_store_costs.py": ("sqlite",)}
+    only_some = {"dev.py": ("redis", "postgres"), "tests/test_store_inside.py": ("sqlite",)}
     only_some |= dict.fromkeys(DATA, STORAGES[1:])
     storage = project.answers["storage_type"]
     wanted = {name for name in listed if storage in only_some.get(name, STORAGES)}

@@ -5,7 +5,6 @@ import contextlib
 import sqlite3
 import time
 from pathlib import Path
-from threading import Event
 
 import anyio
 import pytest
@@ -205,26 +204,20 @@ def traced(store: Store) -> list[str]:
 
 
 async def test_one_that_fails_does_not_fail_those_who_share_its_commit(store: Store) -> None:
+    """What it has done is undone, all of it and no more."""
     await store.save_thread(thread(), ALICE)
+    await store.add_thread_item("t", message("a"), ALICE)
     adds = [
         store.add_thread_item("gone" if n % 3 else "t", message(f"i{n}"), ALICE) for n in range(60)
     ]
     ran = traced(store)
-    answers = await asyncio.gather(*adds, return_exceptions=True)
+    thumb = store.save_feedback("t", ["a", "none"], "positive", ALICE)
+    *answers, missing = await asyncio.gather(*adds, thumb, return_exceptions=True)
     assert [type(a) for a in answers] == [NotFoundError if n % 3 else type(None) for n in range(60)]
-    assert await reading.items(store, ALICE) == [f"i{n}" for n in range(0, 60, 3)]
+    assert await reading.items(store, ALICE) == ["a", *(f"i{n}" for n in range(0, 60, 3))]
+    assert isinstance(missing, NotFoundError)
+    assert await store.load_feedback("t", ALICE) == {}
     assert ran.count("COMMIT") < 4
-
-
-async def test_tombstones_that_have_ended_are_taken_away(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.store.TOMBSTONE_SECONDS", 0)
-    for n in range(3):
-        await store.save_thread(thread(f"t{n}"), ALICE)
-        await store.delete_thread(f"t{n}", ALICE)
-    rows = store._writer._db.execute("SELECT id FROM tombstones").fetchall()
-    assert rows == [("t2",)]
 
 
 async def test_cancelled_calls_lose_nothing_that_was_acknowledged(store: Store) -> None:
@@ -268,19 +261,3 @@ async def test_who_reads_for_long_keeps_nobody_from_writing(store: Store, store_
         assert other.execute("SELECT count(*) FROM threads").fetchone() == (1,)
         await store.save_thread(thread("u"), ALICE)
         assert other.execute("SELECT count(*) FROM threads").fetchone() == (1,)
-
-
-def test_a_call_whose_loop_is_closed_ends_quietly(store_url: str) -> None:
-    """Nobody waits for its answer any more; its thread closes the file."""
-    loop, opening, go_on = asyncio.new_event_loop(), Store.open(store_url), Event()
-    store = loop.run_until_complete(opening.__aenter__())
-    call = loop.create_task(store._writer.ask(lambda _: go_on.wait()))
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
-    go_on.set()
-    for worker in (store._reader, store._writer):
-        assert worker.daemon, "a process that never closed it could not end"
-        asyncio.run(worker.close())
-        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-            worker._db.execute("SELECT 1")
-    assert not call.done()
