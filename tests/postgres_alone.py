@@ -1,10 +1,8 @@
 """What the PostgreSQL store promises besides the contract: for `test_pgbouncer.py`."""
 
 import asyncio
-import json
 import random
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -18,8 +16,7 @@ from app.store import StoreError
 from . import reading
 from .engine import PrivateEngine
 from .serving import settings_for
-from .test_store_isolation import READS, WRITES, answer, fill
-from .values import ALICE, at, file, message, thread
+from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio
 
@@ -216,46 +213,3 @@ async def test_the_settings_reach_the_connections(
             await store._pool.run(f"SELECT {n}")
         kept = await store._pool.run("SELECT FROM pg_prepared_statements")
         assert len(kept) == cached
-
-
-def looked_at(plan: dict[str, Any]) -> float:
-    """Return how many rows the steps of a plan have come by, those that they left out included."""
-    rows = sum(plan.get(each, 0) for each in ("Actual Rows", "Rows Removed by Filter"))
-    return rows * plan["Actual Loops"] + sum(map(looked_at, plan.get("Plans", [])))
-
-
-async def costs(url: str, others: int) -> dict[str, float]:
-    """Return how many rows each call looks at beside so many other records."""
-    calls = READS | {"owners": lambda s, _: anext(s.owners())} | WRITES
-    calls.pop("load_attachments of all")
-    taken, seen = {}, list[float]()
-    async with Store.open(url, pool_size=1) as store:
-        await store.save_thread(thread(), ALICE)
-        for prefix in ("t", "gone"):
-            ids = [f"{prefix}{n}" for n in range(others)]
-            await asyncio.gather(*(store.save_thread(thread(i, at(-1)), ALICE) for i in ids))
-            await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in ids))
-            await asyncio.gather(*(store.save_attachment(file(i, i), ALICE) for i in ids))
-            await asyncio.gather(*(store.claim_turn(i, "turn", ALICE) for i in ids))
-        await asyncio.gather(*(store.delete_thread(i, ALICE) for i in ids))
-        await fill(store, ALICE, "text")  # behind them all
-        run = store._pool.run
-
-        async def counted(statement: str, *values: object) -> list[asyncpg.Record]:
-            ((plan,),) = await run(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *values)
-            seen.append(looked_at(json.loads(plan)[0]["Plan"]))
-            return await run(statement, *values)
-
-        await run("ANALYZE")
-        await run("SET enable_seqscan = off")  # tables as small as these are looked through
-        store._pool.run = counted  # type: ignore[method-assign]
-        for name, call in calls.items():
-            seen.clear()
-            await answer(call, store, ALICE)
-            taken[name] = sum(seen)
-    return taken
-
-
-async def test_a_call_looks_at_the_same_rows_among_few_and_among_many(store_url: str) -> None:
-    """Each goes by an index; but all of a user's files are all of them."""
-    assert await costs(store_url, 12) == await costs(f"{store_url}_more", 60)
