@@ -271,8 +271,7 @@ class PostgresStore(Store[Context]):
     ) -> bool:
         """Set the title if it still is `old`; say whether it was set."""
         statement = """UPDATE chatkit.thread SET doc = $4 || substr(doc, length($3::text) + 1)
-            WHERE owner = $1 AND id = $2 AND deleted IS NULL AND starts_with(doc, $3)
-            RETURNING true"""
+            WHERE owner = $1 AND id = $2 AND starts_with(doc, $3) RETURNING true"""
         return bool(await self._find(statement, context, thread_id, _title(old), _title(new)))
 
     # --- items ---
