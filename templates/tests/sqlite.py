@@ -111,6 +111,12 @@ async def test_a_file_that_another_process_keeps_is_refused_in_time(
                 with pytest.raises(StoreError, match="locked"):
                     async with Store.open(store_url):
                         pass
+                opening = Store.open(store_url)
+                start = asyncio.create_task(opening.__aenter__())
+                await asyncio.sleep(0.1)
+                other.execute("COMMIT")
+                await start
+                await opening.__aexit__(None, None, None)
         await store.add_thread_item("t", message("b"), ALICE)
         assert await reading.items(store, ALICE) == ["b"]
 

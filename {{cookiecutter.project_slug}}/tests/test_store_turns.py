@@ -200,10 +200,10 @@ async def test_an_attachment_to_a_missing_thread_is_refused(store: Store, name: 
 
 async def test_attachments_are_listed_by_thread_and_oldest_first(store: Store) -> None:
     await store.save_thread(thread("t2"), ALICE)
-    for attachment_id, thread_id in (("z", "t"), ("y", None), ("x", "t2"), ("w", "t")):
+    for attachment_id, thread_id in [("z", "t"), ("y", None), ("x", "t2"), ("w", "t"), ("y", "t")]:
         await store.save_attachment(file(attachment_id, thread_id), ALICE)
     await store.save_attachment(file("z", "t", name="again"), ALICE)
-    assert [each.id for each in await store.load_attachments("t", ALICE)] == ["z", "w"]
+    assert [each.id for each in await store.load_attachments("t", ALICE)] == ["z", "y", "w"]
     assert [each.id for each in await store.load_attachments(None, ALICE)] == ["z", "y", "x", "w"]
     assert await store.load_attachments("none", ALICE) == []
     assert await store.load_attachments(None, BOB) == []
