@@ -75,13 +75,14 @@ def looked_at(plan: dict[str, Any]) -> float:
 
 
 OTHERS = (
-    """INSERT INTO chatkit.thread (owner, id, created, doc)
-        SELECT owner, 't' || n, created - 1, doc FROM chatkit.thread, generate_series(1, $1) n""",
+    """INSERT INTO chatkit.thread (owner, id, created, doc, seq)
+        SELECT owner, 't' || n, created, doc, -n FROM chatkit.thread, generate_series(1, $1) n""",
     """INSERT INTO chatkit.thread (owner, id, deleted)
         SELECT owner, 'gone' || n, now() FROM chatkit.thread, generate_series(1, $1) n
         WHERE id = 't'""",
     """INSERT INTO chatkit.item (owner, thread_id, id, doc, seq, feedback)
-        SELECT owner, 't' || n, id, doc, -n, 'positive' FROM chatkit.item, generate_series(1, $1) n
+        SELECT owner, 't' || n, id, doc, -n, CASE WHEN n % 20 = 0 THEN 'positive' END
+        FROM chatkit.item, generate_series(1, $1) n
         UNION SELECT owner, 't', id || n, doc, -n, NULL FROM chatkit.item, generate_series(1, $1) n
     """,
     """INSERT INTO chatkit.attachment (owner, thread_id, id, doc)
@@ -110,7 +111,8 @@ async def costs(url: str, others: int) -> dict[str, float]:
             return await run(statement, *values)
 
         await run("ANALYZE")
-        await run("SET enable_seqscan = off")  # tables as small as these are looked through
+        for unfit in ("seqscan", "bitmapscan"):  # as it may choose for tables as small as these
+            await run(f"SET enable_{unfit} = off")
         store._pool.run = counted  # type: ignore[method-assign]
         for name, call in calls.items():
             seen.clear()

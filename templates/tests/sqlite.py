@@ -199,7 +199,9 @@ async def test_a_clock_that_goes_back_keeps_no_thread_locked(
         ahead = time.time() + 20
         patch.setattr("app.store.time.time", lambda: ahead)
         await store.claim_turn("t", "dead", ALICE)
+        await store.stop_turn("t", ALICE)
     assert await store.claim_turn("t", "next", ALICE)
+    assert await store.renew_turn("t", "next", ALICE)  # the stop was not meant for it
 
 
 def traced(store: Store) -> list[str]:

@@ -12,7 +12,7 @@ from app.store import ChatStore as Store
 
 from . import reading
 from .test_store_isolation import READS, WRITES, answer, fill
-from .values import ALICE, at, file, message, thread
+from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio
 
@@ -69,14 +69,14 @@ async def costs(url: str, others: int) -> dict[str, int]:
     calls.pop("load_attachments of all")
     taken = {}
     async with Store.open(url) as store:
-        await store.save_thread(thread(), ALICE)
         for prefix in ("t", "gone"):
             ids = [f"{prefix}{n}" for n in range(others)]
-            await asyncio.gather(*(store.save_thread(thread(i, at(-1)), ALICE) for i in ids))
-            await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in ids))
+            await asyncio.gather(*(store.save_thread(thread(i), ALICE) for i in ids))
             await asyncio.gather(*(store.save_attachment(file(i, i), ALICE) for i in ids))
             await asyncio.gather(*(store.claim_turn(i, "turn", ALICE) for i in ids))
         await asyncio.gather(*(store.delete_thread(i, ALICE) for i in ids))
+        await store.save_thread(thread(), ALICE)
+        await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in ids))
         await fill(store, ALICE, "text")  # behind them all
         for name, call in calls.items():
             steps = list[int]()

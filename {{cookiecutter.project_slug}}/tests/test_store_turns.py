@@ -285,15 +285,15 @@ async def test_a_lease_that_is_not_renewed_ends(
 ) -> None:
     """A worker that died blocks its thread for LEASE_SECONDS, no longer."""
     monkeypatch.setattr("app.store.LEASE_SECONDS", 2)
-    await store.claim_turn("t", "dead", ALICE)
+    await store.save_thread(thread("u"), ALICE)
+    for thread_id in ("t", "u"):
+        await store.claim_turn(thread_id, "dead", ALICE)
     await store.stop_turn("t", ALICE)
     await store.claim_turn("t", "slow", BOB)
     await asyncio.sleep(1.2)
     assert await store.renew_turn("t", "slow", BOB)
     await asyncio.sleep(1.2)
     assert not await store.claim_turn("t", "two", BOB)  # renewed
-    assert not await store.stop_turn("t", ALICE)
-    assert not await store.renew_turn("t", "dead", ALICE)
+    assert not (await store.stop_turn("t", ALICE) or await store.renew_turn("u", "dead", ALICE))
     assert await store.claim_turn("t", "two", ALICE)
     assert await store.renew_turn("t", "two", ALICE)
-    assert not await store.renew_turn("t", "dead", ALICE)
