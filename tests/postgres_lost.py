@@ -28,9 +28,10 @@ async def test_a_closed_store_has_answered_all_and_takes_no_more(
 ) -> None:
     async with Store.open(private_engine.url) as store:
         await store.save_thread(thread(), ALICE)
+        slow = asyncio.create_task(store._pool.run("SELECT pg_sleep(0.3)"))
         calls = [asyncio.create_task(store.load_thread("t", ALICE)) for _ in range(80)]
         await asyncio.sleep(0)  # now some are under way and the others wait
-    assert all(call.done() for call in calls)
+    assert all(call.done() for call in [slow, *calls])
     assert [await call for call in calls] == [thread()] * 80
     with pytest.raises(asyncpg.InterfaceError, match="closed"):
         await store.ping()

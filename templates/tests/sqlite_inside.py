@@ -46,7 +46,7 @@ def test_a_call_whose_loop_is_closed_ends_quietly(store_url: str) -> None:
     go_on.set()
     for worker in (store._reader, store._writer):
         assert worker.daemon, "a process that never closed it could not end"
-        asyncio.run(worker.close())
+        asyncio.run(asyncio.wait_for(worker.close(), 5))
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
             worker._db.execute("SELECT 1")
     assert not call.done()

@@ -81,7 +81,6 @@ async def test_a_title_is_set_while_it_is_what_was_read(store: Store) -> None:
     assert await store.load_thread("t", ALICE) == thread(title="New")
     assert not await store.set_title_if_unchanged("t", "About t", "Late", ALICE)
     assert await store.load_thread("t", ALICE) == thread(title="New")
-    assert await store.load_thread("t", BOB) == thread()
     assert (await store.load_threads(9, None, "asc", ALICE)).data == [thread(title="New")]
 
 
@@ -294,6 +293,7 @@ async def test_a_lease_that_is_not_renewed_ends(
     assert await store.renew_turn("t", "slow", BOB)
     await asyncio.sleep(1.2)
     assert not await store.claim_turn("t", "two", BOB)  # renewed
-    assert not (await store.stop_turn("t", ALICE) or await store.renew_turn("u", "dead", ALICE))
+    assert not await store.stop_turn("t", ALICE)
+    assert not await store.renew_turn("u", "dead", ALICE)
     assert await store.claim_turn("t", "two", ALICE)
     assert await store.renew_turn("t", "two", ALICE)
