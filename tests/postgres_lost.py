@@ -82,11 +82,16 @@ async def test_of_several_hosts_a_replica_is_passed_over(private_engine: Private
     address = urlsplit(private_engine.url)
     read_only = "default_transaction_read_only=on"
     with dev.throwaway() as data, PrivateEngine(data, read_only) as replica:
+        another = urlsplit(replica.url).netloc.rpartition("@")[2]
+        own = address.netloc.rpartition("@")
+        refused = f"{own[0]}@{another},{own[2]}"  # its password is another one
+        async with Store.open(address._replace(netloc=refused).geturl()) as store:
+            await store.ping()
         connection = await asyncpg.connect(replica.url)
         await connection.execute("SET default_transaction_read_only = off")
         await connection.execute(f"ALTER USER postgres PASSWORD '{address.password}'")
         await connection.close()
-        hosts = f"{address.netloc},{urlsplit(replica.url).netloc.rpartition('@')[2]}"
+        hosts = f"{address.netloc},{another}"
         async with Store.open(address._replace(netloc=hosts).geturl()) as store:
             store._pool._urls.reverse()
             await store.save_thread(thread(), ALICE)
