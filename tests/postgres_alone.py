@@ -42,11 +42,14 @@ async def test_an_unfit_server_is_refused_by_name(
 async def test_another_encoding_is_refused_by_name(private_engine: PrivateEngine) -> None:
     """Whether the database has it or the address asks for it: not all text would fit."""
     connection = await asyncpg.connect(private_engine.url)
-    await connection.execute(
-        "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
-    )
+    for name, encoding in (("latin", "LATIN1"), ("bytes", "SQL_ASCII")):
+        kind = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        await connection.execute(f"CREATE DATABASE {name} {kind}")
     await connection.close()
     url = private_engine.url
+    async with Store.open(urlsplit(url)._replace(path="/bytes").geturl()) as store:  # takes all
+        await store.save_thread(thread("ä😀", title="ä😀"), ALICE)
+        assert await store.load_thread("ä😀", ALICE) == thread("ä😀", title="ä😀")
     for wrong in (urlsplit(url)._replace(path="/latin").geturl(), f"{url}&client_encoding=latin1"):
         with pytest.raises(StoreError, match=r"LATIN1.* needs a database in UTF8"):
             async with Store.open(wrong):
@@ -57,8 +60,12 @@ async def test_an_old_server_is_refused_by_name(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = asyncpg.types.ServerVersion(12, 9, 0, "final", 0)
+    least = old._replace(major=13)
+    monkeypatch.setattr(asyncpg.Connection, "get_server_version", lambda _: least)
+    async with Store.open(store_url):
+        pass
     monkeypatch.setattr(asyncpg.Connection, "get_server_version", lambda _: old)
-    with pytest.raises(StoreError, match="this is PostgreSQL 12, the app needs 13"):
+    with pytest.raises(StoreError, match=r"^STORE_URL=.*: this is PostgreSQL 12, the app needs 13"):
         async with Store.open(store_url):
             pass
 
@@ -109,6 +116,19 @@ async def test_a_migration_may_take_longer_than_an_answer_and_keeps_the_data(
     with pytest.raises(StoreError, match="is at 2, newer than the app"):
         async with Store.open(store_url):
             pass
+
+
+async def test_a_step_that_fails_ends_the_start_in_one_line_and_changes_nothing(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = "CREATE TABLE chatkit.more (a text); SELECT unknown()"  # which has a hint, too
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "MIGRATIONS", (*module.MIGRATIONS, wrong))
+        with pytest.raises(StoreError, match=r"^STORE_URL=[^\n]*unknown\(\)[^\n]*HINT[^\n]*$"):
+            async with Store.open(store_url):
+                pass
+    async with Store.open(store_url) as store:
+        assert await store._pool.run("SELECT to_regclass('chatkit.more') AS more") == [(None,)]
 
 
 async def test_a_schema_whose_name_would_have_to_be_quoted_is_refused(store_url: str) -> None:

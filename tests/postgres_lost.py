@@ -28,9 +28,10 @@ async def test_a_closed_store_has_answered_all_and_takes_no_more(
 ) -> None:
     async with Store.open(private_engine.url) as store:
         await store.save_thread(thread(), ALICE)
+        slow = asyncio.create_task(store._pool.run("SELECT pg_sleep(0.3)"))
         calls = [asyncio.create_task(store.load_thread("t", ALICE)) for _ in range(80)]
         await asyncio.sleep(0)  # now some are under way and the others wait
-    assert all(call.done() for call in calls)
+    assert all(call.done() for call in [slow, *calls])
     assert [await call for call in calls] == [thread()] * 80
     with pytest.raises(asyncpg.InterfaceError, match="closed"):
         await store.ping()
@@ -81,11 +82,16 @@ async def test_a_replica_among_several_hosts_is_passed_over(private_engine: Priv
     address = urlsplit(private_engine.url)
     read_only = "default_transaction_read_only=on"
     with dev.throwaway() as data, PrivateEngine(data, read_only) as replica:
+        another = urlsplit(replica.url).netloc.rpartition("@")[2]
+        own = address.netloc.rpartition("@")
+        refused = f"{own[0]}@{another},{own[2]}"  # its password is another one
+        async with Store.open(address._replace(netloc=refused).geturl()) as store:
+            await store.ping()
         connection = await asyncpg.connect(replica.url)
         await connection.execute("SET default_transaction_read_only = off")
         await connection.execute(f"ALTER USER postgres PASSWORD '{address.password}'")
         await connection.close()
-        hosts = f"{address.netloc},{urlsplit(replica.url).netloc.rpartition('@')[2]}"
+        hosts = f"{address.netloc},{another}"
         async with Store.open(address._replace(netloc=hosts).geturl()) as store:
             store._pool._urls.reverse()
             await store.save_thread(thread(), ALICE)

@@ -9,7 +9,7 @@ import pytest
 from baked import BakedProject
 
 pytestmark = [pytest.mark.product, pytest.mark.xdist_group("postgres-dict")]
-ALONE = [Path(__file__).with_name(f"postgres_{which}.py") for which in ("alone", "lost")]
+ALONE = [Path(__file__).with_name(f"postgres_{which}.py") for which in ("alone", "inside", "lost")]
 BOUNCER = Path(__file__).with_name("pgbouncer.py")
 NO_CACHE = """
 from app.store import PostgresStore

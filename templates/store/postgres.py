@@ -271,8 +271,7 @@ class PostgresStore(Store[Context]):
     ) -> bool:
         """Set the title if it is still `old`; return whether it was set."""
         statement = """UPDATE chatkit.thread SET doc = $4 || substr(doc, length($3::text) + 1)
-            WHERE owner = $1 AND id = $2 AND deleted IS NULL AND starts_with(doc, $3)
-            RETURNING true"""
+            WHERE owner = $1 AND id = $2 AND starts_with(doc, $3) RETURNING true"""
         return bool(await self._find(statement, context, thread_id, _title(old), _title(new)))
 
     # --- items ---
@@ -341,7 +340,7 @@ class PostgresStore(Store[Context]):
     async def load_feedback(self, thread_id: str, context: Context) -> dict[str, FeedbackKind]:
         """Return the thumbs of a thread by item."""
         statement = """SELECT id, feedback FROM chatkit.item
-            WHERE owner = $1 AND thread_id = $2 AND feedback IS NOT NULL ORDER BY seq"""
+            WHERE owner = $1 AND thread_id = $2 AND feedback IS NOT NULL"""
         rows = await self._find(statement, context, thread_id)
         return {row["id"]: row["feedback"] for row in rows}
 
@@ -396,7 +395,7 @@ class PostgresStore(Store[Context]):
                 INSERT INTO chatkit.lease AS old (owner, thread_id, turn_id, until)
                 SELECT $1, $2, $3, clock_timestamp() + $4 * interval '1 second' FROM locked
                 ON CONFLICT (owner, thread_id) DO UPDATE SET turn_id = $3, until = excluded.until,
-                    stopping = old.stopping AND old.turn_id = $3 AND old.until > clock_timestamp()
+                    stopping = old.stopping AND old.until > clock_timestamp()
                 WHERE old.turn_id = $3 OR old.until < clock_timestamp() RETURNING true)
             SELECT EXISTS (SELECT FROM taken) AS taken FROM locked"""
         if not (rows := await self._find(statement, context, thread_id, turn_id, LEASE_SECONDS)):

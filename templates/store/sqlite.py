@@ -319,9 +319,9 @@ class SQLiteStore(Store[Context]):
 
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
         """Return the records of one thread, or with None all that the owner has, oldest first."""
-        which = f"?2 IS NULL OR thread = {THREAD}"
-        sql = f"SELECT doc FROM attachments WHERE owner = ?1 AND ({which}) ORDER BY key"
-        rows = await self._rows(sql, context, thread_id)
+        its, ids = ("owner = ?1", ()) if thread_id is None else (f"thread = {THREAD}", (thread_id,))
+        sql = f"SELECT doc FROM attachments WHERE {its} ORDER BY key"
+        rows = await self._rows(sql, context, *ids)
         return [ATTACHMENT.validate_json(doc) for (doc,) in rows]
 
     async def owners(self) -> AsyncIterator[str]:

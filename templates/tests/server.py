@@ -83,6 +83,7 @@ async def test_a_restart_that_nobody_saw_fails_no_call(
         "mongodb://:hunter2@host",
         "{scheme}://u:hunter2@127.0.0.1:1/x",
         "{scheme}://u:hunter2@127.0.0.1:99999/x",
+        "{scheme}://u@127.0.0.1:hunter2/x",
         "{scheme}://a/b:hunter2@127.0.0.1:1/x",
         "{scheme}:/u:hunter2@127.0.0.1:1/x",
         "{scheme}:u:hunter2@127.0.0.1:1/x",

@@ -50,14 +50,14 @@ async def threads(
     return await walk(lambda after: store.load_threads(limit, after, order, context), limit)
 
 
-async def export(store: Store, context: RequestContext) -> str:
-    """Return all that an owner has, as one string."""
+async def export(store: Store, context: RequestContext, only: str | None = None) -> str:
+    """Return all that an owner has, or has in one thread, as one string."""
     lines = []
-    for thread_id in await threads(store, context):
+    for thread_id in [only] if only else await threads(store, context):
         lines.append((await store.load_thread(thread_id, context)).model_dump_json())
         for item_id in await items(store, context, thread_id=thread_id):
             item = await store.load_item(thread_id, item_id, context)
             lines.append(item.model_dump_json())
         lines.append(repr(sorted((await store.load_feedback(thread_id, context)).items())))
-    attachments = await store.load_attachments(None, context)
+    attachments = await store.load_attachments(only, context)
     return "\n".join([*lines, *(each.model_dump_json() for each in attachments)])

@@ -264,6 +264,7 @@ async def test_deleting_a_thread_takes_its_items_and_attachments_along(store: St
         store.load_thread("t", ALICE),
         store.load_item("t", "a", ALICE),
         store.load_attachment("f", ALICE),
+        store.save_feedback("t", [], "positive", ALICE),
     ):
         with pytest.raises(NotFoundError):
             await missing

@@ -94,6 +94,7 @@ async def test_an_id_that_no_engine_holds_is_refused_by_name_on_writes(
         store.save_attachment(file(bad), ALICE),
         store.save_attachment(file("f", bad), ALICE),
         store.save_feedback("t", [bad], "positive", ALICE),
+        store.save_feedback(bad, ["a"], "positive", ALICE),
         store.claim_turn(bad, "turn", ALICE),
         store.claim_turn("t", bad, ALICE),
     ):
@@ -132,7 +133,6 @@ async def test_an_id_that_no_engine_holds_never_raises_the_drivers_error(
         store.delete_attachment(bad, ALICE),
         store.undelete_thread(bad, ALICE),
         store.set_title_if_unchanged(bad, None, "x", ALICE),
-        store.save_feedback(bad, ["a"], "positive", ALICE),
         store.renew_turn(bad, "turn", ALICE),
         store.release_turn(bad, "turn", ALICE),
         store.stop_turn(bad, ALICE),

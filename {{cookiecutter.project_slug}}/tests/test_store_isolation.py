@@ -1,6 +1,7 @@
 """The Store's contract: whose data it is. Two owners have the same ids on purpose."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -38,6 +39,7 @@ WRITES: dict[str, Call] = {
     "save_attachment": lambda s, c: s.save_attachment(file("f", name="mine"), c),
     "save_attachment of thread": lambda s, c: s.save_attachment(file("f", "t", name="mine"), c),
     "save_feedback": lambda s, c: s.save_feedback("t", ["a"], "negative", c),
+    "save_feedback of none": lambda s, c: s.save_feedback("t", [], "negative", c),
     "set_title_if_unchanged": lambda s, c: s.set_title_if_unchanged("t", "About t", "Mine", c),
     "claim_turn": lambda s, c: s.claim_turn("t", "turn", c),
     "renew_turn": lambda s, c: s.renew_turn("t", "turn", c),
@@ -50,6 +52,7 @@ WRITES: dict[str, Call] = {
 }
 SIMILAR = ["", " ", "a", "A", "a:b", "a:b:c", "a\0", "a\0b", "a%00", "a}{b", "{a}", "a/b", "a%2Fb"]
 SIMILAR += ["ä", "a\u0308", "_", "%", "*", "x" * 998, "x" * 999, "'; DROP TABLE items; --"]
+SIMILAR += ["a\ud83d", "a\\ud83d"]
 
 
 async def fill(store: Store, context: RequestContext, text: str) -> None:
@@ -103,6 +106,30 @@ async def test_each_owner_reads_its_own_under_the_same_ids(store: Store) -> None
     await store.save_thread(thread("t2"), BOB)
     await store.save_attachment(file("f2"), BOB)
     assert {name: await answer(call, store, ALICE) for name, call in READS.items()} == alone
+
+
+async def test_no_call_reaches_another_thread_of_its_owner(store: Store) -> None:
+    """Which has the same items, title and turn; nor one that is deleted."""
+    await fill(store, ALICE, "About t")
+    narrow = {name: READS[name] for name in READS if not re.search("threads|all", name)}
+    alone = {name: await answer(call, store, ALICE) for name, call in narrow.items()}
+    for thread_id in ("gone", "s"):
+        await store.save_thread(thread(thread_id, title="About t"), ALICE)
+    await store.delete_thread("gone", ALICE)
+    for item_id in ("a", "b"):
+        await store.add_thread_item("s", message(item_id, thread_id="s"), ALICE)
+    await store.save_attachment(file("g", "s"), ALICE)
+    await store.save_feedback("s", ["a", "b"], "negative", ALICE)
+    assert {name: await answer(call, store, ALICE) for name, call in narrow.items()} == alone
+    for thread_id in ("s", "t"):
+        await store.claim_turn(thread_id, "turn", ALICE)
+    before = await reading.export(store, ALICE, "s")
+    for name, call in WRITES.items():
+        await answer(call, store, ALICE)
+        assert await reading.export(store, ALICE, "s") == before, name
+        assert await store.renew_turn("s", "turn", ALICE), name
+        with pytest.raises(NotFoundError):
+            await store.save_thread(thread("gone"), ALICE)
 
 
 async def test_a_deleted_thread_of_one_owner_stays_with_the_other(store: Store) -> None:

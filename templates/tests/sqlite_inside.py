@@ -1,0 +1,92 @@
+"""What goes on inside the store in a file: its threads, and the steps of SQLite's machine."""
+
+import asyncio
+import sqlite3
+import time
+from functools import partial
+from threading import Event
+
+import pytest
+
+from app.store import ChatStore as Store
+
+from . import reading
+from .test_store_isolation import READS, WRITES, answer, fill
+from .values import ALICE, file, message, thread
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_all_hear_of_a_transaction_that_sqlite_itself_ended(store: Store) -> None:
+    """As it may at a full disk: nothing is stored, and the next commit is one of its own."""
+
+    def fail(db: sqlite3.Connection) -> None:
+        db.execute("ROLLBACK")
+        raise sqlite3.OperationalError("disk I/O error")
+
+    asleep = asyncio.create_task(store._writer.ask(lambda _: time.sleep(0.02)))
+    await asyncio.sleep(0.01)  # the others share a commit behind it
+    saves = [store.save_thread(thread(i), ALICE) for i in "ab"]
+    answers = await asyncio.gather(
+        saves[0], store._writer.ask(fail), saves[1], return_exceptions=True
+    )
+    assert [str(answer) for answer in answers] == ["disk I/O error"] * 3
+    await asleep
+    await store.save_thread(thread(), ALICE)
+    assert await reading.threads(store, ALICE) == ["t"]
+
+
+def test_a_call_whose_loop_is_closed_ends_quietly(store_url: str) -> None:
+    """Nobody waits for its answer any more; its thread closes the file."""
+    loop, opening, go_on = asyncio.new_event_loop(), Store.open(store_url), Event()
+    store = loop.run_until_complete(opening.__aenter__())
+    call = loop.create_task(store._writer.ask(lambda _: go_on.wait()))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    go_on.set()
+    for worker in (store._reader, store._writer):
+        assert worker.daemon, "a process that never closed it could not end"
+        asyncio.run(asyncio.wait_for(worker.close(), 5))
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            worker._db.execute("SELECT 1")
+    assert not call.done()
+
+
+async def test_tombstones_that_have_ended_are_taken_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.store.TOMBSTONE_SECONDS", 0)
+    for n in range(3):
+        await store.save_thread(thread(f"t{n}"), ALICE)
+        await store.delete_thread(f"t{n}", ALICE)
+    rows = store._writer._db.execute("SELECT id FROM tombstones").fetchall()
+    assert rows == [("t2",)]
+
+
+async def costs(url: str, others: int) -> dict[str, int]:
+    """Return how many steps of SQLite's machine each call takes beside so many other records."""
+    calls = READS | WRITES | {"delete_thread": lambda s, c: s.delete_thread("t1", c)}
+    calls.pop("load_attachments of all")
+    taken = {}
+    async with Store.open(url) as store:
+        for prefix in ("t", "gone"):
+            ids = [f"{prefix}{n}" for n in range(others)]
+            await asyncio.gather(*(store.save_thread(thread(i), ALICE) for i in ids))
+            await asyncio.gather(*(store.save_attachment(file(i, i), ALICE) for i in ids))
+            await asyncio.gather(*(store.claim_turn(i, "turn", ALICE) for i in ids))
+        await asyncio.gather(*(store.delete_thread(i, ALICE) for i in ids))
+        await store.save_thread(thread(), ALICE)
+        await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in ids))
+        await fill(store, ALICE, "text")  # behind them all
+        for name, call in calls.items():
+            steps = list[int]()
+            for worker in (store._reader, store._writer):
+                worker._db.set_progress_handler(partial(steps.append, 1), 1)
+            await answer(call, store, ALICE)
+            taken[name] = len(steps)
+    return taken
+
+
+async def test_a_call_costs_the_same_among_few_and_among_many(store_url: str) -> None:
+    """Each goes by an index; but all of a user's files are all of them."""
+    assert await costs(store_url, 12) == await costs(f"{store_url}-more", 60)

@@ -1,0 +1,126 @@
+"""What PostgreSQL does for the store's statements: for `test_pgbouncer.py`."""
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app import store as module
+from app.store import ChatStore as Store
+
+from .test_store_isolation import READS, WRITES, answer, fill
+from .values import ALICE, BOB, thread
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_tombstone_that_ends_is_left_to_who_saves_its_thread(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the same moment: else what was saved would be gone."""
+    monkeypatch.setattr(module, "TOMBSTONE_SECONDS", 0)
+    async with Store.open(store_url) as store:
+        await store.save_thread(thread(), ALICE)
+        await store.delete_thread("t", ALICE)
+        connection = await store._pool._connect(5)
+        async with connection.transaction():
+            save = "UPDATE chatkit.thread SET deleted = NULL, created = 1, doc = $1"
+            doc = thread().model_dump_json()
+            await connection.execute(module._sql(store._pool._schema, save), doc)
+            listing = asyncio.create_task(anext(store.owners()))
+            await asyncio.sleep(0.2)
+        await connection.close()
+        assert await listing == "alice"
+        assert await store.load_thread("t", ALICE) == thread()
+
+
+async def test_a_lease_begins_when_it_is_taken(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when it was asked for, which may be some seconds before: the thread's row was locked."""
+    monkeypatch.setattr(module, "LEASE_SECONDS", 1)
+    async with Store.open(store_url) as store:
+        await store.save_thread(thread(), ALICE)
+        await store.claim_turn("t", "dead", ALICE)
+        connection = await store._pool._connect(5)
+        async with connection.transaction():
+            lock = "SELECT FROM chatkit.thread FOR UPDATE"
+            await connection.execute(module._sql(store._pool._schema, lock))
+            claim = asyncio.create_task(store.claim_turn("t", "turn", ALICE))
+            await asyncio.sleep(1.2)
+        await connection.close()
+        assert await claim
+        assert await store.renew_turn("t", "turn", ALICE)
+
+
+async def test_keys_are_compared_by_their_bytes_whatever_the_database_s_language(
+    store_url: str,
+) -> None:
+    """In some, the next possible name after an owner's would be that owner again."""
+    async with Store.open(store_url) as store:
+        rows = await store._pool.run(
+            """SELECT collation_name FROM information_schema.columns WHERE table_schema = $1
+            AND column_name IN ('owner', 'id', 'thread_id')""",
+            store._pool._schema,
+        )
+    assert [row[0] for row in rows] == ["C"] * 10
+
+
+def looked_at(plan: dict[str, Any]) -> float:
+    """Return how many rows the steps of a plan have come by, those that they left out included."""
+    rows = sum(plan.get(each, 0) for each in ("Actual Rows", "Rows Removed by Filter"))
+    return rows * plan["Actual Loops"] + sum(map(looked_at, plan.get("Plans", [])))
+
+
+OTHERS = (
+    """INSERT INTO chatkit.thread (owner, id, created, doc, seq)
+        SELECT owner, 't' || n, created, doc, -n FROM chatkit.thread, generate_series(1, $1) n""",
+    """INSERT INTO chatkit.thread (owner, id, deleted)
+        SELECT owner, 'gone' || n, now() FROM chatkit.thread, generate_series(1, $1) n
+        WHERE id = 't'""",
+    """INSERT INTO chatkit.item (owner, thread_id, id, doc, seq, feedback)
+        SELECT owner, 't' || n, id, doc, -n, CASE WHEN n % 20 = 0 THEN 'positive' END
+        FROM chatkit.item, generate_series(1, $1) n
+        UNION SELECT owner, 't', id || n, doc, -n, NULL FROM chatkit.item, generate_series(1, $1) n
+    """,
+    """INSERT INTO chatkit.attachment (owner, thread_id, id, doc)
+        SELECT owner, 't' || n, id || n, doc FROM chatkit.attachment, generate_series(1, $1) n""",
+    """INSERT INTO chatkit.lease SELECT owner, id, 'turn', now() + interval '1 hour'
+        FROM chatkit.thread WHERE id <> 't' AND deleted IS NULL AND $1::integer > 0""",
+)
+"""Each gives both users so many more records, most of them before those that there are."""
+
+
+async def costs(url: str, others: int) -> dict[str, float]:
+    """Return how many rows each call looks at beside so many other records."""
+    calls = READS | {"owners": lambda s, _: anext(s.owners())} | WRITES
+    calls.pop("load_attachments of all")
+    taken, seen = {}, list[float]()
+    async with Store.open(url, pool_size=1) as store:
+        for context in (ALICE, BOB):
+            await fill(store, context, "text")
+        for statement in OTHERS:
+            await store._pool.run(statement, others)
+        run = store._pool.run
+
+        async def counted(statement: str, *values: object) -> list[asyncpg.Record]:
+            ((plan,),) = await run(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *values)
+            seen.append(looked_at(json.loads(plan)[0]["Plan"]))
+            return await run(statement, *values)
+
+        await run("ANALYZE")
+        for unfit in ("seqscan", "bitmapscan"):  # as it may choose for tables as small as these
+            await run(f"SET enable_{unfit} = off")
+        store._pool.run = counted  # type: ignore[method-assign]
+        for name, call in calls.items():
+            seen.clear()
+            await answer(call, store, ALICE)
+            taken[name] = sum(seen)
+    return taken
+
+
+async def test_a_call_looks_at_the_same_rows_among_few_and_among_many(store_url: str) -> None:
+    """Each goes by an index; but all of a user's files are all of them."""
+    assert await costs(store_url, 100) == await costs(f"{store_url}_more", 1000)
