@@ -15,6 +15,7 @@ from app.store import ChatStore as Store
 
 from . import reading
 from .engine import PrivateEngine
+from .test_store_isolation import fill
 from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio
@@ -161,6 +162,23 @@ async def test_of_a_forgotten_owner_only_the_tombstones_stay_and_they_end(store:
     await store.delete_attachment("f1", ALICE)
     assert await keys(store) == {"{@alice}:gone:t"}
     assert 0 < await store._client.ttl(f"{store._prefix}:{{@alice}}:gone:t") <= 86_400
+
+
+async def test_data_stay_where_the_first_release_put_them(store: Store) -> None:
+    """Else an updated app finds nothing: what moves them has to raise SCHEMA, and to move them."""
+    owner = RequestContext(user_id="a/b c")
+    await fill(store, owner, "said")
+    await store.save_attachment(file("g"), owner)
+    client, base = store._client, f"{store._prefix}:{{@a%2Fb%20c}}:"
+    token, place = await client.get(f"{base}token"), b"063902952000123456000000000001t"
+    assert await client.smembers(f"{store._prefix}:owners:15") == {token + b" a%2Fb%20c"}
+    assert await client.get(f"{base}count") == b"3"
+    assert await client.zrange(f"{base}order", 0, -1, withscores=True) == [(place, 0)]
+    assert await client.hgetall(f"{base}places") == {b"t": place}
+    assert await client.hgetall(f"{base}homes") == {b"f": b"000000000002=t", b"g": b"000000000003"}
+    assert await client.zrange(f"{base}sequence:t", 0, -1, withscores=True) == [(b"a", 1), (b"b", 2)]
+    counts = {"threads": 1, "items:t": 2, "files": 2, "feedback:t": 1}
+    assert {key: await client.hlen(base + key) for key in counts} == counts
 
 
 async def test_names_cannot_break_out_of_the_hash_tag(store: Store) -> None:
