@@ -115,6 +115,23 @@ if SHARED:  # other data ends with its process, before a command could read it
         assert lines[:2] == missing
 
 
+    def test_an_export_whose_reader_has_seen_enough_ends_without_a_word(
+        store_url: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """`| head -1`, say; what is still to be written goes nowhere."""
+        settings = settings_for(store_url, tmp_path)
+        asyncio.run(prepare(settings, threads=1))
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "w") as pipe, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", pipe)
+            assert main(["export", "--all"], settings) == 1
+        assert capsys.readouterr().err == ""
+
+
 def test_an_age_is_in_days() -> None:
     """It is parsed to seconds; one that lies ahead would delete everything."""
     assert days("90d") == 7_776_000
