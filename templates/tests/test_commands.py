@@ -72,15 +72,17 @@ if SHARED:  # other data ends with its process, before a command could read it
         assert main(["forget", "a"], settings) == 0
         assert capsys.readouterr().err == "forget: 3 threads, 5 files, 17 bytes\n"
         assert main(["export", "a"], settings) == 1, "nothing is left"
+        assert capsys.readouterr().err == "export: nothing\n"
         saved = tmp_path / "export.jsonl"
         saved.write_text(everything)
         for _ in range(2):
             assert main(["import", str(saved)], settings) == 0
-        capsys.readouterr()
+            assert capsys.readouterr().err == said.replace("export", "import")
         assert main(["export", "--all"], settings) == 0
         assert sorted(capsys.readouterr().out.splitlines()) == sorted(everything.splitlines())
         assert main(["purge", "--older-than", "99999d"], settings) == 0
         assert main(["sweep"], settings) == 0
+        assert capsys.readouterr().err == "purge: nothing\nsweep: 0 records, 0 objects\n"
 
     def test_bars_are_shown_on_a_terminal_and_the_export_elsewhere(
         store_url: str,

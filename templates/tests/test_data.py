@@ -76,6 +76,7 @@ async def test_what_was_forgotten_comes_back_equal(
         json.dumps({"owner": "a", "thread_id": "none", "item": ITEMS[0].model_dump(mode="json")}),
         '{"owner": "a", "thread_id": "none", "feedback": {"i": "positive"}}',
         json.dumps({"owner": "a", "attachment": file("f").model_dump(mode="json"), "bytes": "?"}),
+        json.dumps({"owner": "a", "attachment": file("f").model_dump(mode="json"), "bytes": 1}),
     ],
 )
 async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> None:
@@ -138,10 +139,11 @@ async def test_purge_deletes_threads_in_which_nobody_wrote_for_long(
         await store.add_thread_item("old8", message("i", "early", old), context)
         await store.save_thread(thread("new", NOW), context)
     await files.blobs.put(key_of("a", "f"), io.BytesIO(b"x"))
-    await store.save_attachment(file("f", "old9"), context_for("a"))
+    sized = file("f", "old9").model_copy(update={"metadata": {"size": 1}})
+    await store.save_attachment(sized, context_for("a"))
     counts = Counter[str]()
     await purge(90 * DAY, store, files, counts)
-    assert counts["threads"] == 2 * 204
+    assert counts == {"threads": 2 * 204, "files": 1, "bytes": 1}
     assert on_disk(tmp_path) == []
     for owner in ("a", "b"):
         page = await store.load_threads(10, None, "asc", context_for(owner))
