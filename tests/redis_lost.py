@@ -51,6 +51,13 @@ async def test_a_connection_that_the_kernel_gave_up_is_replaced(store: Store) ->
     await store.ping()
 
 
+async def test_scripts_are_sent_again_after_a_flush(store: Store) -> None:
+    await store.save_thread(thread(), ALICE)
+    await store._client.script_flush()
+    await store.add_thread_item("t", message("a"), ALICE)
+    assert await store.load_item("t", "a", ALICE) == message("a")
+
+
 async def test_a_client_without_a_connection_is_the_last_to_be_tried(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +191,7 @@ async def test_a_primary_that_goes_silent_is_looked_for_again() -> None:
         first, replica = nodes[0], nodes[3]
         replica.execute_command("CLUSTER REPLICATE", first.execute_command("CLUSTER MYID"))
         wait(lambda: replica.info().get("master_link_status") == "up")
-        async with Store.open(url_of(nodes[1])) as store:
+        async with Store.open(url_of(replica)) as store:
             owner, _ = owned_by(first, store)
             await store.save_thread(thread(), owner)
             wait(lambda: replica.info()["slave_repl_offset"] == first.info()["master_repl_offset"])

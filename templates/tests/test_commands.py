@@ -116,7 +116,6 @@ if SHARED:  # other data ends with its process, before a command could read it
         missing = [f"{name}: its bytes are not in FILES_URL" for name in ("f0", "f-alone")]
         assert lines[:2] == missing
 
-
     def test_an_export_whose_reader_has_seen_enough_ends_without_a_word(
         store_url: str,
         tmp_path: Path,
@@ -147,7 +146,7 @@ def test_a_wrong_command_says_what_is_expected(
 ) -> None:
     """One sentence and an exit status."""
     settings = settings_for(store_url, tmp_path)
-    for wrong in (["export"], ["import"], ["purge", "--older-than", "soon"], ["what"]):
+    for wrong in (["export"], ["import"], ["purge"], ["purge", "--older-than", "soon"], ["what"]):
         with pytest.raises(SystemExit) as raised:
             main(wrong, settings)
         assert raised.value.code == 2

@@ -110,7 +110,7 @@ async def test_an_export_whose_data_change_meanwhile_says_so(
 
     whole = ["u", "a", "b", "c", "v", "a", "b", "c"]
     assert await export(store.delete_thread("t", context)) == ["t", "a", "b", *whole]
-    with pytest.raises(DataError, match="changed while it was read. Run the command again"):
+    with pytest.raises(DataError, match=r"changed while it was read\. Run the command again"):
         await export(store.delete_thread_item("u", "b", context))
 
 
