@@ -101,6 +101,25 @@ async def test_a_primary_that_became_a_replica_is_looked_for_again(
         await store.save_thread(thread(), ALICE)
 
 
+async def test_a_failover_that_is_over_fails_no_call(
+    private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ex-primary refuses; the call is made again on a new connection, which finds the new."""
+    connect = Connection._connect
+
+    async def find(connection: Connection) -> None:
+        with Node.from_url(private_engine.url) as primary:
+            primary.execute_command("REPLICAOF", "NO", "ONE")
+        await connect(connection)
+
+    async with Store.open(private_engine.url) as store:
+        await store.save_thread(thread(), ALICE)
+        await store._client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        monkeypatch.setattr(Connection, "_connect", find)
+        await store.save_thread(thread(title="New"), ALICE)
+        assert await store.load_thread("t", ALICE) == thread(title="New")
+
+
 async def test_a_closed_store_has_answered_all_and_takes_no_more(
     private_engine: PrivateEngine,
 ) -> None:
