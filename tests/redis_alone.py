@@ -15,6 +15,7 @@ from app.store import ChatStore as Store
 
 from . import reading
 from .engine import PrivateEngine
+from .test_store_isolation import fill
 from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio
@@ -163,6 +164,24 @@ async def test_only_the_tombstones_of_a_forgotten_owner_stay_and_they_end(store:
     assert 0 < await store._client.ttl(f"{store._prefix}:{{@alice}}:gone:t") <= 86_400
 
 
+async def test_data_stay_where_the_first_release_put_them(store: Store) -> None:
+    """Else an updated app finds nothing: what moves them has to raise SCHEMA, and to move them."""
+    owner = RequestContext(user_id="a/b c")
+    await fill(store, owner, "said")
+    await store.save_attachment(file("g"), owner)
+    client, base = store._client, f"{store._prefix}:{{@a%2Fb%20c}}:"
+    token, place = await client.get(f"{base}token"), b"063902952000123456000000000001t"
+    assert await client.smembers(f"{store._prefix}:owners:15") == {token + b" a%2Fb%20c"}
+    assert await client.get(f"{base}count") == b"3"
+    assert await client.zrange(f"{base}order", 0, -1, withscores=True) == [(place, 0)]
+    assert await client.hgetall(f"{base}places") == {b"t": place}
+    assert await client.hgetall(f"{base}homes") == {b"f": b"000000000002=t", b"g": b"000000000003"}
+    items = await client.zrange(f"{base}sequence:t", 0, -1, withscores=True)
+    assert items == [(b"a", 1), (b"b", 2)]
+    counts = {"threads": 1, "items:t": 2, "files": 2, "feedback:t": 1}
+    assert {key: await client.hlen(base + key) for key in counts} == counts
+
+
 async def test_names_cannot_break_out_of_the_hash_tag(store: Store) -> None:
     for name in ("}{", "a}:items:t", "{@bob", "", "\0", "\ud800"):
         owner = RequestContext(user_id=name)
@@ -193,13 +212,6 @@ async def test_a_url_cannot_change_how_answers_are_read(store_url: str, said: st
         assert [owner async for owner in store.owners()] == ["alice"]
         with pytest.raises(NotFoundError):
             await store.load_thread("a\ud83d", ALICE)
-
-
-async def test_scripts_are_sent_again_after_a_flush(store: Store) -> None:
-    await store.save_thread(thread(), ALICE)
-    await store._client.script_flush()
-    await store.add_thread_item("t", message("a"), ALICE)
-    assert await reading.items(store, ALICE) == ["a"]
 
 
 async def test_thousands_of_documents_fit_an_answer(store: Store) -> None:
@@ -247,11 +259,10 @@ async def test_a_server_that_may_lose_data_is_warned_about(
 async def test_an_old_server_a_replica_and_something_else_are_refused_by_name() -> None:
     async def answer(info: str) -> str:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            says = {b"INFO": f"${len(info)}\r\n{info}\r\n".encode(), b"GET": b"$2\r\n99\r\n"}
+            says |= dict.fromkeys((b"AUTH", b"SETINFO"), b"+OK\r\n")
             while line := await reader.readline():
-                if line.strip() == b"INFO":
-                    writer.write(f"${len(info)}\r\n{info}\r\n".encode())
-                elif line.strip() in {b"AUTH", b"SETINFO"}:
-                    writer.write(b"+OK\r\n")
+                writer.write(says.get(line.strip(), b""))
             writer.close()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -264,11 +275,15 @@ async def test_an_old_server_a_replica_and_something_else_are_refused_by_name() 
         return str(refusal.value)
 
     assert "6.2" in await answer("redis_version:6.0.16\r\nrole:master\r\n")
+    assert "is at 99" in await answer("redis_version:6.2.0\r\nrole:master\r\n")
     assert "replica" in await answer("redis_version:7.2.4\r\nrole:slave\r\n")
     assert "6.2" in await answer("something:else\r\n")
 
 
-@pytest.mark.parametrize("wrong", ["/99", "/name", "/0?prefix=a{b", "/0?nonsense=1", "rediss://"])
+WRONG = ["/99", "/name", "/0?prefix=a{b", "/0?nonsense=1", "/0?db=x", "/0?max_connections=1"]
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "rediss://"])
 async def test_a_wrong_address_ends_the_start_in_one_line(
     private_engine: PrivateEngine, wrong: str
 ) -> None:

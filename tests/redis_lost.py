@@ -51,6 +51,13 @@ async def test_a_connection_that_the_kernel_gave_up_is_replaced(store: Store) ->
     await store.ping()
 
 
+async def test_scripts_are_sent_again_after_a_flush(store: Store) -> None:
+    await store.save_thread(thread(), ALICE)
+    await store._client.script_flush()
+    await store.add_thread_item("t", message("a"), ALICE)
+    assert await store.load_item("t", "a", ALICE) == message("a")
+
+
 async def test_a_client_without_a_connection_is_tried_last(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +99,25 @@ async def test_a_primary_that_became_a_replica_is_looked_for_again(
         assert min(await connections()) > max(before)  # none is left to read stale data
         await store._client.execute_command("REPLICAOF", "NO", "ONE")
         await store.save_thread(thread(), ALICE)
+
+
+async def test_a_failover_that_is_over_fails_no_call(
+    private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ex-primary refuses; the call is made again on a new connection, which finds the new."""
+    connect = Connection._connect
+
+    async def find(connection: Connection) -> None:
+        with Node.from_url(private_engine.url) as primary:
+            primary.execute_command("REPLICAOF", "NO", "ONE")
+        await connect(connection)
+
+    async with Store.open(private_engine.url) as store:
+        await store.save_thread(thread(), ALICE)
+        await store._client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        monkeypatch.setattr(Connection, "_connect", find)
+        await store.save_thread(thread(title="New"), ALICE)
+        assert await store.load_thread("t", ALICE) == thread(title="New")
 
 
 async def test_a_closed_store_has_answered_all_and_takes_no_more(
@@ -184,7 +210,7 @@ async def test_a_primary_that_goes_silent_is_looked_for_again() -> None:
         first, replica = nodes[0], nodes[3]
         replica.execute_command("CLUSTER REPLICATE", first.execute_command("CLUSTER MYID"))
         wait(lambda: replica.info().get("master_link_status") == "up")
-        async with Store.open(url_of(nodes[1])) as store:
+        async with Store.open(url_of(replica)) as store:
             owner, _ = owned_by(first, store)
             await store.save_thread(thread(), owner)
             wait(lambda: replica.info()["slave_repl_offset"] == first.info()["master_repl_offset"])

@@ -605,7 +605,6 @@ async def _connect(url: str) -> tuple[Client, str, int]:
                 options |= {"retry": Retry(NoBackoff(), 3), "require_full_coverage": False}
                 options["reinitialize_steps"] = 0  # a slot that moves cuts off nobody
                 client = _Cluster.from_url(address, **options)
-                await client.initialize()
             await _require_fit(client, info, f"{prefix}:schema")
     except (*ENGINE_ERRORS, OSError, TypeError, ValueError) as error:
         if client:

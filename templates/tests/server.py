@@ -2,11 +2,13 @@
 
 import asyncio
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from chatkit.store import NotFoundError
 
+from app.__main__ import main
 from app.settings import Settings
 from app.store import ChatStore as Store
 from app.store import StoreError
@@ -53,10 +55,11 @@ async def test_each_operation_is_one_round_trip(
         return await asking(*args)
 
     monkeypatch.setattr(asks, ask, counted)
-    await fill(store, ALICE, "text")
     await store.save_thread(thread("other"), ALICE)
     for name, call in (READS | WRITES).items():
         await answer(call, store, ALICE)  # brings its script to the node
+        await store.undelete_thread("t", ALICE)
+        await fill(store, ALICE, "About t")
         trips.clear()
         await answer(call, store, ALICE)
         assert len(trips) == 1, name
@@ -110,6 +113,28 @@ async def test_a_wrong_password_ends_the_start_and_is_not_shown(
         async with Store.open(private_engine.url.replace(secret, "hunter2")):
             pass
     assert "hunter2" not in str(refusal.value)
+
+
+def test_an_engine_of_development_that_cannot_start_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no wheel here, or the app runs already."""
+
+    class Taken:
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def start(self) -> None:
+            raise RuntimeError(f"{self.folder} is in use")
+
+    monkeypatch.chdir(tmp_path)  # away from the `.env` of who runs this
+    monkeypatch.setenv("STORE_URL", "")
+    monkeypatch.setattr("app.__main__.set_up_logging", lambda _: None)  # pytest's own stays
+    monkeypatch.setattr("dev.Server", Taken)
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"{Path('.data') / engine.ENGINE} is in use\n"
 
 
 def test_a_hosting_platforms_variable_names_the_store_unless_ours_does(

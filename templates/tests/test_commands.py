@@ -72,15 +72,17 @@ if SHARED:  # other data ends with its process, before a command could read it
         assert main(["forget", "a"], settings) == 0
         assert capsys.readouterr().err == "forget: 3 threads, 5 files, 17 bytes\n"
         assert main(["export", "a"], settings) == 1, "nothing is left"
+        assert capsys.readouterr().err == "export: nothing\n"
         saved = tmp_path / "export.jsonl"
         saved.write_text(everything)
         for _ in range(2):
             assert main(["import", str(saved)], settings) == 0
-        capsys.readouterr()
+            assert capsys.readouterr().err == said.replace("export", "import")
         assert main(["export", "--all"], settings) == 0
         assert sorted(capsys.readouterr().out.splitlines()) == sorted(everything.splitlines())
         assert main(["purge", "--older-than", "99999d"], settings) == 0
         assert main(["sweep"], settings) == 0
+        assert capsys.readouterr().err == "purge: nothing\nsweep: 0 records, 0 objects\n"
 
     def test_bars_are_shown_on_a_terminal_and_the_export_elsewhere(
         store_url: str,
@@ -114,6 +116,22 @@ if SHARED:  # other data ends with its process, before a command could read it
         missing = [f"{name}: its bytes are not in FILES_URL" for name in ("f0", "f-alone")]
         assert lines[:2] == missing
 
+    def test_an_export_whose_reader_has_seen_enough_ends_without_a_word(
+        store_url: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """`| head -1`, say; what is still to be written goes nowhere."""
+        settings = settings_for(store_url, tmp_path)
+        asyncio.run(prepare(settings, threads=1))
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "w") as pipe, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", pipe)
+            assert main(["export", "--all"], settings) == 1
+        assert capsys.readouterr().err == ""
+
 
 def test_an_age_is_in_days() -> None:
     """It is parsed to seconds; one in the future would delete everything."""
@@ -128,7 +146,7 @@ def test_a_wrong_command_says_what_is_expected(
 ) -> None:
     """One sentence and an exit status."""
     settings = settings_for(store_url, tmp_path)
-    for wrong in (["export"], ["import"], ["purge", "--older-than", "soon"], ["what"]):
+    for wrong in (["export"], ["import"], ["purge"], ["purge", "--older-than", "soon"], ["what"]):
         with pytest.raises(SystemExit) as raised:
             main(wrong, settings)
         assert raised.value.code == 2

@@ -4,6 +4,7 @@ import io
 import json
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,6 +76,7 @@ async def test_what_was_forgotten_comes_back_equal(
         json.dumps({"owner": "a", "thread_id": "none", "item": ITEMS[0].model_dump(mode="json")}),
         '{"owner": "a", "thread_id": "none", "feedback": {"i": "positive"}}',
         json.dumps({"owner": "a", "attachment": file("f").model_dump(mode="json"), "bytes": "?"}),
+        json.dumps({"owner": "a", "attachment": file("f").model_dump(mode="json"), "bytes": 1}),
     ],
 )
 async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> None:
@@ -84,6 +86,32 @@ async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> 
         await import_lines(saved([good.encode(), wrong.encode()]), store, files, Counter())
     assert "\n" not in str(raised.value)
     assert len(await exported(store, files, "a")) == 1
+
+
+async def test_an_export_whose_data_change_meanwhile_says_so(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the item at the end of a page is gone, nobody knows what follows; a thread may go."""
+    monkeypatch.setattr("app.data.PAGE", 2)
+    context = context_for("a")
+    for name in ("t", "u", "v"):
+        await store.save_thread(thread(name), context)
+        for item_id in ("a", "b", "c"):
+            await store.add_thread_item(name, message(item_id), context)
+
+    async def export(change: Awaitable[None]) -> list[str]:
+        """Return the ids of an export; the change comes after the first page of items."""
+        ids: list[str] = []
+        async for line in export_lines("a", store, files):
+            ids.append((line.get("thread") or line["item"])["id"])
+            if len(ids) == 3:
+                await change
+        return ids
+
+    whole = ["u", "a", "b", "c", "v", "a", "b", "c"]
+    assert await export(store.delete_thread("t", context)) == ["t", "a", "b", *whole]
+    with pytest.raises(DataError, match=r"changed while it was read\. Run the command again"):
+        await export(store.delete_thread_item("u", "b", context))
 
 
 async def test_forget_takes_bytes_without_a_record(
@@ -111,10 +139,11 @@ async def test_purge_deletes_threads_in_which_nobody_has_written_for_long(
         await store.add_thread_item("old8", message("i", "early", old), context)
         await store.save_thread(thread("new", NOW), context)
     await files.blobs.put(key_of("a", "f"), io.BytesIO(b"x"))
-    await store.save_attachment(file("f", "old9"), context_for("a"))
+    sized = file("f", "old9").model_copy(update={"metadata": {"size": 1}})
+    await store.save_attachment(sized, context_for("a"))
     counts = Counter[str]()
     await purge(90 * DAY, store, files, counts)
-    assert counts["threads"] == 2 * 204
+    assert counts == {"threads": 2 * 204, "files": 1, "bytes": 1}
     assert on_disk(tmp_path) == []
     for owner in ("a", "b"):
         page = await store.load_threads(10, None, "asc", context_for(owner))
