@@ -367,7 +367,7 @@ class MemoryStore(Store[Context]):
             self._find(thread_id, context).attachments.remove(attachment_id)
 
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
-        """Return the records of one thread, or with None all that the owner has, oldest first."""
+        """Return a thread's records, or all the owner's if `thread_id` is None, oldest first."""
         held = self._attachments.get(owner_of(context), {})
         return [ATTACHMENT.validate_json(v) for of, v in held.values() if thread_id in (None, of)]
 

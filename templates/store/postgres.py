@@ -370,7 +370,7 @@ class PostgresStore(Store[Context]):
         return ATTACHMENT.validate_json(await self._doc(statement, context, attachment_id))
 
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
-        """Return the records of one thread, or with None all that the owner has, oldest first."""
+        """Return a thread's records, or all the owner's if `thread_id` is None, oldest first."""
         some, ids = ("", ()) if thread_id is None else ("AND thread_id = $2", (thread_id,))
         statement = f"SELECT doc FROM chatkit.attachment WHERE owner = $1 {some} ORDER BY seq"
         rows = await self._find(statement, context, *ids)

@@ -394,7 +394,7 @@ class RedisStore(Store[Context]):
         await self._delete("delete_attachment", context, "", attachment_id)
 
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
-        """Return the records of one thread, or with None all that the owner has, oldest first."""
+        """Return a thread's records, or all the owner's if `thread_id` is None, oldest first."""
         home = "any" if thread_id is None else f"={thread_id}"
         docs = await self._run("load_attachments", context, "", home)
         return [ATTACHMENT.validate_json(doc) for doc in docs]

@@ -318,7 +318,7 @@ class SQLiteStore(Store[Context]):
         await self._change(f"DELETE FROM attachments WHERE {MINE}", context, attachment_id)
 
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
-        """Return the records of one thread, or with None all that the owner has, oldest first."""
+        """Return a thread's records, or all the owner's if `thread_id` is None, oldest first."""
         its, ids = ("owner = ?1", ()) if thread_id is None else (f"thread = {THREAD}", (thread_id,))
         sql = f"SELECT doc FROM attachments WHERE {its} ORDER BY key"
         rows = await self._rows(sql, context, *ids)
