@@ -47,7 +47,7 @@ async def test_another_encoding_is_refused_by_name(private_engine: PrivateEngine
         await connection.execute(f"CREATE DATABASE {name} {kind}")
     await connection.close()
     url = private_engine.url
-    async with Store.open(urlsplit(url)._replace(path="/bytes").geturl()) as store:  # takes all
+    async with Store.open(urlsplit(url)._replace(path="/bytes").geturl()) as store:  # any text fits
         await store.save_thread(thread("ä😀", title="ä😀"), ALICE)
         assert await store.load_thread("ä😀", ALICE) == thread("ä😀", title="ä😀")
     for wrong in (urlsplit(url)._replace(path="/latin").geturl(), f"{url}&client_encoding=latin1"):
@@ -121,7 +121,7 @@ async def test_a_migration_may_take_longer_than_an_answer_and_keeps_the_data(
 async def test_a_step_that_fails_ends_the_start_in_one_line_and_changes_nothing(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = "CREATE TABLE chatkit.more (a text); SELECT unknown()"  # which has a hint, too
+    wrong = "CREATE TABLE chatkit.more (a text); SELECT unknown()"  # its error has a hint too
     with monkeypatch.context() as patch:
         patch.setattr(module, "MIGRATIONS", (*module.MIGRATIONS, wrong))
         with pytest.raises(StoreError, match=r"^STORE_URL=[^\n]*unknown\(\)[^\n]*HINT[^\n]*$"):

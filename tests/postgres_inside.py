@@ -1,4 +1,4 @@
-"""What PostgreSQL does for the store's statements: for `test_pgbouncer.py`."""
+"""How PostgreSQL runs the store's statements: for `test_pgbouncer.py`."""
 
 import asyncio
 import json
@@ -16,10 +16,10 @@ from .values import ALICE, BOB, thread
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_tombstone_that_ends_is_left_to_who_saves_its_thread(
+async def test_an_ended_tombstone_is_not_dropped_while_its_thread_is_saved(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the same moment: else what was saved would be gone."""
+    """A save turns the tombstone's row into the thread's: dropping it would lose the thread."""
     monkeypatch.setattr(module, "TOMBSTONE_SECONDS", 0)
     async with Store.open(store_url) as store:
         await store.save_thread(thread(), ALICE)
@@ -39,7 +39,7 @@ async def test_a_tombstone_that_ends_is_left_to_who_saves_its_thread(
 async def test_a_lease_begins_when_it_is_taken(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not when it was asked for, which may be some seconds before: the thread's row was locked."""
+    """Not when it was asked for: the thread's row may have been locked for some seconds."""
     monkeypatch.setattr(module, "LEASE_SECONDS", 1)
     async with Store.open(store_url) as store:
         await store.save_thread(thread(), ALICE)
@@ -58,7 +58,7 @@ async def test_a_lease_begins_when_it_is_taken(
 async def test_keys_are_compared_by_their_bytes_whatever_the_database_s_language(
     store_url: str,
 ) -> None:
-    """In some, the next possible name after an owner's would be that owner again."""
+    """In some languages, the next possible name after an owner's would equal that owner's."""
     async with Store.open(store_url) as store:
         rows = await store._pool.run(
             """SELECT collation_name FROM information_schema.columns WHERE table_schema = $1
@@ -69,7 +69,7 @@ async def test_keys_are_compared_by_their_bytes_whatever_the_database_s_language
 
 
 def looked_at(plan: dict[str, Any]) -> float:
-    """Return how many rows the steps of a plan have come by, those that they left out included."""
+    """Return how many rows the steps of a plan looked at, including those they filtered out."""
     rows = sum(plan.get(each, 0) for each in ("Actual Rows", "Rows Removed by Filter"))
     return rows * plan["Actual Loops"] + sum(map(looked_at, plan.get("Plans", [])))
 
@@ -90,11 +90,11 @@ OTHERS = (
     """INSERT INTO chatkit.lease SELECT owner, id, 'turn', now() + interval '1 hour'
         FROM chatkit.thread WHERE id <> 't' AND deleted IS NULL AND $1::integer > 0""",
 )
-"""Each gives both users so many more records, most of them before those that there are."""
+"""Each gives both users so many more records, most of them ahead of the existing ones."""
 
 
 async def costs(url: str, others: int) -> dict[str, float]:
-    """Return how many rows each call looks at beside so many other records."""
+    """Return how many rows each call looks at among so many other records."""
     calls = READS | {"owners": lambda s, _: anext(s.owners())} | WRITES
     calls.pop("load_attachments of all")
     taken, seen = {}, list[float]()
@@ -111,7 +111,7 @@ async def costs(url: str, others: int) -> dict[str, float]:
             return await run(statement, *values)
 
         await run("ANALYZE")
-        for unfit in ("seqscan", "bitmapscan"):  # as it may choose for tables as small as these
+        for unfit in ("seqscan", "bitmapscan"):  # it may choose these for small tables
             await run(f"SET enable_{unfit} = off")
         store._pool.run = counted  # type: ignore[method-assign]
         for name, call in calls.items():
@@ -121,6 +121,6 @@ async def costs(url: str, others: int) -> dict[str, float]:
     return taken
 
 
-async def test_a_call_looks_at_the_same_rows_among_few_and_among_many(store_url: str) -> None:
-    """Each goes by an index; but all of a user's files are all of them."""
+async def test_a_call_looks_at_as_many_rows_among_few_records_as_among_many(store_url: str) -> None:
+    """Each uses an index; listing all of a user's files, which reads them all, is left out."""
     assert await costs(store_url, 100) == await costs(f"{store_url}_more", 1000)

@@ -84,7 +84,7 @@ async def test_a_replica_among_several_hosts_is_passed_over(private_engine: Priv
     with dev.throwaway() as data, PrivateEngine(data, read_only) as replica:
         another = urlsplit(replica.url).netloc.rpartition("@")[2]
         own = address.netloc.rpartition("@")
-        refused = f"{own[0]}@{another},{own[2]}"  # its password is another one
+        refused = f"{own[0]}@{another},{own[2]}"  # the replica has another password
         async with Store.open(address._replace(netloc=refused).geturl()) as store:
             await store.ping()
         connection = await asyncpg.connect(replica.url)

@@ -164,8 +164,8 @@ async def test_only_the_tombstones_of_a_forgotten_owner_stay_and_they_end(store:
     assert 0 < await store._client.ttl(f"{store._prefix}:{{@alice}}:gone:t") <= 86_400
 
 
-async def test_data_stay_where_the_first_release_put_them(store: Store) -> None:
-    """Else an updated app finds nothing: what moves them has to raise SCHEMA, and to move them."""
+async def test_data_stays_where_the_first_release_put_it(store: Store) -> None:
+    """Otherwise an updated app finds nothing: a new place needs a new SCHEMA and a migration."""
     owner = RequestContext(user_id="a/b c")
     await fill(store, owner, "said")
     await store.save_attachment(file("g"), owner)

@@ -104,7 +104,7 @@ async def test_a_primary_that_became_a_replica_is_looked_for_again(
 async def test_a_failover_that_is_over_fails_no_call(
     private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ex-primary refuses; the call is made again on a new connection, which finds the new."""
+    """The ex-primary refuses; a second try, on a new connection, finds the new primary."""
     connect = Connection._connect
 
     async def find(connection: Connection) -> None:

@@ -115,10 +115,10 @@ async def test_a_wrong_password_ends_the_start_and_is_not_shown(
     assert "hunter2" not in str(refusal.value)
 
 
-def test_an_engine_of_development_that_cannot_start_is_told_in_one_line(
+def test_a_development_engine_that_cannot_start_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It has no wheel here, or the app runs already."""
+    """There is no wheel for this machine, say, or the app is already running."""
 
     class Taken:
         def __init__(self, folder: Path) -> None:
@@ -127,9 +127,9 @@ def test_an_engine_of_development_that_cannot_start_is_told_in_one_line(
         def start(self) -> None:
             raise RuntimeError(f"{self.folder} is in use")
 
-    monkeypatch.chdir(tmp_path)  # away from the `.env` of who runs this
+    monkeypatch.chdir(tmp_path)  # away from the developer's own `.env`
     monkeypatch.setenv("STORE_URL", "")
-    monkeypatch.setattr("app.__main__.set_up_logging", lambda _: None)  # pytest's own stays
+    monkeypatch.setattr("app.__main__.set_up_logging", lambda _: None)  # it would replace pytest's
     monkeypatch.setattr("dev.Server", Taken)
     with pytest.raises(SystemExit) as ended:
         main([])

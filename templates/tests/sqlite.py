@@ -206,14 +206,14 @@ async def test_a_clock_that_goes_back_keeps_no_thread_locked(
 
 
 def traced(store: Store) -> list[str]:
-    """Return a list of the statements that change something from now on."""
+    """Return a list that grows by each statement that the writer runs from now on."""
     ran = list[str]()
     store._writer._db.set_trace_callback(ran.append)
     return ran
 
 
-async def test_one_that_fails_does_not_fail_those_who_share_its_commit(store: Store) -> None:
-    """What it has done is undone, all of it and no more."""
+async def test_a_write_that_fails_does_not_fail_the_others_in_its_commit(store: Store) -> None:
+    """All that it did is undone, and nothing else."""
     await store.save_thread(thread(), ALICE)
     await store.add_thread_item("t", message("a"), ALICE)
     adds = [
@@ -244,7 +244,7 @@ async def test_cancelled_calls_lose_nothing_that_was_acknowledged(store: Store) 
     stored = await reading.items(store, ALICE)
     assert acknowledged <= set(stored)
     assert len(stored) == len(set(stored))
-    assert ran.count("COMMIT") > 2, "another process gets its turn"
+    assert ran.count("COMMIT") > 2, "one long transaction would keep other processes out"
 
 
 async def test_closing_waits_for_what_was_asked(store_url: str) -> None:
@@ -262,8 +262,8 @@ async def test_closing_waits_for_what_was_asked(store_url: str) -> None:
         assert len(await reading.items(again, ALICE)) == 50
 
 
-async def test_who_reads_for_long_keeps_nobody_from_writing(store: Store, store_url: str) -> None:
-    """A copy for a backup, say."""
+async def test_a_long_read_keeps_nobody_from_writing(store: Store, store_url: str) -> None:
+    """Such as a copy for a backup."""
     await store.save_thread(thread(), ALICE)
     with contextlib.closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as other:
         other.execute("BEGIN")

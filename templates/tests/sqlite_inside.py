@@ -1,4 +1,4 @@
-"""What goes on inside the store in a file: its threads, and the steps of SQLite's machine."""
+"""What goes on inside the store in a file: its worker threads, and SQLite's virtual machine."""
 
 import asyncio
 import sqlite3
@@ -17,15 +17,15 @@ from .values import ALICE, file, message, thread
 pytestmark = pytest.mark.anyio
 
 
-async def test_all_hear_of_a_transaction_that_sqlite_itself_ended(store: Store) -> None:
-    """As it may at a full disk: nothing is stored, and the next commit is one of its own."""
+async def test_a_transaction_that_sqlite_itself_ends_fails_every_call_in_it(store: Store) -> None:
+    """As it may when the disk is full: nothing is stored, and the next call starts a new one."""
 
     def fail(db: sqlite3.Connection) -> None:
         db.execute("ROLLBACK")
         raise sqlite3.OperationalError("disk I/O error")
 
     asleep = asyncio.create_task(store._writer.ask(lambda _: time.sleep(0.02)))
-    await asyncio.sleep(0.01)  # the others share a commit behind it
+    await asyncio.sleep(0.01)  # the others wait for it, and share a commit
     saves = [store.save_thread(thread(i), ALICE) for i in "ab"]
     answers = await asyncio.gather(
         saves[0], store._writer.ask(fail), saves[1], return_exceptions=True
@@ -37,7 +37,7 @@ async def test_all_hear_of_a_transaction_that_sqlite_itself_ended(store: Store) 
 
 
 def test_a_call_whose_loop_is_closed_ends_quietly(store_url: str) -> None:
-    """Nobody waits for its answer any more; its thread closes the file."""
+    """Nobody waits for its answer any more; the worker threads still close the file."""
     loop, opening, go_on = asyncio.new_event_loop(), Store.open(store_url), Event()
     store = loop.run_until_complete(opening.__aenter__())
     call = loop.create_task(store._writer.ask(lambda _: go_on.wait()))
@@ -45,14 +45,14 @@ def test_a_call_whose_loop_is_closed_ends_quietly(store_url: str) -> None:
     loop.close()
     go_on.set()
     for worker in (store._reader, store._writer):
-        assert worker.daemon, "a process that never closed it could not end"
+        assert worker.daemon, "a process that never closes the store could not end"
         asyncio.run(asyncio.wait_for(worker.close(), 5))
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
             worker._db.execute("SELECT 1")
     assert not call.done()
 
 
-async def test_tombstones_that_have_ended_are_taken_away(
+async def test_tombstones_that_have_ended_are_dropped(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.store.TOMBSTONE_SECONDS", 0)
@@ -64,7 +64,7 @@ async def test_tombstones_that_have_ended_are_taken_away(
 
 
 async def costs(url: str, others: int) -> dict[str, int]:
-    """Return how many steps of SQLite's machine each call takes beside so many other records."""
+    """Return how many virtual machine steps each call takes among so many other records."""
     calls = READS | WRITES | {"delete_thread": lambda s, c: s.delete_thread("t1", c)}
     calls.pop("load_attachments of all")
     taken = {}
@@ -77,7 +77,7 @@ async def costs(url: str, others: int) -> dict[str, int]:
         await asyncio.gather(*(store.delete_thread(i, ALICE) for i in ids))
         await store.save_thread(thread(), ALICE)
         await asyncio.gather(*(store.add_thread_item("t", message(i), ALICE) for i in ids))
-        await fill(store, ALICE, "text")  # behind them all
+        await fill(store, ALICE, "text")  # after them all
         for name, call in calls.items():
             steps = list[int]()
             for worker in (store._reader, store._writer):
@@ -87,6 +87,6 @@ async def costs(url: str, others: int) -> dict[str, int]:
     return taken
 
 
-async def test_a_call_costs_the_same_among_few_and_among_many(store_url: str) -> None:
-    """Each goes by an index; but all of a user's files are all of them."""
+async def test_a_call_costs_the_same_among_few_records_and_among_many(store_url: str) -> None:
+    """Each uses an index; listing all of a user's files, which reads them all, is left out."""
     assert await costs(store_url, 12) == await costs(f"{store_url}-more", 60)

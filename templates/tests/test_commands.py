@@ -116,13 +116,13 @@ if SHARED:  # other data ends with its process, before a command could read it
         missing = [f"{name}: its bytes are not in FILES_URL" for name in ("f0", "f-alone")]
         assert lines[:2] == missing
 
-    def test_an_export_whose_reader_has_seen_enough_ends_without_a_word(
+    def test_an_export_whose_reader_has_seen_enough_ends_quietly(
         store_url: str,
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """`| head -1`, say; what is still to be written goes nowhere."""
+        """As with `| head -1`; what is still to be written is dropped."""
         settings = settings_for(store_url, tmp_path)
         asyncio.run(prepare(settings, threads=1))
         reader, writer = os.pipe()

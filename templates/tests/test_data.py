@@ -88,10 +88,10 @@ async def test_a_wrong_line_is_named(store: Store, files: Files, wrong: str) -> 
     assert len(await exported(store, files, "a")) == 1
 
 
-async def test_an_export_whose_data_change_meanwhile_says_so(
+async def test_an_export_whose_data_changes_meanwhile_says_so(
     store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the item at the end of a page is gone, nobody knows what follows; a thread may go."""
+    """A deleted thread is fine; but if a page's last item is gone, what follows is unknown."""
     monkeypatch.setattr("app.data.PAGE", 2)
     context = context_for("a")
     for name in ("t", "u", "v"):
@@ -100,7 +100,7 @@ async def test_an_export_whose_data_change_meanwhile_says_so(
             await store.add_thread_item(name, message(item_id), context)
 
     async def export(change: Awaitable[None]) -> list[str]:
-        """Return the ids of an export; the change comes after the first page of items."""
+        """Return the ids in an export; the change is made after the first page of items."""
         ids: list[str] = []
         async for line in export_lines("a", store, files):
             ids.append((line.get("thread") or line["item"])["id"])
@@ -114,10 +114,10 @@ async def test_an_export_whose_data_change_meanwhile_says_so(
         await export(store.delete_thread_item("u", "b", context))
 
 
-async def test_forget_takes_bytes_without_a_record(
+async def test_forget_deletes_bytes_that_have_no_record(
     store: Store, files: Files, tmp_path: Path
 ) -> None:
-    """And nothing of an owner whose name begins the same way."""
+    """But none of an owner whose name begins the same way."""
     for owner in ("a" * 100, "a" * 101):
         await files.blobs.put(key_of(owner, "lost"), io.BytesIO(b"x"))
     await forget("a" * 100, store, files, Counter())

@@ -67,7 +67,7 @@ DEFECTS = [
         "one failure fails all of its commit",
         "        outcome = error\n    db.execute",
         "        raise\n    db.execute",
-        ENGINE + "one_that_fails_does_not_fail_those_who_share_its_commit",
+        ENGINE + "a_write_that_fails_does_not_fail_the_others_in_its_commit",
     ),
     Defect(
         "a newer schema is used",

@@ -109,7 +109,7 @@ async def test_each_owner_reads_its_own_under_the_same_ids(store: Store) -> None
 
 
 async def test_no_call_reaches_another_thread_of_its_owner(store: Store) -> None:
-    """Which has the same items, title and turn; nor one that is deleted."""
+    """Not even one with the same items, title and turn, nor a deleted one."""
     await fill(store, ALICE, "About t")
     narrow = {name: READS[name] for name in READS if not re.search("threads|all", name)}
     alone = {name: await answer(call, store, ALICE) for name, call in narrow.items()}

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 async def conversation(store: Store) -> None:
-    """Give Bob and Alice a thread of two items each, under the same ids; hers is the newest."""
+    """Give Bob and Alice a thread of two items each, under the same ids; Alice's is newer."""
     for context in (BOB, ALICE):
         await store.save_thread(thread(), context)
         for item_id in ("a", "b"):
@@ -33,7 +33,7 @@ async def test_a_lease_lasts_15_seconds_and_a_tombstone_a_day() -> None:
 
 async def test_a_deleted_thread_is_not_saved_again(store: Store) -> None:
     """The SDK saves its stale copy after the answer, which would bring the thread back."""
-    for context in (ALICE, BOB):  # the second leaves the first its tombstone
+    for context in (ALICE, BOB):  # the second leaves the first one's tombstone alone
         await store.delete_thread("t", context)
     for _ in range(2):
         with pytest.raises(NotFoundError):
@@ -127,7 +127,7 @@ async def test_the_title_of_a_missing_thread_is_not_set(store: Store) -> None:
 
 async def test_feedback_is_stored_beside_the_items(store: Store) -> None:
     await store.save_feedback("t", ["a", "b"], "positive", ALICE)
-    await store.save_feedback("t", ["b", "b"], "negative", ALICE)  # a caller may say it twice
+    await store.save_feedback("t", ["b", "b"], "negative", ALICE)  # an item may be named twice
     assert await store.load_feedback("t", ALICE) == {"a": "positive", "b": "negative"}
     assert await store.load_feedback("t", BOB) == {}
     assert await reading.items(store, ALICE) == ["a", "b"]
@@ -172,7 +172,7 @@ async def test_saving_an_attachment_again_replaces_it(store: Store) -> None:
 @pytest.mark.parametrize("elsewhere", ["t2", None])
 async def test_an_attachment_never_leaves_its_thread(store: Store, elsewhere: str | None) -> None:
     await store.save_thread(thread("t2"), ALICE)
-    for home in ("t", ""):  # which is an id, too
+    for home in ("t", ""):  # "" is an id too
         await store.save_thread(thread(home), ALICE)
         await store.save_attachment(file("f" + home, home), ALICE)
         with pytest.raises(ValueError, match="thread_id"):
@@ -289,7 +289,7 @@ async def test_a_lease_that_is_not_renewed_ends(
     await store.claim_turn("u", "again", BOB)
     await asyncio.sleep(1.2)
     assert await store.renew_turn("t", "slow", BOB)
-    assert await store.claim_turn("u", "again", BOB)  # renews it, too
+    assert await store.claim_turn("u", "again", BOB)  # this renews it too
     await asyncio.sleep(1.2)
     assert not await store.claim_turn("t", "two", BOB)
     assert not await store.claim_turn("u", "two", BOB)
