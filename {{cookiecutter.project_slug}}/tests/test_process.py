@@ -232,7 +232,7 @@ def test_an_unknown_command_names_the_known_ones(refusal: Callable[..., str]) ->
 @pytest.mark.skipif(os.name != "posix", reason="Windows cannot signal one process")
 @pytest.mark.parametrize(
     ("module", "command"),
-    [("argparse", []), ("pydantic", []), ("app.store", []), ("app.store", ["export", "--all"])],
+    [("argparse", []), ("pydantic", []), ("pydantic", ["export", "--all"]), ("app.store", [])],
 )
 def test_ctrl_c_during_the_start_is_no_traceback(
     tmp_path: Path, module: str, command: list[str]
