@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +125,13 @@ async def test_only_the_part_of_a_long_text_that_is_given_is_read(
 
     async def counted(place: Folder, key: str, read: Any = Folder.read) -> AsyncIterator[bytes]:
         nonlocal size, closed
-        async with aclosing(read(place, key)) as chunks:
-            with suppress(GeneratorExit):
+        try:
+            async with aclosing(read(place, key)) as chunks:
                 async for chunk in chunks:
                     size += len(chunk)
                     yield chunk
-        closed += 1
+        finally:
+            closed += 1
 
     monkeypatch.setattr(Folder, "read", counted)
     model = Words(3, 0)
