@@ -52,7 +52,7 @@ def test_a_call_whose_loop_is_closed_ends_quietly(store_url: str) -> None:
     assert not call.done()
 
 
-async def test_tombstones_that_have_ended_are_dropped(
+async def test_expired_tombstones_are_removed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.store.TOMBSTONE_SECONDS", 0)
