@@ -108,18 +108,16 @@ async def title_by_model(model: Any, message: UserMessageItem, settings: Setting
     return " ".join(str(result.final_output).strip("\"'“”. \n").split())[:TITLE_CHARS]
 
 
-async def transcribe(audio: AudioInput, settings: Settings) -> str:
+async def transcribe(audio: AudioInput, client: AsyncOpenAI | None, model: str) -> str:
     """Return what was said; ApiError 501 without a model's server, 400 or 503 if it fails."""
-    client, model = make_client(settings), settings.transcribe_model
-    if client is None or not model:
+    if client is None:
         raise ApiError(501, "not_offered", "Dictation needs TRANSCRIBE_MODEL and a model's server.")
     file = (f"speech.{audio.media_type.rpartition('/')[2]}", audio.data, audio.media_type)
-    async with client:
-        try:
-            answer = await client.audio.transcriptions.create(file=file, model=model)
-        except BadRequestError as error:
-            raise ApiError(400, "audio", "This recording cannot be understood.") from error
-        except OpenAIError as error:
-            log.exception("no dictation")
-            raise ApiError(503, "unavailable", sentence(error)) from error
+    try:
+        answer = await client.audio.transcriptions.create(file=file, model=model)
+    except BadRequestError as error:
+        raise ApiError(400, "audio", "This recording cannot be understood.") from error
+    except OpenAIError as error:
+        log.exception("no dictation")
+        raise ApiError(503, "unavailable", sentence(error)) from error
     return answer.text

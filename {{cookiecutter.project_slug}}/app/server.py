@@ -21,7 +21,7 @@ from .errors import ApiError, place_of
 from .events import TURN_STATE, Action, Events, TurnState, patiently
 from .failures import NO_ACTION, UNEXPECTED, explain
 from .limits import Limits
-from .model import title_by_model, title_of, transcribe
+from .model import make_client, title_by_model, title_of, transcribe
 from .run import run
 from .settings import Settings
 from .store import ChatStore
@@ -43,6 +43,7 @@ class AppServer(ChatKitServer[RequestContext]):
         self._store, self._files, self._agent, self._settings = store, files, agent, settings
         self._limits = limits
         self.turns = Turns(settings, store)
+        self._hearing = make_client(settings) if settings.transcribe_model else None  # takes 20 ms
         self._naming: set[asyncio.Task[str | None]] = set()
 
     async def handle(self, request: t.ChatKitReq, context: RequestContext) -> bytes | Turn:
@@ -67,6 +68,8 @@ class AppServer(ChatKitServer[RequestContext]):
         await self.turns.close()
         for naming in self._naming:
             naming.cancel()
+        if self._hearing:
+            await self._hearing.close()
 
     async def stop(self, thread_id: str, context: RequestContext) -> bool:
         """Stop the answer in a thread, wherever it runs; say whether there was one."""
@@ -291,6 +294,6 @@ class AppServer(ChatKitServer[RequestContext]):
     ) -> t.TranscriptionResult:
         """Turn speech into text through the configured API; a kilobyte counts as a token."""
         self._limits.tokens.check(owner_of(context))
-        text = await transcribe(audio_input, self._settings)
+        text = await transcribe(audio_input, self._hearing, self._settings.transcribe_model)
         self._limits.tokens.spend(owner_of(context), len(audio_input.data) // 1000)
         return t.TranscriptionResult(text=text)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from agents import Agent, RunConfig, Runner, function_tool
 
+from app.model import make_client
+
 from .model_server import Call, Cut, Fault, ModelServer, Pause, model_server
 from .sending import PDF, picture, sent
 from .serving import text_of, thread_of
@@ -258,6 +260,26 @@ async def test_a_recording_that_is_refused_says_why(
             )
     assert answer.status_code == status
     assert text in answer.json()["error"]["message"]
+
+
+async def test_all_dictations_share_one_client(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making one takes 20 ms of everybody's time. It is closed at the end."""
+    clients: list[Any] = []
+
+    def noted(settings: Any) -> Any:
+        clients.append(make_client(settings))
+        return clients[-1]
+
+    monkeypatch.setattr("app.server.make_client", noted)
+    audio = {"audio_base64": "AAAA", "mime_type": "audio/webm"}
+    with model_server() as server:
+        async with asking(store_url, tmp_path, server, transcribe_model="ears") as caller:
+            for _ in range(2):
+                assert (await caller.op("input.transcribe", **audio)).status_code == 200
+    (client,) = clients
+    assert client.is_closed()
 
 
 async def test_dictation_and_titles_go_through_the_same_server(
