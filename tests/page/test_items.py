@@ -32,7 +32,7 @@ def test_what_an_answer_offers(ada: Visitor) -> None:
 
 @one_store
 def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
-    """Steps, sources, images, notices, the browser's tools, an error with a second try."""
+    """Steps, sources, questions, notices, the browser's tools, an error with a second try."""
     source = {"source": {"type": "url", "title": "A book", "url": "https://x.example"}}
     part = {"type": "output_text", "text": "", "annotations": []}
     answer = {"type": "assistant_message", "id": "a", "content": [part], **ABOUT}
@@ -40,6 +40,8 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
     whole = part | {"text": "Half & whole", "annotations": [source]}
     card = {"type": "Card", "children": [], "status": {"text": "Sent"}}
     widget = {"type": "widget", "id": "c", "widget": card, **ABOUT}
+    months = {"type": "multiple_choice", "options": [{"value": "May"}, {"value": "June"}]}
+    inputs = [{"id": "m", "question": "When?", **months}, {"id": "p", "question": "Where?"}]
     flow = {"type": "custom", "tasks": [], "summary": {"title": "Thinking"}, "expanded": True}
     delta = {"type": "assistant_message.content_part.text_delta", "content_index": 0}
     stream = [
@@ -50,6 +52,10 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
         {"type": "thread.item.added", "item": {"type": "workflow", "id": "w", "workflow": flow}},
         update("w", type="workflow.task.added", task_index=0, task={"title": "First step"}),
         {"type": "thread.item.done", "item": widget},
+        {
+            "type": "thread.item.done",
+            "item": {"type": "structured_input", "id": "q", "inputs": inputs, **ABOUT},
+        },
         {"type": "thread.item.added", "item": answer},
         update("a", **delta, delta="Half "),
         update("a", **delta, delta="& whole"),
@@ -99,6 +105,8 @@ def test_all_that_the_protocol_may_send_is_shown(ada: Visitor) -> None:
     expect(ada.page.get_by_text("First step")).to_be_visible()
     expect(ada.page.get_by_text("Sent")).to_be_visible()
     expect(ada.page.get_by_text("Half & whole")).to_be_visible()
+    expect(ada.page.get_by_text("When? – May – June")).to_be_visible()
+    expect(ada.page.get_by_text("Where?", exact=True)).to_be_visible()
     expect(ada.page.get_by_text("Source: A book")).to_be_visible()
     assert asked[-1]["params"]["result"] == {"time_zone": "Europe/Lisbon"}
     ada.status.get_by_role("button", name="Try again").click()

@@ -76,8 +76,7 @@ function chatRow({ id, title }) {
     if (title) call("threads.update", { thread_id: id, title }).then(() => listChats()).catch(fail);
   };
   const left = () => (id === chat.id ? openChat(null) : listChats());
-  const remove = () =>
-    confirm(`Delete “${name}”? It cannot be brought back.`) &&
+  const remove = () => confirm(`Delete “${name}”? It cannot be brought back.`) &&
     call("threads.delete", { thread_id: id }).then(left).catch(fail);
   const row = h("li", {}, button(name, () => void openChat(id), "open"));
   if (id === chat.id) row.firstElementChild.ariaCurrent = "true";
@@ -331,7 +330,8 @@ const bodies = {
   workflow: ({ workflow: { summary, tasks } }) => [steps(summary?.title ?? "Steps", tasks)],
   task: ({ task }) => [steps("Step", [task])],
   generated_image: ({ image: it }) => it ? [h("img", { src: it.url, alt: "Generated image" })] : [],
-  structured_input: ({ inputs }) => inputs.map(({ question }) => paragraph(question)),
+  structured_input: ({ inputs }) => inputs.map(({ question, options = [] }) =>
+    paragraph([question, ...options.map(({ value }) => value)].join("\n– "))),
   client_tool_call: ({ name }) => [paragraph(`Asked this browser: ${name}`, "quiet")],
 };
 
