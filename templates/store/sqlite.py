@@ -490,15 +490,16 @@ class _Worker(Thread):
                 with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                     db.execute("ROLLBACK")
                 outcomes = [error] * len(batch)
-            with suppress(RuntimeError):  # its loop is closed: nobody waits any more
-                first[1].get_loop().call_soon_threadsafe(_settle, batch, outcomes)
+            for loop in {answer.get_loop() for _, answer, _ in batch}:
+                with suppress(RuntimeError):  # it is closed: nobody waits there any more
+                    loop.call_soon_threadsafe(_settle, loop, batch, outcomes)
         db.close()
 
 
-def _settle(batch: list[Asked], outcomes: list[Any]) -> None:
-    """Give each outcome to whoever asked, unless the call was cancelled."""
+def _settle(loop: asyncio.AbstractEventLoop, batch: list[Asked], outcomes: list[Any]) -> None:
+    """Give each outcome to whoever asked from this loop, unless the call was cancelled."""
     for (_, answer, _), outcome in zip(batch, outcomes, strict=True):
-        if not answer.done():
+        if answer.get_loop() is loop and not answer.done():
             answer.set_result(outcome)
 
 

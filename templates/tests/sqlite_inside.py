@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from functools import partial
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -34,6 +34,26 @@ async def test_a_transaction_that_sqlite_itself_ends_fails_every_call_in_it(stor
     await asleep
     await store.save_thread(thread(), ALICE)
     assert await reading.threads(store, ALICE) == ["t"]
+
+
+async def test_each_call_is_answered_on_its_own_loop(store: Store) -> None:
+    """Also when calls from two loops share a commit."""
+    begun, go_on = Event(), Event()
+    asleep = asyncio.create_task(store._writer.ask(lambda _: (begun.set(), go_on.wait(5))))
+    assert await asyncio.to_thread(begun.wait, 5)
+    here = asyncio.create_task(store.save_thread(thread("a"), ALICE))
+    await asyncio.sleep(0)
+    save = store.save_thread(thread("b"), ALICE)
+    # in debug mode a loop refuses to be called from another thread
+    there = Thread(target=partial(asyncio.run, save, debug=True), daemon=True)
+    there.start()
+    async with asyncio.timeout(5):
+        while store._writer._asked.qsize() < 2:  # noqa: ASYNC110 - another thread's call
+            await asyncio.sleep(0.001)
+        go_on.set()
+        await asyncio.gather(asleep, here, asyncio.to_thread(there.join, 2))
+    assert not there.is_alive()
+    assert await reading.threads(store, ALICE) == ["a", "b"]
 
 
 def test_a_call_whose_loop_is_closed_ends_quietly(store_url: str) -> None:
