@@ -1,10 +1,12 @@
 """The engines that an app brings for development: private, and gone with their parent."""
 
+import fcntl
 import itertools
 import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,12 +36,14 @@ def project(request: pytest.FixtureRequest, bake: Callable[..., BakedProject]) -
 
 
 @contextmanager
-def running(project: BakedProject, data: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run `python dev.py`; yield its process and the port on which the engine listens."""
+def running(
+    project: BakedProject, folder: Path, *data: str
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run `python dev.py` in a folder; yield its process and the port on which it listens."""
     process = subprocess.Popen(
-        [project.path / ".venv/bin/python", "dev.py", data],
-        cwd=project.path,
-        env=project.environment(TMPDIR=str(data.parent)),
+        [project.path / ".venv/bin/python", project.path / "dev.py", *data],
+        cwd=folder,
+        env=project.environment(),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -68,30 +72,110 @@ def gone(port: int, seconds: float = 10, host: str = "127.0.0.1") -> bool:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_engine_ends_with_its_parent(project: BakedProject, tmp_path: Path, how: int) -> None:
-    """However the parent ends; and the folder is free for the next one at once."""
-    data = tmp_path / "a folder"
-    with running(project, data) as (process, port):
+    """However the parent ends, before it if it can; the folder is free for the next one at once."""
+    killed = how == signal.SIGKILL
+    with running(project, tmp_path, "a folder") as (process, port):
         process.send_signal(how)
-        process.wait(20)
-        assert gone(port)
-    assert not [*tmp_path.glob("postgres-*")]  # the throwaway folder
-    with running(project, data) as (_, port):
+        assert process.wait(20) == (-how if killed else 0)
+        assert gone(port, 10 if killed else 0.1)
+    with running(project, tmp_path, "a folder") as (_, port):
         assert not gone(port, 0.1)
 
 
 def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) -> None:
     """The second one says so in one line, the first goes on, and others cannot read the folder."""
-    data = tmp_path / "data"
-    with running(project, data) as (process, port):
-        second = project.run(".venv/bin/python", "dev.py", str(data))
+    data = tmp_path / ".data" / project.answers["storage_type"]
+    with running(project, tmp_path) as (process, port):
+        second = project.run(".venv/bin/python", "dev.py", str(data), timeout=20)
         assert second.returncode == 1
         assert second.stdout.count("\n") == 1
         assert str(data) in second.stdout
         assert process.poll() is None
         assert not gone(port, 0.1)
-        for path in (data, *tmp_path.glob("*.password")):
+        for path in (data, *data.parent.glob("*.password")):
             assert path.stat().st_mode & 0o077 == 0, path
         assert gone(port, 0.1, "127.0.0.2"), "it listens elsewhere as well"
+
+
+def test_a_folder_that_is_about_to_be_free_is_waited_for(
+    project: BakedProject, tmp_path: Path
+) -> None:
+    """A server whose parent was killed needs a moment to end."""
+    beside = project.answers["storage_type"] == "postgres"
+    path = tmp_path / ("data.lock" if beside else "data/lock")
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        threading.Timer(1, lock.close).start()
+        with running(project, tmp_path, "data"):
+            assert lock.closed
+
+
+def test_an_engine_that_cannot_start_says_why_in_one_line(
+    project: BakedProject, tmp_path: Path
+) -> None:
+    """With the last line of the server's own log."""
+    for name in ("appendonlydir/appendonly.aof.manifest", "PG_VERSION"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("not a number\n")
+    done = project.run(".venv/bin/python", "dev.py", str(tmp_path), timeout=20)
+    assert done.returncode == 1
+    assert re.fullmatch(rf".* {tmp_path}: .*(manifest|postgresql\.conf).*\n", done.stdout)
+
+
+SLOW = """
+import dev, pathlib, sys
+limit = "START_SECONDS" if hasattr(dev, "START_SECONDS") else "SECONDS"
+server, seconds = dev.Server(pathlib.Path(sys.argv[1])), getattr(dev, limit)
+setattr(dev, limit, 0)
+try:
+    server.start()
+except RuntimeError as error:
+    print(error)
+setattr(dev, limit, seconds)
+server.start()
+print(server.url)
+"""
+
+
+def test_an_engine_that_starts_too_slowly_is_ended(project: BakedProject, tmp_path: Path) -> None:
+    """It says so, and may be started again."""
+    data = tmp_path / "data"
+    slow, started = project.check(".venv/bin/python", "-c", SLOW, str(data)).splitlines()
+    assert re.fullmatch(rf"\w+ (did|does) not start \w+ {data}: .*", slow)
+    assert "@127.0.0.1:" in started
+
+
+THROWAWAY = """
+import dev, os, re, socket
+with dev.engine() as url:
+    address = "127.0.0.1", int(re.search(r":(\\d+)/", url)[1])
+    socket.create_connection(address).close()
+    assert os.listdir(os.environ["TMPDIR"])
+assert socket.socket().connect_ex(address)
+assert os.listdir(os.environ["TMPDIR"]) == []
+"""
+
+
+def test_a_throwaway_engine_leaves_nothing(project: BakedProject, tmp_path: Path) -> None:
+    """At the end of its block it has ended, and its folder is gone."""
+    project.check(".venv/bin/python", "-c", THROWAWAY, TMPDIR=str(tmp_path))
+
+
+TAKEN = """
+import dev, socket
+with socket.socket() as taken:
+    taken.bind(("127.0.0.1", dev._free_port()))
+    used, free = taken.getsockname()[1], dev._free_port()
+    numbers = iter([used - 15_000, free - 15_000])
+    dev.secrets.randbelow = lambda limit: next(numbers) if 15_000 + limit < 32_768 else None
+    assert dev._free_port() == free
+"""
+
+
+def test_a_port_in_use_is_passed_over(project: BakedProject) -> None:
+    """Also, none is taken from those that the system gives to clients."""
+    project.check(".venv/bin/python", "-c", TAKEN)
 
 
 @pytest.mark.full
