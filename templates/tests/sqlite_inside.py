@@ -5,10 +5,12 @@ import sqlite3
 import time
 from functools import partial
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
 from app.store import ChatStore as Store
+from app.store import StoreError
 
 from . import reading
 from .test_store_isolation import READS, WRITES, answer, fill
@@ -70,6 +72,31 @@ def test_a_call_whose_loop_is_closed_ends_quietly(store_url: str) -> None:
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
             worker._db.execute("SELECT 1")
     assert not call.done()
+
+
+async def test_a_start_that_fails_closes_the_file(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, not whenever the error is forgotten."""
+    connect, made = sqlite3.connect, list[sqlite3.Connection]()
+
+    def remember(path: str, **how: Any) -> sqlite3.Connection:
+        made.append(connect(path, **how))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remember)
+    monkeypatch.setattr("app.store.SCHEMA", ["nonsense"])
+    with pytest.raises(StoreError, match="syntax error"):
+        async with Store.open(store_url):
+            pass
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].execute("SELECT 1")
+
+
+async def test_what_reads_cannot_write(store: Store) -> None:
+    """It would not wait for its turn, nor share a commit."""
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await store._reader.ask(lambda db: db.execute("DELETE FROM threads"))
 
 
 async def test_expired_tombstones_are_removed(
