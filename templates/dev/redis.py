@@ -25,8 +25,8 @@ NO_WHEEL = (
     "`docker compose run -d -p 127.0.0.1:6379:6379 redis` and set "
     "STORE_URL=redis://127.0.0.1:6379/0 (tests: TEST_STORE_URL)"
 )
-START_SECONDS = 60
-"""The longest a start may take: all data is loaded before it answers."""
+SECONDS = 60
+"""The longest a start or a stop may take: all data is loaded before it answers."""
 WATCH = "import os, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), 15)"
 """However this process ends, its end of a pipe closes, and the pipe's reader ends the server."""
 
@@ -36,7 +36,7 @@ class Server:
 
     def __init__(self, folder: Path, fsync: str = "always") -> None:
         """Keep the data in `folder`, written to disk as `appendfsync` says."""
-        self.folder, self._fsync = folder.absolute(), fsync
+        self.folder, self._fsync = folder, fsync
         self.password = secrets.token_hex(16)  # keeps the machine's other users out
         self._port = _free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -78,7 +78,7 @@ class Server:
         for server in self._processes[:1]:
             server.terminate()
             with suppress(subprocess.TimeoutExpired):
-                server.wait(30)
+                server.wait(SECONDS)
         self.kill()
 
     def kill(self) -> None:
@@ -100,13 +100,13 @@ class Server:
 
     def _wait_until_it_answers(self, server: subprocess.Popen[bytes]) -> None:
         """Return when this server has loaded its data, not another one on the same port."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SECONDS
         while server.poll() is None and time.monotonic() < deadline:
             with suppress(RedisError), Redis.from_url(self.url, socket_timeout=1) as client:
                 client.ping()
                 return
             time.sleep(0.01)
-        self.kill()
+        self.stop()
         log = (self.folder / "valkey.log").read_text(errors="replace").strip().splitlines()
         raise RuntimeError(f"Valkey did not start in {self.folder}: {(log or ['no message'])[-1]}")
 
