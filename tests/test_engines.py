@@ -74,14 +74,14 @@ def gone(port: int, seconds: float = 0, host: str = "127.0.0.1") -> bool:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_engine_ends_with_its_parent(project: BakedProject, tmp_path: Path, how: int) -> None:
     """However the parent ends, before it if it can; the folder is free for the next one at once."""
-    killed = how == signal.SIGKILL
-    with running(project, tmp_path, "a folder") as (process, port):
+    data, killed = "not/yet/a folder", how == signal.SIGKILL
+    with running(project, tmp_path, data) as (process, port):
         process.send_signal(how)
         assert process.wait(20) == (-how if killed else 0)
         assert gone(port, 10 if killed else 0)
-    [log] = (tmp_path / "a folder").glob("*log")
+    [log] = (tmp_path / data).glob("*log")
     assert killed or re.search("is shut down|bye bye", log.read_text()), "it was not ended cleanly"
-    with running(project, tmp_path, "a folder") as (_, port):
+    with running(project, tmp_path, data) as (_, port):
         assert not gone(port)
 
 
@@ -119,9 +119,9 @@ def test_an_engine_that_cannot_start_says_why_in_one_line(
     project: BakedProject, tmp_path: Path
 ) -> None:
     """With the last line of the server's own log."""
-    for name in ("appendonlydir/appendonly.aof.manifest", "PG_VERSION"):
+    for name in ("appendonlydir/appendonly.aof.manifest", "postgresql.conf"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("not a number\n")
+        (tmp_path / name).write_bytes(b"include '\xff'\n")  # what is quoted may be no text
     done = project.run(".venv/bin/python", "dev.py", str(tmp_path), timeout=20)
     assert done.returncode == 1
     assert re.fullmatch(rf".* {tmp_path}: .*(manifest|postgresql\.conf).*\n", done.stdout)

@@ -107,8 +107,8 @@ class Server:
                 return
             time.sleep(0.01)
         self.stop()
-        log = (self.folder / "valkey.log").read_text(errors="replace").strip().splitlines()
-        raise RuntimeError(f"Valkey did not start in {self.folder}: {(log or ['no message'])[-1]}")
+        lines = (self.folder / "valkey.log").read_text(errors="replace").strip().split("\n")
+        raise RuntimeError(f"Valkey did not start in {self.folder}: {lines[-1]}")
 
 
 def _program() -> Path:
