@@ -99,6 +99,7 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
         for path in (data, *data.parent.glob("*.password")):
             assert path.stat().st_mode & 0o077 == 0, path
         assert gone(port, host="127.0.0.2"), "it listens elsewhere as well"
+        assert not Path(f"/tmp/.s.PGSQL.{port}").exists(), "that too"  # noqa: S108 - its default
 
 
 def test_a_folder_that_is_about_to_be_free_is_waited_for(
@@ -125,6 +126,23 @@ def test_an_engine_that_cannot_start_says_why_in_one_line(
     done = project.run(".venv/bin/python", "dev.py", str(tmp_path), timeout=20)
     assert done.returncode == 1
     assert re.fullmatch(rf".* {tmp_path}: .*(manifest|postgresql\.conf).*\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    "project",
+    [pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-dict"))],
+    indirect=True,
+)
+def test_a_database_that_cannot_be_made_says_why_in_one_line(
+    project: BakedProject, tmp_path: Path
+) -> None:
+    """As when the disk is full; once there is room, it is made."""
+    limited = "ulimit -f 200; exec .venv/bin/python dev.py $0"
+    done = project.run("sh", "-c", limited, str(tmp_path / "data"), timeout=20)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"initdb cannot make {tmp_path}/data: .*too large; .*\n", done.stdout)
+    with running(project, tmp_path, "data") as (_, port):
+        assert not gone(port)
 
 
 SLOW = """

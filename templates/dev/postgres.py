@@ -193,7 +193,7 @@ def _initialise(initdb: list[str], data: Path, options: dict[str, Any], *setting
     command += ["--no-sync"] if "fsync=off" in settings else []
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2]
+        reason = done.stderr.partition("\n")[0]  # the last line says that it tidies up
         raise RuntimeError(f"initdb cannot make {data}: {reason}; or {USE_A_SERVER}")
     draft.rename(data)
 

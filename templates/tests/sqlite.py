@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -29,12 +30,19 @@ async def test_what_was_stored_is_there_when_the_file_is_opened_again(store_url:
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["", "redis://:hunter2@host", "sqlite:"]
-    + [f"sqlite:///{path}" for path in ("", ":memory:", "a\0b", "/no/where/x.db")],
+    ("url", "said"),
+    [
+        ("", "STORE_URL begins with '': write sqlite:///"),
+        ("redis://:hunter2@host", "STORE_URL begins with 'redis': write sqlite:///"),
+        ("sqlite:", "STORE_URL begins with 'sqlite': write sqlite:///"),
+        ("sqlite:///", "STORE_URL begins with 'sqlite': write sqlite:///"),
+        ("sqlite:///:memory:", "STORE_URL begins with 'sqlite': write sqlite:///"),
+        ("sqlite:///a\0b", r"cannot use the file 'a\x00b' of STORE_URL: "),
+        ("sqlite:////no/where/x.db", "cannot use the file '/no/where/x.db' of STORE_URL: "),
+    ],
 )
-async def test_a_wrong_url_is_refused_with_the_setting_and_no_password(url: str) -> None:
-    with pytest.raises(StoreError, match="STORE_URL") as refusal:
+async def test_a_wrong_url_is_refused_with_the_setting_and_no_password(url: str, said: str) -> None:
+    with pytest.raises(StoreError, match=f"^{re.escape(said)}") as refusal:
         async with Store.open(url):
             pass
     assert "hunter2" not in str(refusal.value)
