@@ -93,7 +93,7 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
         second = project.run(".venv/bin/python", "dev.py", str(data), timeout=20)
         assert second.returncode == 1
         assert second.stdout.count("\n") == 1
-        assert str(data) in second.stdout
+        assert f"{data} is in use" in second.stdout
         assert process.poll() is None
         assert not gone(port)
         for path in (data, *data.parent.glob("*.password")):
