@@ -79,8 +79,11 @@ def test_engine_ends_with_its_parent(project: BakedProject, tmp_path: Path, how:
         process.send_signal(how)
         assert process.wait(20) == (-how if killed else 0)
         assert gone(port, 10 if killed else 0)
-    [log] = (tmp_path / data).glob("*log")
-    assert killed or re.search("is shut down|bye bye", log.read_text()), "it was not ended cleanly"
+    [log], end = (tmp_path / data).glob("*log"), time.monotonic() + 10
+    while not re.search("is shut down|bye bye", log.read_text()):
+        assert killed, "it had not ended"
+        assert time.monotonic() < end, "it did not end cleanly"
+        time.sleep(0.05)
     with running(project, tmp_path, data) as (_, port):
         assert not gone(port)
 
