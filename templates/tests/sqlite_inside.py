@@ -41,7 +41,12 @@ async def test_a_transaction_that_sqlite_itself_ends_fails_every_call_in_it(stor
 async def test_each_call_is_answered_on_its_own_loop(store: Store) -> None:
     """Also when calls from two loops share a commit."""
     begun, go_on = Event(), Event()
-    asleep = asyncio.create_task(store._writer.ask(lambda _: (begun.set(), go_on.wait(5))))
+
+    def wait(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(5)
+
+    asleep = asyncio.create_task(store._writer.ask(wait))
     assert await asyncio.to_thread(begun.wait, 5)
     here = asyncio.create_task(store.save_thread(thread("a"), ALICE))
     await asyncio.sleep(0)
