@@ -182,7 +182,7 @@ def _initialise(initdb: list[str], data: Path, options: dict[str, Any], *setting
     """Make the data folder under another name first: one that exists is complete."""
     draft, password = Path(f"{data}.draft"), Path(f"{data}.password")  # beside it, not in it
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(mode=0o700)
+    draft.mkdir()  # initdb keeps others out
     password.touch(mode=0o600)
     password.write_text(secrets.token_urlsafe(24))
     if "user" in options:

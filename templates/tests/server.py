@@ -27,8 +27,8 @@ async def test_the_store_works_again_as_soon_as_its_engine_does(
     async with Store.open(private_engine.url) as store:
         await store.save_thread(thread(), ALICE)
         await store.add_thread_item("t", message("a"), ALICE)
-        private_engine.stop()
         async with asyncio.timeout(12):
+            private_engine.stop()  # which waits for no client
             answers = await asyncio.gather(
                 *(store.load_item("t", "a", ALICE) for _ in range(5)),
                 *(store.add_thread_item("t", message("b"), ALICE) for _ in range(5)),
