@@ -6,12 +6,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from chatkit.store import NotFoundError
 
 from app import store as module
 from app.store import ChatStore as Store
 
 from .test_store_isolation import READS, WRITES, answer, fill
-from .values import ALICE, BOB, thread
+from .values import ALICE, BOB, message, thread
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +54,30 @@ async def test_a_lease_begins_when_it_is_taken(
         await connection.close()
         assert await claim
         assert await store.renew_turn("t", "turn", ALICE)
+
+
+async def test_feedback_that_waited_finds_the_items_of_now(store_url: str) -> None:
+    """An item deleted meanwhile is missing, so none gets a thumb; one replaced is there."""
+    async with Store.open(store_url) as store:
+        await store.save_thread(thread(), ALICE)
+        for item_id in ("a", "b", "c"):
+            await store.add_thread_item("t", message(item_id), ALICE)
+        connection = await store._pool._connect(5)
+        async with connection.transaction():
+            lock = "SELECT FROM chatkit.thread FOR UPDATE"
+            await connection.execute(module._sql(store._pool._schema, lock))
+            late = asyncio.create_task(store.save_feedback("t", ["a", "b"], "negative", ALICE))
+            await asyncio.sleep(0.2)
+            replace = "UPDATE chatkit.item SET doc = doc WHERE id = 'c'"
+            good = asyncio.create_task(store.save_feedback("t", ["a", "c"], "positive", ALICE))
+            await asyncio.sleep(0.2)
+            await connection.execute(module._sql(store._pool._schema, replace))
+            await store.delete_thread_item("t", "b", ALICE)
+        await connection.close()
+        with pytest.raises(NotFoundError):
+            await late
+        await good
+        assert await store.load_feedback("t", ALICE) == {"a": "positive", "c": "positive"}
 
 
 async def test_keys_are_compared_by_their_bytes_whatever_the_database_s_language(

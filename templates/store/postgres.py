@@ -323,12 +323,14 @@ class PostgresStore(Store[Context]):
     ) -> None:
         """Store a thumb for each item; NotFoundError, and nothing stored, unless all exist."""
         require_storable(thread_id=thread_id, item_ids="".join(item_ids), kind=kind)
-        # The thread is locked, since rows of several items would be locked in no fixed order.
+        # The thread is locked first: rows of several items would be locked in no fixed order. They
+        # are locked too: an item that was deleted while this waited must not be counted.
         statement = f"""
-            WITH locked AS (SELECT {THREAD} FOR NO KEY UPDATE), found AS (
-                SELECT FROM locked WHERE cardinality($3::text[]) = (
-                    SELECT count(*) FROM chatkit.item
-                    WHERE owner = $1 AND thread_id = $2 AND id = ANY($3))
+            WITH locked AS (SELECT {THREAD} FOR NO KEY UPDATE), its AS (
+                SELECT FROM chatkit.item, locked
+                WHERE owner = $1 AND thread_id = $2 AND id = ANY($3) FOR NO KEY UPDATE OF item
+            ), found AS (
+                SELECT FROM locked WHERE cardinality($3::text[]) = (SELECT count(*) FROM its)
             ), noted AS (
                 UPDATE chatkit.item SET feedback = $4 FROM found
                 WHERE owner = $1 AND thread_id = $2 AND id = ANY($3))
