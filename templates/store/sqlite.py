@@ -140,8 +140,7 @@ THREAD = f"(SELECT key FROM threads WHERE {MINE})"
 class SQLiteStore(Store[Context]):
     """The SDK's Store in one file. Each operation is one hop to a thread and one transaction.
 
-    A refusal may take a second one, to say why. Times are Unix seconds by the machine's
-    clock. In every statement ?1 is the owner.
+    Times are Unix seconds by the machine's clock. In every statement ?1 is the owner.
     """
 
     def __init__(self, reader: "_Worker", writer: "_Worker") -> None:
@@ -283,10 +282,9 @@ class SQLiteStore(Store[Context]):
         require_storable(thread_id=thread_id, item_ids="".join(item_ids))
         sql = f"""UPDATE items SET feedback = ?3
             WHERE thread = {THREAD} AND id IN (SELECT value FROM json_each(?4))"""
-        if not item_ids:
-            await self.load_thread(thread_id, context)
         least = len(set(item_ids))
-        await self._change(sql, context, thread_id, kind, json.dumps(item_ids), least=least)
+        values = thread_id, kind, json.dumps(item_ids)
+        await self._change(sql, context, *values, least=least, needs=thread_id)
 
     async def load_feedback(self, thread_id: str, context: Context) -> dict[str, FeedbackKind]:
         """Return the thumbs of a thread by item."""
@@ -303,9 +301,7 @@ class SQLiteStore(Store[Context]):
             ON CONFLICT DO UPDATE SET thread = excluded.thread, doc = excluded.doc
             WHERE attachments.thread IS NULL OR attachments.thread = excluded.thread"""
         values = attachment.thread_id, attachment.id, dump(attachment, ATTACHMENTS).decode()
-        if not await self._change(sql, context, *values):
-            if attachment.thread_id is not None:
-                await self.load_thread(attachment.thread_id, context)
+        if not await self._change(sql, context, *values, needs=attachment.thread_id):
             raise ValueError("thread_id: the attachment belongs to another thread")
 
     async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
@@ -348,10 +344,8 @@ class SQLiteStore(Store[Context]):
                 stopping = stopping AND turns.id = excluded.id AND turns.until > ?4
             WHERE turns.id = excluded.id
                 OR turns.until NOT BETWEEN ?4 AND ?4 + {2 * LEASE_SECONDS}"""  # a clock went back
-        if await self._change(sql, context, thread_id, turn_id, time.time()):
-            return True
-        await self.load_thread(thread_id, context)
-        return False
+        values = thread_id, turn_id, time.time()
+        return await self._change(sql, context, *values, needs=thread_id) > 0
 
     async def renew_turn(self, thread_id: str, turn_id: str, context: Context) -> bool:
         """Extend the lease; False if it was lost or the turn was asked to stop."""
@@ -401,13 +395,23 @@ class SQLiteStore(Store[Context]):
         data = adapter.validate_json(b"[%b]" % docs[:end])
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
-    async def _change(self, sql: str, context: Context, *values: object, least: int = 0) -> int:
-        """Return the number of changed rows; if fewer than `least`, NotFoundError and no change."""
+    async def _change(
+        self, sql: str, context: Context, *values: object, least: int = 0, needs: str | None = None
+    ) -> int:
+        """Return the number of changed rows.
+
+        NotFoundError, and no change: fewer than `least`, or none and no thread `needs`. In the same
+        transaction: a moment later the thread may be there, and the refusal would seem another.
+        """
         owner = _owner(context)
 
         def change(db: sqlite3.Connection) -> int:
             rows = db.execute(sql, (owner, *values)).rowcount
-            if rows < least:
+            if rows < least or (
+                rows == 0
+                and needs is not None
+                and not db.execute(f"SELECT 1 FROM threads WHERE {MINE}", (owner, needs)).fetchone()
+            ):
                 raise NotFoundError("There is no such thread or item")
             return rows
 

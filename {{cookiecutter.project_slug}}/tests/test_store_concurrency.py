@@ -174,6 +174,21 @@ async def test_adds_that_race_a_delete_leave_no_orphan(both: tuple[Store, Store]
         await both[0].delete_thread(thread_id, ALICE)
 
 
+async def test_a_thread_saved_meanwhile_is_missing_or_free(both: tuple[Store, Store]) -> None:
+    """No claim hears that another turn holds it, no attachment that it is in another thread."""
+    for n in range(5):
+        answers = await at_once(
+            [
+                both[0].save_thread(thread(f"before{n}"), ALICE),  # the others wait for it
+                both[0].claim_turn(f"n{n}", "turn", ALICE),
+                both[0].save_attachment(file("f", f"n{n}"), ALICE),
+                both[0].save_thread(thread(f"n{n}"), ALICE),
+            ]
+        )
+        assert False not in answers
+        await both[1].delete_thread(f"n{n}", ALICE)
+
+
 async def test_feedback_that_races_a_delete_leaves_no_orphan(both: tuple[Store, Store]) -> None:
     ids = HUNDRED[:20]
     for item_id in ids:
