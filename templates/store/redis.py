@@ -401,7 +401,9 @@ class RedisStore(Store[Context]):
 
     async def owners(self) -> AsyncIterator[str]:
         """Yield every owner that has a thread or an attachment, each once."""
-        day_ago = f"thr_{int(time.time() - TOMBSTONE_SECONDS) * 1000:012x}"
+        day_ago, half_an_hour_ago = (
+            f"thr_{int(time.time() - age) * 1000:012x}" for age in (TOMBSTONE_SECONDS, 1800)
+        )
         for shard in range(SHARDS):
             key, seen, cursor = f"{self._prefix}:owners:{shard}", set[str](), None
             while cursor != 0:
@@ -410,7 +412,10 @@ class RedisStore(Store[Context]):
                     token, _, name = entry.decode().partition(" ")
                     owner = unquote(name, errors="surrogatepass")
                     current = await self._ask("GET", self._base(owner) + "token")
-                    if current != token.encode() and token < day_ago:  # a crash left it
+                    # A crash left it, or a newer one is there: for so long that no other listing,
+                    # and no failover, can have missed that. It is renewed after an hour.
+                    stale = current != token.encode() and token < day_ago
+                    if stale and (current or b"") < half_an_hour_ago.encode():
                         await self._ask("SREM", key, entry)
                     if current and owner not in seen:  # also under a newer entry than this one
                         seen.add(owner)
