@@ -108,15 +108,18 @@ async def export_lines(owner: str, store: ChatStore, files: Files) -> AsyncItera
         yield {"owner": owner, "thread": thread.model_dump(mode="json")}
         for attachment in await store.load_attachments(thread.id, context):
             yield inside | await _file_line(attachment, files, context)
+        feedback, thumbs = await store.load_feedback(thread.id, context), {}
         try:
             async for item in _walk(store.load_thread_items, context, thread_id=thread.id):
                 yield inside | {"item": item.model_dump(mode="json")}
+                if item.id in feedback:  # an import ends at a thumb on an item deleted meanwhile
+                    thumbs[item.id] = feedback[item.id]
         except DataError:
             with suppress(NotFoundError):  # it was deleted
                 await store.load_thread(thread.id, context)
                 raise
-        if feedback := await store.load_feedback(thread.id, context):
-            yield inside | {"feedback": feedback}
+        if thumbs:
+            yield inside | {"feedback": thumbs}
     for attachment in await store.load_attachments(None, context):
         if attachment.thread_id is None:
             yield {"owner": owner} | await _file_line(attachment, files, context)

@@ -114,6 +114,29 @@ async def test_an_export_whose_data_changes_meanwhile_says_so(
         await export(store.delete_thread_item("u", "b", context))
 
 
+async def test_an_export_holds_thumbs_on_its_own_items_alone(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import ends at a thumb on an item that was deleted meanwhile, or came too late."""
+    monkeypatch.setattr("app.data.PAGE", 2)
+    context = context_for("a")
+    await store.save_thread(thread(), context)
+    for item_id in ("a", "b", "c", "d"):
+        await store.add_thread_item("t", message(item_id), context)
+    await store.save_feedback("t", ["a", "c"], "positive", context)
+    lines: list[bytes] = []
+    async for line in export_lines("a", store, files):
+        lines.append(json.dumps(line).encode())
+        if b'"b"' in lines[-1]:  # the first page's last
+            await store.delete_thread_item("t", "c", context)
+        if b'"d"' in lines[-1]:  # the last
+            await store.add_thread_item("t", message("late"), context)
+            await store.save_feedback("t", ["late"], "positive", context)
+    await forget("a", store, files, Counter())
+    await import_lines(saved(lines), store, files, Counter())
+    assert await store.load_feedback("t", context) == {"a": "positive"}
+
+
 async def test_forget_deletes_bytes_that_have_no_record(
     store: Store, files: Files, tmp_path: Path
 ) -> None:
