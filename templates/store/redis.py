@@ -595,9 +595,9 @@ class _Cluster(RedisCluster):
 async def _connect(url: str) -> tuple[Client, str, int]:
     """Return a client with a fit server, the prefix of all keys, how many may ask at once."""
     address, prefix, size, shown = _parse(url)
-    # `_ask` has the deadline; `surrogatepass`, so that any id may be asked for.
-    options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": WAIT_SECONDS}
-    options |= {"protocol": 2, "encoding_errors": "surrogatepass", "retry": Retry(NoBackoff(), 0)}
+    # `surrogatepass`: any id may be asked for
+    options: dict[str, Any] = {"protocol": 2, "encoding_errors": "surrogatepass"}
+    options["socket_timeout"] = None  # `_ask` has the deadline, also for connecting
     client: Client | None = None
     try:
         client = _Single.from_url(address, single_connection_client=True, **options)
