@@ -7,11 +7,12 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from urllib.parse import urlsplit
 
 import pytest
 import uvloop
+from chatkit.store import NotFoundError
 from redis import Redis as Node
 from redis import exceptions
 from redis.asyncio import Connection, Redis
@@ -46,7 +47,7 @@ def test_a_connection_that_was_cut_is_replaced(store_url: str) -> None:
             for client in opened._idle:
                 client.connection._writer.transport.abort()
             await asyncio.sleep(0.01)
-            assert await opened.load_thread("t", ALICE) == thread()
+            assert await opened.load_feedback("t", ALICE) == {}  # as read from its raw answer
 
     for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
         with asyncio.Runner(loop_factory=loop) as runner:
@@ -167,7 +168,8 @@ async def test_a_hanging_server_costs_five_seconds_and_no_restart(
         await store.save_thread(thread(), ALICE)
         os.kill(private_engine._processes[0].pid, signal.SIGSTOP)
         begun = time.monotonic()
-        waiting = [store.load_thread("t", ALICE) for _ in range(80)]  # more than connections
+        page = (None, 9, "asc", ALICE)
+        waiting = [store.load_thread_items("t", *page) for _ in range(80)]  # more than connections
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert {type(answer) for answer in answers} == {exceptions.TimeoutError}
         assert time.monotonic() - begun < 8
@@ -214,9 +216,12 @@ def owned_by(node: Node, store: Store) -> tuple[RequestContext, int]:
     raise AssertionError
 
 
-async def test_a_primary_that_goes_silent_is_looked_for_again() -> None:
-    """Its replica takes over; the old one never answers, not even with an error."""
-    with valkey_nodes(3, 1) as nodes:
+@pytest.mark.parametrize("reached", [True, False], ids=["accepts", "gone"])
+async def test_a_primary_that_goes_silent_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch, *, reached: bool
+) -> None:
+    """Its replica takes over; the old one never answers, perhaps takes no connection either."""
+    with valkey_nodes(3, 1) as nodes, ExitStack() as held:
         first, replica = nodes[0], nodes[3]
         replica.execute_command("CLUSTER REPLICATE", first.execute_command("CLUSTER MYID"))
         wait(lambda: replica.info().get("master_link_status") == "up")
@@ -225,6 +230,14 @@ async def test_a_primary_that_goes_silent_is_looked_for_again() -> None:
             await store.save_thread(thread(), owner)
             wait(lambda: replica.info()["slave_repl_offset"] == first.info()["master_repl_offset"])
             os.kill(first.info()["process_id"], signal.SIGSTOP)
+            with monkeypatch.context() as patch:
+                patch.setattr("app.store.WAIT_SECONDS", 0.3)
+                with pytest.raises(exceptions.TimeoutError):
+                    await store.load_thread("t", owner)
+            address = ("127.0.0.1", urlsplit(url_of(first)).port)
+            with suppress(TimeoutError):  # the system itself takes some hundreds
+                while not reached:
+                    held.enter_context(socket.create_connection(address, timeout=0.1))
             for _ in range(5):  # the replica is asked after a call or two
                 with suppress(exceptions.TimeoutError):
                     assert await store.load_thread("t", owner) == thread()
@@ -234,17 +247,23 @@ async def test_a_primary_that_goes_silent_is_looked_for_again() -> None:
 
 
 async def test_a_slot_without_a_node_for_a_moment_fails_no_call() -> None:
-    """As while a replica is elected: the cluster says that it is down, and then recovers."""
+    """As while a replica is elected, or when the nodes forget a slot: down, and then back."""
     with valkey_nodes(3, 0) as nodes:
         async with Store.open(url_of(nodes[1])) as store:
             owner, slot = owned_by(nodes[0], store)
             await store.save_thread(thread(), owner)
-            nodes[0].execute_command("CLUSTER DELSLOTS", slot)
-            asked = asyncio.create_task(store.load_thread("t", owner))
-            await asyncio.sleep(0.1)
-            assert not asked.done()
-            nodes[0].execute_command("CLUSTER ADDSLOTS", slot)
-            assert await asked == thread()
+            of_ping = nodes[2].execute_command("CLUSTER KEYSLOT", "chatkit:")
+            nodes[2].execute_command("CLUSTER DELSLOTS", of_ping)
+            for down in (nodes[:1], nodes):
+                for node in down:
+                    node.execute_command("CLUSTER DELSLOTS", slot)
+                asked = asyncio.create_task(store.load_thread("t", owner))
+                await asyncio.sleep(0.1)
+                await store.ping()  # an app is ready while any node answers
+                await asyncio.sleep(0.2)
+                assert not asked.done()
+                nodes[0].execute_command("CLUSTER ADDSLOTS", slot)
+                assert await asked == thread()
 
 
 async def test_a_slot_that_moves_to_a_node_that_joined_fails_no_call() -> None:
@@ -271,7 +290,7 @@ async def test_a_slot_that_moves_to_a_node_that_joined_fails_no_call() -> None:
                 target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", old)
                 source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", new)
                 port = urlsplit(url_of(target)).port
-                while names := source.execute_command("CLUSTER GETKEYSINSLOT", slot, 10):
+                while names := source.execute_command("CLUSTER GETKEYSINSLOT", slot, 1):
                     source.execute_command(
                         "MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *names
                     )
@@ -281,3 +300,5 @@ async def test_a_slot_that_moves_to_a_node_that_joined_fails_no_call() -> None:
                 await asyncio.sleep(0.2)
                 moved.set()
             assert min(each.result() for each in calling) > 5
+            with pytest.raises(NotFoundError):
+                await store.load_thread("a\ud83d", owner)  # asked for on the new node

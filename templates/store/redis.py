@@ -587,6 +587,15 @@ class _Cluster(RedisCluster):
         node = ClusterNode(host, int(port), "primary", **self.connection_kwargs)
         return self.nodes_manager.nodes_cache.setdefault(node.name, node)
 
+    async def get_nodes_from_slot(self, command: str, *args: Any) -> Any:
+        """Return the node of a slot; if it has none, the next try looks for it again."""
+        try:
+            return await super().get_nodes_from_slot(command, *args)
+        except KeyError:
+            self._initialize = True
+            await asyncio.sleep(0.25)
+            raise exceptions.SlotNotCoveredError("A slot has no node") from None
+
     def client(self) -> Self:
         """Return this client: it keeps the connections to all nodes itself."""
         return self
