@@ -6,10 +6,9 @@ import time
 
 import pytest
 from chatkit.store import NotFoundError
-from redis import exceptions
 
 from app.context import RequestContext
-from app.store import SCHEMA, SHARDS, StoreError, new_id
+from app.store import SCHEMA, StoreError
 from app.store import ChatStore as Store
 
 from . import reading
@@ -18,12 +17,6 @@ from .test_store_isolation import fill
 from .values import ALICE, file, message, thread
 
 pytestmark = pytest.mark.anyio
-
-
-async def entries(store: Store) -> list[bytes]:
-    """Return the list of owners as it is stored."""
-    keys = [f"{store._prefix}:owners:{shard}" for shard in range(SHARDS)]
-    return [entry for key in keys for entry in await store._client.smembers(key)]
 
 
 async def keys(store: Store) -> set[str]:
@@ -60,109 +53,6 @@ async def test_an_upgrade_keeps_the_data_and_then_refuses_the_older_app(
             pass
 
 
-async def test_an_owner_who_comes_and_goes_on_two_stores_is_listed_while_there_is_data(
-    store: Store, neighbour: Store
-) -> None:
-    async def visit(where: Store, name: str) -> None:
-        await where.save_thread(thread(name), ALICE)
-        await where.delete_thread(name, ALICE)
-
-    for n in range(20):
-        visits = [visit((store, neighbour)[i % 2], f"v{n}-{i}") for i in range(6)]
-        await asyncio.gather(store.save_thread(thread(f"stays{n}"), ALICE), *visits)
-        assert [owner async for owner in neighbour.owners()] == ["alice"]
-        await asyncio.gather(
-            store.delete_thread(f"stays{n}", ALICE),
-            visit(neighbour, f"w{n}"),
-            visit(store, f"x{n}"),
-        )
-        assert [owner async for owner in neighbour.owners()] == []
-    assert await entries(store) == []
-
-
-async def test_an_owner_who_cannot_be_listed_gets_nothing_stored(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Owners are listed first: whatever fails after that, nobody with data is missing."""
-    ask = store._ask
-
-    async def list_nobody(*command: str | int) -> object:
-        if command[0] == "SADD":
-            raise exceptions.ConnectionError
-        return await ask(*command)
-
-    monkeypatch.setattr(store, "_ask", list_nobody)
-    for save in (store.save_thread(thread(), ALICE), store.save_attachment(file("f"), ALICE)):
-        with pytest.raises(exceptions.ConnectionError):
-            await save
-    assert await keys(store) == set()
-
-
-async def test_an_owner_who_comes_back_during_the_listing_is_listed(
-    store: Store, neighbour: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await store.save_thread(thread("old"), ALICE)
-    ask = store._ask
-
-    async def asked(*command: str | int) -> object:
-        answer = await ask(*command)
-        if command[0] == "SSCAN" and answer[1]:
-            await neighbour.delete_thread("old", ALICE)
-            await neighbour.save_thread(thread("new"), ALICE)
-        return answer
-
-    monkeypatch.setattr(store, "_ask", asked)
-    assert [owner async for owner in store.owners()] == ["alice"]
-
-
-async def test_an_owner_whose_entry_a_failover_lost_is_listed_again(store: Store) -> None:
-    """Once, by a save an hour later: the list is on another node and may have lost its newest."""
-    await store.save_thread(thread(), ALICE)
-    token = f"{store._base('alice')}token"
-    await store._client.srem(*store._entry(ALICE, (await store._client.get(token)).decode()))
-    assert [owner async for owner in store.owners()] == []
-    for age, listed in ((3500, []), (3700, ["alice"])):
-        await store._client.set(token, f"thr_{int(time.time() - age) * 1000:012x}{'0' * 20}")
-        for _ in range(2):
-            await store.save_thread(thread(), ALICE)
-        assert [owner async for owner in store.owners()] == listed
-    assert len(await entries(store)) == 1
-
-
-async def test_a_clock_behind_the_servers_lists_an_owner_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not at each save: each time an entry would stay for a day."""
-    behind = time.time() - 7200
-    monkeypatch.setattr("time.time", lambda: behind)
-    monkeypatch.setattr("time.time_ns", lambda: int(behind * 10**9))
-    for number in range(3):
-        await store.save_thread(thread(f"t{number}"), ALICE)
-    assert len(await entries(store)) == 1
-
-
-async def test_an_entry_that_a_crash_left_names_nobody_and_ends_after_a_day(store: Store) -> None:
-    await store._client.sadd(*store._entry(ALICE, new_id("thread")))
-    assert [owner async for owner in store.owners()] == []
-    assert len(await entries(store)) == 1  # its thread may be about to be stored
-    await store._client.sadd(*store._entry(ALICE, f"thr_{0:032x}"))
-    assert [owner async for owner in store.owners()] == []
-    assert len(await entries(store)) == 1
-
-
-async def test_an_owner_who_comes_back_after_a_day_keeps_the_old_entry_for_half_an_hour(
-    store: Store,
-) -> None:
-    """Another listing may look there alone, if it has passed the new entry's place."""
-    await store._client.sadd(*store._entry(ALICE, f"thr_{0:032x}"))
-    await store.save_thread(thread(), ALICE)
-    for age, left in ((0, 2), (1700, 2), (1900, 1)):
-        token = f"thr_{int(time.time() - age) * 1000:012x}{'0' * 20}"
-        await store._client.set(f"{store._base('alice')}token", token)
-        assert [owner async for owner in store.owners()] == ["alice"]
-        assert len(await entries(store)) == left
-
-
 async def test_only_the_tombstones_of_a_forgotten_owner_stay_and_they_end(store: Store) -> None:
     await store.save_thread(thread(), ALICE)
     await store.add_thread_item("t", message("a"), ALICE)
@@ -183,6 +73,7 @@ async def test_data_stays_where_the_first_release_put_it(store: Store) -> None:
     await store.save_attachment(file("g"), owner)
     client, base = store._client, f"{store._prefix}:{{@a%2Fb%20c}}:"
     token, place = await client.get(f"{base}token"), b"063902952000123456000000000001t"
+    assert await client.get(f"{store._prefix}:schema") == b"1"
     assert await client.smembers(f"{store._prefix}:owners:15") == {token + b" a%2Fb%20c"}
     assert await client.get(f"{base}count") == b"3"
     assert await client.zrange(f"{base}order", 0, -1, withscores=True) == [(place, 0)]
@@ -277,7 +168,7 @@ async def test_an_old_server_a_replica_and_something_else_are_refused_by_name() 
         return str(refusal.value)
 
     assert "6.2" in await answer("redis_version:6.0.16\r\nrole:master\r\n")
-    assert "is at 99" in await answer("redis_version:6.2.0\r\nrole:master\r\n")
+    assert "is at 99" in await answer("redis_version:6.2\r\nrole:master\r\n")
     assert "replica" in await answer("redis_version:7.2.4\r\nrole:slave\r\n")
     assert "6.2" in await answer("something:else\r\n")
 
@@ -296,3 +187,16 @@ async def test_a_wrong_address_ends_the_start_in_one_line(
     assert time.monotonic() - begun < 5
     assert "\n" not in str(refusal.value)
     assert private_engine.password not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:hunter2@127.0.0.1/7?nonsense=1", "redis://127.0.0.1:6379/7"),
+        ("redis://u:hunter2@127.0.0.1:1", "redis://127.0.0.1:1"),
+    ],
+)
+async def test_an_error_at_the_start_says_which_server_was_asked(url: str, shown: str) -> None:
+    with pytest.raises(StoreError, match=f"^No store at {shown}: .*[^.]. Check STORE_URL$"):
+        async with Store.open(url):
+            pass

@@ -10,7 +10,7 @@ from baked import BakedProject
 
 pytestmark = [pytest.mark.product, pytest.mark.xdist_group("redis-dict")]
 CLUSTER = Path(__file__).with_name("cluster.py")
-ALONE = [Path(__file__).with_name(f"redis_{which}.py") for which in ("alone", "lost")]
+ALONE = [Path(__file__).with_name(f"redis_{which}.py") for which in ("alone", "lost", "owners")]
 
 
 @pytest.mark.parametrize(
