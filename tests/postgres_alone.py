@@ -121,9 +121,9 @@ async def test_a_migration_may_take_longer_than_an_answer_and_keeps_the_data(
 async def test_a_step_that_fails_ends_the_start_in_one_line_and_changes_nothing(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = "CREATE TABLE chatkit.more (a text); SELECT unknown()"  # its error has a hint too
+    steps = "CREATE TABLE chatkit.more (a text)", "SELECT unknown()"  # whose error has a hint too
     with monkeypatch.context() as patch:
-        patch.setattr(module, "MIGRATIONS", (*module.MIGRATIONS, wrong))
+        patch.setattr(module, "MIGRATIONS", (*module.MIGRATIONS, *steps))
         with pytest.raises(StoreError, match=r"^STORE_URL=[^\n]*unknown\(\)[^\n]*HINT[^\n]*$"):
             async with Store.open(store_url):
                 pass
@@ -133,7 +133,7 @@ async def test_a_step_that_fails_ends_the_start_in_one_line_and_changes_nothing(
 
 async def test_a_schema_whose_name_would_have_to_be_quoted_is_refused(store_url: str) -> None:
     """It is part of statements, and other programs could not name it."""
-    for name in ("Chat", 'a"b', "9", "a-b", "x" * 64):
+    for name in ("", "Chat", 'a"b', "9", "a-b", "x" * 64):
         with pytest.raises(StoreError, match="STORE_URL: its schema has to be a lower-case name"):
             async with Store.open(f"{store_url.rpartition('=')[0]}={name}"):
                 pass

@@ -121,6 +121,26 @@ async def test_a_connection_that_was_idle_too_long_is_replaced(
     assert len({rows[0]["pid"] for rows in asked}) == connections
 
 
+async def test_when_one_connection_is_silent_all_are_replaced(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy in between has forgotten them: one caller waits, not one per connection."""
+    async with Store.open(store_url) as store:
+        await asyncio.gather(*(store._pool.run("SELECT pg_sleep(0.1)") for _ in range(3)))
+        idle = [connection for *_, connection in store._pool._idle]
+        pids = [connection.get_server_pid() for connection in idle]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "ANSWER_SECONDS", 0.3)
+            with pytest.raises(module.LOST):
+                await store.ping()
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        assert [connection.is_closed() for connection in idle] == [True] * 3
+        await store.ping()
+
+
 async def test_open_connections_are_used_first(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
