@@ -121,6 +121,26 @@ async def test_a_connection_that_was_idle_too_long_is_replaced(
     assert len({rows[0]["pid"] for rows in asked}) == connections
 
 
+async def test_a_statement_that_loses_its_connections_is_tried_twice(store_url: str) -> None:
+    """On a new connection the second time; a third try would be of no more use."""
+    tried = set[object]()
+
+    async def cut() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            tried.update(store._pool._busy)
+            for connection in store._pool._busy:
+                connection.terminate()
+
+    async with Store.open(store_url) as store:
+        await store.ping()
+        cutting = asyncio.create_task(cut())
+        with pytest.raises(module.LOST):
+            await store._pool.run("SELECT pg_sleep(0.5)")
+        cutting.cancel()
+    assert len(tried) == 2
+
+
 async def test_when_one_connection_is_silent_all_are_replaced(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
