@@ -97,14 +97,19 @@ async def test_a_replica_among_several_hosts_is_passed_over(private_engine: Priv
             await store.save_thread(thread(), ALICE)
 
 
-async def test_after_a_burst_the_same_connection_goes_on(store_url: str) -> None:
+async def test_after_a_pause_and_a_burst_the_same_connection_goes_on(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another one would have to prepare each statement again."""
     async with Store.open(store_url) as store:
 
         async def asked() -> object:
             return (await store._pool.run("SELECT pg_backend_pid() AS pid"))[0]["pid"]
 
-        first = await asked()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "ANSWER_SECONDS", 0.3)
+            first = await asked()
+        await asyncio.sleep(0.6)  # it has answered, so its time is not up
         for _ in range(5):
             await asyncio.gather(*(store._pool.run("SELECT pg_sleep(0.01)") for _ in range(32)))
             assert await asked() == first
