@@ -153,7 +153,7 @@ async def test_an_old_server_a_replica_and_something_else_are_refused_by_name() 
     async def answer(info: str) -> str:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             says = {b"INFO": f"${len(info)}\r\n{info}\r\n".encode(), b"GET": b"$2\r\n99\r\n"}
-            says |= dict.fromkeys((b"AUTH", b"SETINFO"), b"+OK\r\n")
+            says |= dict.fromkeys((b"AUTH", b"SETINFO"), b"+OK\r\n") | {b"SLOTS": b"-ERR none\r\n"}
             while line := await reader.readline():
                 writer.write(says.get(line.strip(), b""))
             writer.close()
@@ -170,6 +170,7 @@ async def test_an_old_server_a_replica_and_something_else_are_refused_by_name() 
     assert "6.2" in await answer("redis_version:6.0.16\r\nrole:master\r\n")
     assert "is at 99" in await answer("redis_version:6.2\r\nrole:master\r\n")
     assert "replica" in await answer("redis_version:7.2.4\r\nrole:slave\r\n")
+    assert "Cluster" in await answer("redis_version:7.2.4\r\ncluster_enabled:1\r\n")
     assert "6.2" in await answer("something:else\r\n")
 
 
