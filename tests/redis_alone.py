@@ -6,6 +6,7 @@ import time
 
 import pytest
 from chatkit.store import NotFoundError
+from redis.asyncio import Redis
 
 from app.context import RequestContext
 from app.store import SCHEMA, StoreError
@@ -93,6 +94,16 @@ async def test_names_cannot_break_out_of_the_hash_tag(store: Store) -> None:
     tags = {key[: key.index("}") + 1] for key in await keys(store) if key.startswith("{")}
     quoted = ("%7D%7B", "a%7D%3Aitems%3At", "%7B%40bob", "", "%00", "%ED%A0%80")
     assert tags == {f"{{@{name}}}" for name in quoted}
+
+
+async def test_a_url_may_limit_the_connections(private_engine: PrivateEngine) -> None:
+    """If the server accepts no more, callers wait."""
+    async with Redis.from_url(private_engine.url) as client:
+        await client.config_set("maxclients", 5)
+        async with Store.open(f"{private_engine.url}?max_connections=4") as store:
+            await store.save_thread(thread(), ALICE)
+            await asyncio.gather(*(store.load_thread("t", ALICE) for _ in range(60)))
+            assert len(await client.client_list()) == 5
 
 
 @pytest.mark.parametrize(

@@ -28,16 +28,6 @@ from .values import ALICE, message, thread
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_url_may_limit_the_connections(private_engine: PrivateEngine) -> None:
-    """If the server accepts no more, callers wait."""
-    async with Redis.from_url(private_engine.url) as client:
-        await client.config_set("maxclients", 5)
-        async with Store.open(f"{private_engine.url}?max_connections=4") as store:
-            await store.save_thread(thread(), ALICE)
-            await asyncio.gather(*(store.load_thread("t", ALICE) for _ in range(60)))
-            assert len(await client.client_list()) == 5
-
-
 def test_a_connection_that_was_cut_is_replaced(store_url: str) -> None:
     """Also on uvloop, which serves the app and raises an error of its own."""
 

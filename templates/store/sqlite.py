@@ -400,18 +400,16 @@ class SQLiteStore(Store[Context]):
     ) -> int:
         """Return the number of changed rows.
 
-        NotFoundError, and no change: fewer than `least`, or none and no thread `needs`. In the same
-        transaction: a moment later the thread may be there, and the refusal would seem another.
+        NotFoundError, and no change: fewer than `least`, or none and no thread `needs`. That is
+        looked up at once: a moment later it may be there, and the refusal would mean another thing.
         """
         owner = _owner(context)
 
         def change(db: sqlite3.Connection) -> int:
             rows = db.execute(sql, (owner, *values)).rowcount
-            if rows < least or (
-                rows == 0
-                and needs is not None
-                and not db.execute(f"SELECT 1 FROM threads WHERE {MINE}", (owner, needs)).fetchone()
-            ):
+            there = f"SELECT 1 FROM threads WHERE {MINE}"
+            known = rows or needs is None or db.execute(there, (owner, needs)).fetchone()
+            if rows < least or not known:
                 raise NotFoundError("There is no such thread or item")
             return rows
 
