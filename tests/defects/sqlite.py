@@ -105,4 +105,10 @@ DEFECTS = [
         'reads.execute("BEGIN")',
         AT_ONCE + "what_was_acknowledged_is_there_for_the_neighbour_at_once",
     ),
+    Defect(
+        "a claim without its thread hears that another turn holds it",
+        "*values, needs=thread_id) > 0",
+        "*values) > 0",
+        AT_ONCE + "a_thread_saved_meanwhile_is_missing_or_free",
+    ),
 ]
