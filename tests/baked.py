@@ -5,6 +5,7 @@ import contextlib
 import http.cookiejar
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -82,10 +83,11 @@ def message(text: str, **more: object) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port below those that the system gives to clients, and to servers of other tests."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 10_000 + secrets.randbelow(5_000)))
+            return int(probe.getsockname()[1])
 
 
 @dataclass

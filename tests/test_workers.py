@@ -126,10 +126,11 @@ def test_a_closed_terminal_ends_the_app_as_sigterm_does(
 
     async def talk(session: Session) -> tuple[httpx2.Cookies, str, str]:
         begun = asyncio.Semaphore(0)
-        task = asyncio.create_task(read_to_the_end(session, begun))
-        await begun.acquire()
-        os.killpg(processes(session, b"app")[0], signal.SIGHUP)
-        return await task
+        async with asyncio.TaskGroup() as group:  # a reader that fails ends the wait
+            task = group.create_task(read_to_the_end(session, begun))
+            await begun.acquire()
+            os.killpg(processes(session, b"app")[0], signal.SIGHUP)
+        return task.result()
 
     async def look(session: Session) -> None:
         async with browser(session) as user:
