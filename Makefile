@@ -17,7 +17,7 @@ demo: | $(BAKED) ## bake an app and run it (STORAGE=memory|sqlite|redis|postgres
 		storage_type=$(STORAGE) context_type=$(CONTEXT)
 	$(MAKE) --no-print-directory -C .demo/$(STORAGE)/chatkit-app run UV="$(if $(BAKED),$(CURDIR)/$(UV),$(UV))"
 
-test: | $(BAKED) ## the product, the browser, the READMEs: at most 15 minutes
+test: | $(BAKED) ## the product, the browser, the READMEs: 17 minutes
 	"$(UV)" run pytest -n 2 -m "not full and not mutation"
 
 test-fast: | $(BAKED) ## under a minute, for everyday use
