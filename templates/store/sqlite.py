@@ -407,8 +407,8 @@ class SQLiteStore(Store[Context]):
 
         def change(db: sqlite3.Connection) -> int:
             rows = db.execute(sql, (owner, *values)).rowcount
-            there = f"SELECT 1 FROM threads WHERE {MINE}"
-            known = rows or needs is None or db.execute(there, (owner, needs)).fetchone()
+            its = owner, needs
+            known = rows or needs is None or db.execute(f"SELECT {THREAD}", its).fetchone()[0]
             if rows < least or not known:
                 raise NotFoundError("There is no such thread or item")
             return rows

@@ -64,7 +64,7 @@ class AppServer(ChatKitServer[RequestContext]):
         return self._files.links.sign(await self._process_non_streaming(request, context), context)
 
     async def close(self) -> None:
-        """Stop the answers that are still under way."""
+        """Stop the answers that are still under way, and close the client for dictations."""
         await self.turns.close()
         for naming in self._naming:
             naming.cancel()
