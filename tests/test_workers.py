@@ -60,6 +60,25 @@ def test_three_workers_are_one_app(
     assert (project.path / ".data/chat.db").stat().st_mode & 0o077 == 0, "others can read it"
 
 
+def test_a_changed_file_restarts_an_app_with_reload(
+    project: BakedProject, command: tuple[str, ...]
+) -> None:
+    """Requests wait meanwhile, the conversation goes on, and the new code answers."""
+    file = project.path / "app/offline.py"
+    text = file.read_text(encoding="utf-8")
+    try:
+        with project.serve(*command, RELOAD="true") as session:
+            thread, answer = session.say("My name is Ada.")
+            file.write_text(text.replace("I am the offline", "I am the changed"), "utf-8")
+            deadline = time.monotonic() + 20
+            while "I am the changed" not in answer and time.monotonic() < deadline:
+                answer = session.say("What is my name?", thread)[1]
+            assert "I am the changed" in answer
+            assert "the first was “My name is Ada.”" in answer
+    finally:
+        file.write_text(text, encoding="utf-8")
+
+
 def set_schema(file: Path, number: int) -> int:
     """Set the schema number, which says which app can open a store; return the old one."""
     with contextlib.closing(sqlite3.connect(file)) as store:

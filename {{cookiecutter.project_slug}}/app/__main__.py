@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import DotEnvSettingsSource
 from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import ChangeReload
 from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess
 
 from .blobs import open_blobs
@@ -150,7 +151,12 @@ def serve(settings: Settings) -> int:
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+        reload=settings.reload,
+        reload_dirs=["app"] if settings.reload else None,
     )
+    if settings.reload:  # requests wait in the listener meanwhile
+        ChangeReload(config, uvicorn.Server(config).run, [listener]).run()
+        return 0
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
         return 0

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
     public_url: Url = Field("", description="the app's address; empty: the first of ALLOWED_HOSTS")
     workers: int = Field(1, ge=1, le=64, description="processes on this machine; memory: only 1")
+    reload: bool = Field(default=False, description="development: restart when app/ has changed")
     data_dir: Path = Field(Path(".data"), description="uploaded files; in development all data")
     # jinja: if cookiecutter.storage_type == "postgres"
     store_pool_size: int = Field(10, ge=1, le=1000, description="connections a process may hold")
@@ -158,6 +159,8 @@ class Settings(BaseSettings):
             f"HOST={self.host} would expose a development app to the network: keep HOST=127.0.0.1, "
             "or set ENVIRONMENT=production": shown,
             "WORKERS must be 1: memory lives in one process": forgetful,
+            "RELOAD is for development with one worker": self.reload
+            and (self.workers > 1 or not self.development),
         }
         if not self.development:
             faults |= {

@@ -150,6 +150,15 @@ def test_production_has_a_line_for_each_setting_that_is_missing(
     assert [line.startswith(name) for line, name in zip(lines, names, strict=True)] == [True] * 5
 
 
+@pytest.mark.parametrize("more", [{"WORKERS": "2"}, {"ENVIRONMENT": "production"}])
+def test_reload_is_for_one_worker_in_development(
+    refusal: Callable[..., str], more: dict[str, str]
+) -> None:
+    """Anything else is refused, and not ignored."""
+    lines = refusal(RELOAD="true", **more).splitlines()
+    assert "RELOAD is for development with one worker" in lines
+
+
 def test_a_wrong_line_of_the_env_file_is_named(refusal: Callable[..., str], tmp_path: Path) -> None:
     """With what is wrong about its value; the file may hold other programs' variables."""
     (tmp_path / ".env").write_text("POSTGRES_PASSWORD=x\nMAX_TURNS=zero\n")
