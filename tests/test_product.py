@@ -85,12 +85,6 @@ def test_size(project: BakedProject) -> None:
 
 
 @pytest.mark.usefixtures("timed")
-def test_own_checks(project: BakedProject, type_cache: Path) -> None:
-    """Its own `make check` passes: lint, format, strict types."""
-    project.check("make", "check", MYPY_CACHE_DIR=str(type_cache))
-
-
-@pytest.mark.usefixtures("timed")
 def test_own_tests(project: BakedProject) -> None:
     """Its own `make test` passes in an environment made from its own pyproject.toml."""
     # the template's tests run side by side already
@@ -98,6 +92,12 @@ def test_own_tests(project: BakedProject) -> None:
     last = said.strip().splitlines()[-1]
     assert re.search(r"\d+ passed", last), said
     assert "skipped" not in last, said
+
+
+@pytest.mark.usefixtures("timed")
+def test_own_checks(project: BakedProject, type_cache: Path) -> None:
+    """Its own `make check` passes: lint, format, strict types."""
+    project.check("make", "check", MYPY_CACHE_DIR=str(type_cache))
 
 
 @pytest.mark.usefixtures("timed")
