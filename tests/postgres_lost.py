@@ -197,6 +197,19 @@ async def test_a_statement_that_is_cut_off_ends_in_the_server(
         assert await store._pool.run(f"{running} AND state = 'active'") == []
 
 
+async def test_a_cancelled_call_ends_in_the_server(store_url: str) -> None:
+    """It may wait for a lock: otherwise callers who give up would add connection to connection."""
+    async with Store.open(store_url, pool_size=1) as store:
+        for _ in range(9):
+            call = asyncio.create_task(store._pool.run("SELECT pg_sleep(60)"))
+            await asyncio.sleep(0.05)
+            call.cancel()
+            await asyncio.wait([call])
+            assert call.cancelled()
+        running = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
+        assert await store._pool.run(running) == []
+
+
 async def test_waiting_for_a_connection_takes_no_longer_than_an_answer(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

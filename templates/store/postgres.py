@@ -520,7 +520,8 @@ class _Pool:
         """Return a statement's rows, over the oldest connection, which has prepared the most.
 
         A connection that turns out to be dead is replaced, once: so every statement is one that
-        may run twice (a title's second answer is False). A cancelled call loses its connection.
+        may run twice (a title's second answer is False). A cancelled call is cancelled in the
+        server too, and loses its connection.
         """
         if self._closed:
             raise asyncpg.InterfaceError("the store is closed")
@@ -539,8 +540,9 @@ class _Pool:
                 except asyncpg.ProgramLimitExceededError:  # of an index row
                     connection.terminate()
                     raise ValueError("owner and ids are too long together") from None
-                except BaseException as error:  # also when cancelled
-                    connection.terminate()
+                except (Exception, asyncio.CancelledError) as error:
+                    with suppress(Exception):  # it may wait for a lock: this cancels it first
+                        await connection.close(timeout=1)
                     if not isinstance(error, LOST):
                         raise
                     self._disconnect()  # if one is dead, all are
