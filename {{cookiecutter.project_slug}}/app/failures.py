@@ -88,9 +88,12 @@ def bound(tool: Any, seconds: float) -> None:
 
     The tools of an agent that is used as a tool are bounded, too.
     """
-    run = getattr(tool, "on_invoke_tool", None)
+    run: Any = getattr(tool, "on_invoke_tool", None)
+    limit = None if getattr(tool, "timeout_seconds", None) else seconds
+    if getattr(run, "func", None) is _bounded and run.args[1] != limit:
+        run = run.args[0]  # by an earlier app of this process: tests make many
     if isinstance(tool, agents.FunctionTool) and getattr(run, "func", None) is not _bounded:
-        tool.on_invoke_tool = partial(_bounded, run, None if tool.timeout_seconds else seconds)
+        tool.on_invoke_tool = partial(_bounded, run, limit)
         failed = agents.tool.resolve_function_tool_failure_error_function(tool)
         if failed is agents.default_tool_error_function:  # the SDK's default: let ours be asked
             agents.tool.set_function_tool_failure_error_function(tool)
