@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from app.auth import Authenticator
 from app.context import RequestContext, context_for
+from app.filetypes import EXTENSIONS
 from app.main import create_app
 from app.offline import OfflineModel
 from app.settings import Settings
@@ -209,8 +210,10 @@ async def serving(
 
 
 def settings_for(store_url: str, folder: Path, **changes: Any) -> Settings:
-    """Return settings that no `.env` and no environment variable of the machine can change."""
+    """Return settings that no `.env`, no environment and none of a team's usual defaults change."""
     base: dict[str, Any] = {"store_url": store_url, "data_dir": folder, "openai_api_key": ""}
+    base |= {"model": "gpt-5-mini", "title_model": "", "transcribe_model": "", "history_items": 50}
+    base |= {"model_api": "responses", "on_disconnect": "cancel", "file_types": [*EXTENSIONS]}
     return Settings(_env_file=None, **(base | {"requests_per_minute": 100_000} | changes))
 
 
