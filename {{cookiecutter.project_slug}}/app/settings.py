@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     )
 
     openai_api_key: SecretStr = Field(SecretStr(""), description="empty: the offline model answers")
-    openai_base_url: Url = Field("", description="another server with OpenAI's API")
+    openai_base_url: Url = Field("", description="another server's address; most end in /v1")
     model: str = Field("gpt-5-mini", description="the model's name as its server knows it")
     model_api: Literal["responses", "chat_completions"] = Field(
         "responses", description="chat_completions for LiteLLM, vLLM, Ollama and most others"
