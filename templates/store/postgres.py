@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -111,7 +111,7 @@ def sort_time(moment: datetime) -> int:
 
 ANSWER_SECONDS = 5
 MIGRATION_SECONDS = 60
-IDLE_SECONDS = 300
+IDLE_SECONDS = 60
 PORTION = 10_000  # tombstones deleted in one statement: a purge may have left a million
 FORM = "postgresql://user:password@host:5432/database (in a password @ is %40, / %2F, # %23, ? %3F)"
 MIGRATIONS = (
@@ -527,9 +527,7 @@ class _Pool:
             raise asyncpg.InterfaceError("the store is closed")
         end = time.monotonic() + ANSWER_SECONDS
         async with self._free:
-            number, since, connection = heappop(self._idle) if self._idle else (0, 0.0, None)
-            if connection and time.monotonic() - since > IDLE_SECONDS:
-                connection.terminate()  # a proxy in between may have dropped it
+            number, _, connection = heappop(self._idle) if self._idle else (0, 0.0, None)
             while True:
                 if fresh := connection is None or connection.is_closed():
                     connection = await self._connect(end - time.monotonic())
@@ -555,11 +553,20 @@ class _Pool:
                     del self._busy[connection]
 
     async def _watch(self) -> None:
-        """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long."""
+        """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long.
+
+        Close what a burst has left idle: the server may have no other connection for a process
+        that has none, and a proxy in between may have dropped it.
+        """
         while True:
             await asyncio.sleep(0.2)
-            for connection in [each for each, end in self._busy.items() if end < time.monotonic()]:
+            now = time.monotonic()
+            for connection in [each for each, end in self._busy.items() if end < now]:
                 connection.terminate()
+            for left in [each for each in self._idle if now - each[1] > IDLE_SECONDS]:
+                self._idle.remove(left)
+                left[2].terminate()
+            heapify(self._idle)
 
     def _disconnect(self) -> None:
         """Close the idle connections."""
