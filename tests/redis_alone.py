@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import re
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 from chatkit.store import NotFoundError
@@ -212,3 +215,27 @@ async def test_an_error_at_the_start_says_which_server_was_asked(url: str, shown
     with pytest.raises(StoreError, match=f"^No store at {shown}: .*[^.]. Check STORE_URL$"):
         async with Store.open(url):
             pass
+
+
+async def test_a_backup_is_restored_as_the_readme_says(private_engine: PrivateEngine) -> None:
+    """The server starts as it always does, and what is said afterwards is kept, too."""
+    readme = Path(__file__).parents[1] / "README.md"
+    (line,) = re.findall(r"```text\n(file .*\n)```", readme.read_text(encoding="utf-8"))
+    async with Store.open(private_engine.url) as store:
+        await store.save_thread(thread(), ALICE)
+        await store._client.execute_command("SAVE")
+        await store.save_thread(thread("later"), ALICE)
+    private_engine.stop()
+    log = private_engine.folder / "appendonlydir"
+    shutil.rmtree(log)
+    log.mkdir()
+    (private_engine.folder / "dump.rdb").rename(log / "appendonly.aof.1.base.rdb")
+    (log / "appendonly.aof.manifest").write_text(line)
+    private_engine.start()
+    async with Store.open(private_engine.url) as store:
+        assert (await store.load_threads(9, None, "asc", ALICE)).data == [thread()]
+        await store.save_thread(thread("new"), ALICE)
+    private_engine.kill()
+    private_engine.start()
+    async with Store.open(private_engine.url) as store:
+        assert (await store.load_threads(9, None, "asc", ALICE)).data == [thread(), thread("new")]

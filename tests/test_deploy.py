@@ -6,13 +6,17 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -121,6 +125,29 @@ def slowly(_: object) -> Iterator[str]:
         yield f"word{number} "
 
 
+@contextmanager
+def proxy(nginx: str, folder: Path, port: int, lines: str) -> Iterator[None]:
+    """Run nginx with these lines and gzip on, until it has sent its last answer."""
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;\n"
+        + ("user root;\n" if os.name == "posix" and os.geteuid() == 0 else "")
+        + "events {}\nhttp { access_log off; gzip on; gzip_min_length 1; gzip_types *;\n"
+        + "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in TEMPORARY)
+        + f"{lines} }}\n"
+    )
+    process = subprocess.Popen([nginx, "-c", str(config), "-p", str(folder)])
+    try:
+        for _ in range(100):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.1)
+        yield
+    finally:
+        process.send_signal(signal.SIGQUIT)
+        process.wait(10)
+
+
 @pytest.mark.xdist_group("memory-dict")
 def test_events_arrive_one_by_one_through_nginx(
     bake: Callable[..., BakedProject],
@@ -142,27 +169,64 @@ def test_events_arrive_one_by_one_through_nginx(
         model_server() as server,
         project.serve("make", "run", OPENAI_BASE_URL=server.url, **model) as direct,
     ):
-        port = free_port()
-        config = tmp_path / "nginx.conf"
-        lines = lines.replace("http://127.0.0.1:8000", direct.url)
-        config.write_text(
-            f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; worker_processes 1;\n"
-            + ("user root;\n" if os.name == "posix" and os.geteuid() == 0 else "")
-            + "events {}\nhttp { access_log off; gzip on; gzip_min_length 1; gzip_types *;\n"
-            + "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in TEMPORARY)
-            + f"server {{ listen 127.0.0.1:{port};\n{lines} }} }}\n"
-        )
-        process = subprocess.Popen([nginx, "-c", str(config), "-p", str(tmp_path)])
-        try:
+        server_block = f"server {{ listen 127.0.0.1:{(port := free_port())};\n{lines} }}\n"
+        server_block = server_block.replace("http://127.0.0.1:8000", direct.url)
+        with proxy(nginx, tmp_path, port, server_block):
             arrivals = words_through(Session(f"http://127.0.0.1:{port}"))
             answers = [refusal_through(f"http://127.0.0.1:{port}/files") for _ in range(30)]
-        finally:
-            process.send_signal(signal.SIGQUIT)
-            process.wait(10)
     assert len(arrivals) == WORDS
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
     assert min(gaps[1:]) > PAUSE / 3, gaps  # in the first turn the first word may be late
     assert set(answers) == {413}
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Stands for an app that answers."""
+
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def replica(port: int) -> Iterator[None]:
+    """Run one."""
+    with ThreadingHTTPServer(("127.0.0.1", port), Replica) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.xdist_group("redis-dict")
+def test_replicas_that_restart_in_turn_are_never_all_left_alone(
+    bake: Callable[..., BakedProject], tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The README's upstream: nginx asks a replica that is back before the other one ends."""
+    nginx = tool("nginx")
+    readme = (bake(storage_type="redis").path / "README.md").read_text(encoding="utf-8")
+    location, upstream = re.findall(r"```nginx\n(.*?)```", readme, re.DOTALL)
+    first, second, port = free_port(), free_port(), free_port()
+    location = location.replace("127.0.0.1:8000", "chat")
+    upstream = upstream.replace(":8000", f":{first}").replace(":8001", f":{second}")
+
+    def asked() -> list[int]:
+        url, answers = f"http://127.0.0.1:{port}/", []
+        for _ in range(4):
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                answers.append(answer.status)
+        return answers
+
+    server = f"server {{ listen 127.0.0.1:{port};\n{location} }}"
+    with proxy(nginx, tmp_path, port, upstream + server):
+        with replica(second):
+            assert asked() == [204] * 4
+        with replica(first):
+            assert asked() == [204] * 4
 
 
 def refusal_through(url: str) -> int:
