@@ -217,6 +217,28 @@ async def test_an_error_at_the_start_says_which_server_was_asked(url: str, shown
             pass
 
 
+async def test_idle_connections_that_the_server_takes_back_fail_no_call(
+    private_engine: PrivateEngine,
+) -> None:
+    """By its setting `timeout`, as the README says: another process may need them."""
+    async with Store.open(private_engine.url) as store, Store.open(private_engine.url) as other:
+
+        async def clients() -> int:
+            return len(await other._client.execute_command("CLIENT LIST"))
+
+        await store.save_thread(thread(), ALICE)
+        await asyncio.gather(*(store.load_thread("t", ALICE) for _ in range(30)))
+        assert await clients() > 30
+        await other._client.execute_command("CONFIG SET", "timeout", "1")
+        for _ in range(100):  # it looks about once a second
+            await asyncio.sleep(0.1)
+            if (left := await clients()) == 1:
+                break
+        assert left == 1
+        answers = [store.load_thread("t", ALICE) for _ in range(30)]
+        assert await asyncio.gather(*answers) == [thread()] * 30
+
+
 async def test_a_backup_is_restored_as_the_readme_says(private_engine: PrivateEngine) -> None:
     """The server starts as it always does, and what is said afterwards is kept, too."""
     readme = Path(__file__).parents[1] / "README.md"
