@@ -212,6 +212,13 @@ async def test_a_cancelled_call_ends_in_the_server(store_url: str) -> None:
             assert call.cancelled()
         running = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
         assert await store._pool.run(running) == []
+        pid = (await store._pool.run("SELECT pg_backend_pid() AS pid"))[0]["pid"]
+        call = asyncio.create_task(store._pool.run("SELECT pg_sleep(60)"))
+        await asyncio.sleep(0.1)
+        os.kill(pid, signal.SIGSTOP)
+        call.cancel()
+        assert await asyncio.wait([call], timeout=2) == ({call}, set()), "it does not hear of it"
+        os.kill(pid, signal.SIGCONT)
 
 
 async def test_waiting_for_a_connection_takes_no_longer_than_an_answer(
