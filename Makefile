@@ -18,7 +18,7 @@ demo: | $(BAKED) ## bake an app and run it (STORAGE=memory|sqlite|redis|postgres
 	$(MAKE) --no-print-directory -C .demo/$(STORAGE)/chatkit-app run UV="$(if $(BAKED),$(CURDIR)/$(UV),$(UV))"
 
 # three workers on two cores: without the third, the cores wait a third of the time
-test: | $(BAKED) ## the product, the browser, the READMEs: 13 minutes
+test: | $(BAKED) ## the product, the browser, the READMEs: 14 minutes
 	"$(UV)" run pytest -n 3 -m "not full and not mutation"
 
 test-fast: | $(BAKED) ## under a minute, for everyday use
