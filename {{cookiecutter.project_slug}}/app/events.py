@@ -29,6 +29,8 @@ class TurnState:
 
     store: Store[RequestContext]
     context: RequestContext
+    tool_seconds: float | None = None
+    """The longest one tool may take; None: as long as it likes."""
     unsaved: dict[str, t.ThreadItem] = field(default_factory=dict)
     """What the page shows and the store does not have yet, in the order in which it began."""
     stored: dict[str, t.ThreadItem] = field(default_factory=dict)

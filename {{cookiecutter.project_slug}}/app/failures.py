@@ -14,6 +14,7 @@ from chatkit.types import NoticeEvent
 from .assistant import Chat
 from .context import request_id_of
 from .errors import place_of
+from .events import TURN_STATE
 
 log = logging.getLogger("app.failures")
 RETRY = "Try again in a moment."
@@ -83,27 +84,25 @@ async def tool_failed(args: agents.ToolErrorFormatterArgs[Chat]) -> str | None:
     return await _tell(args.run_context.context, args.tool_name, "failed", args.error)
 
 
-def bound(tool: Any, seconds: float) -> None:
-    """Give a tool this much time, unless it has its own limit; its `sys.exit()` ends no server.
+def bound(tool: Any) -> None:
+    """Give a tool TOOL_SECONDS, unless it has its own limit; its `sys.exit()` ends no server.
 
     The tools of an agent that is used as a tool are bounded, too.
     """
-    run: Any = getattr(tool, "on_invoke_tool", None)
-    limit = None if getattr(tool, "timeout_seconds", None) else seconds
-    if getattr(run, "func", None) is _bounded and run.args[1] != limit:
-        run = run.args[0]  # by an earlier app of this process: tests make many
+    run = getattr(tool, "on_invoke_tool", None)
     if isinstance(tool, agents.FunctionTool) and getattr(run, "func", None) is not _bounded:
-        tool.on_invoke_tool = partial(_bounded, run, limit)
+        tool.on_invoke_tool = partial(_bounded, run, tool.timeout_seconds)
         failed = agents.tool.resolve_function_tool_failure_error_function(tool)
         if failed is agents.default_tool_error_function:  # the SDK's default: let ours be asked
             agents.tool.set_function_tool_failure_error_function(tool)
         for inner in getattr(getattr(tool, "_agent_instance", None), "tools", ()):
-            bound(inner, seconds)
+            bound(inner)
 
 
-async def _bounded(run: Any, seconds: float | None, context: Any, arguments: str) -> Any:
+async def _bounded(run: Any, own: float | None, context: Any, arguments: str) -> Any:
+    state = TURN_STATE.get(None)  # the limit is the turn's: several apps may share a tool
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(state.tool_seconds if state and not own else None):
             return await run(context, arguments)
     except (TimeoutError, SystemExit) as error:
         what = "took too long" if isinstance(error, TimeoutError) else "failed"

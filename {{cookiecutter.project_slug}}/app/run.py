@@ -97,7 +97,7 @@ def _start(
         given,
         context=chat,
         max_turns=settings.max_turns,
-        hooks=Tools(settings.tool_seconds),
+        hooks=Tools(),
         run_config=agents.RunConfig(
             model=named(agent.model, chosen.model) if chosen.model else None,
             model_settings=agents.ModelSettings(include_usage=settings.tokens_per_day > 0 or None),
@@ -158,17 +158,14 @@ async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> 
 class Tools(agents.RunHooks[Chat]):
     """Bounds the server's tools, and keeps their calls as hidden items for the next turns."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
     async def on_agent_start(self, context: Any, agent: Any) -> None:
         """Bound an agent's tools now: done later, a call that waits for approval would fail."""
         for tool in agent.tools:
-            bound(tool, self._seconds)
+            bound(tool)
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
         """Bound the tools of MCP servers, which are made again for each step."""
-        bound(tool, self._seconds)
+        bound(tool)
 
     async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: object) -> None:
         """Store a call and its output where it happened in the thread."""

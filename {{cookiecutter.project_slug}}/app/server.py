@@ -80,7 +80,7 @@ class AppServer(ChatKitServer[RequestContext]):
 
     async def _answer(self, request: t.StreamingReq, context: RequestContext, turn: Turn) -> Frames:
         """Yield a turn's events as SSE frames, under the lease of its thread."""
-        TURN_STATE.set(state := TurnState(self._store, context))
+        TURN_STATE.set(state := TurnState(self._store, context, self._settings.tool_seconds))
         created, thread_id = b"", getattr(request.params, "thread_id", "")
         try:
             if thread_id:
