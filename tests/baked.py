@@ -83,10 +83,13 @@ def message(text: str, **more: object) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Return a port below those that the system gives to clients, and to servers of other tests."""
+    """Return a port below those of clients and of other tests' servers, which no browser blocks.
+
+    The highest one that browsers refuse is 10080 (the Fetch standard's "bad port").
+    """
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", 10_000 + secrets.randbelow(5_000)))
+            probe.bind(("127.0.0.1", 11_000 + secrets.randbelow(4_000)))
             return int(probe.getsockname()[1])
 
 
