@@ -3,9 +3,10 @@
 import ast
 import contextlib
 import http.cookiejar
+import itertools
 import json
 import os
-import secrets
+import random
 import shutil
 import signal
 import socket
@@ -26,6 +27,8 @@ STORAGES = ("memory", "sqlite", "redis", "postgres")
 CONTEXTS = ("dict", "dataclass", "pydantic")
 KEPT = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SYSTEMROOT")
 """The outer variables that a baked app may see: they say how to reach a package index."""
+FIRST = 11_000 + 400 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+PORTS = itertools.cycle(random.sample(range(FIRST, FIRST + 400), 400))  # this worker's own
 ENGINE = "import dev, sys\nwith dev.engine() as url: print(url, flush=True), sys.stdin.read()"
 
 
@@ -83,14 +86,15 @@ def message(text: str, **more: object) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Return a port below those of clients and of other tests' servers, which no browser blocks.
+    """Return a port that no browser refuses, no client is given and no other worker's app takes.
 
-    The highest one that browsers refuse is 10080 (the Fetch standard's "bad port").
+    Of the ports that the Fetch standard calls bad, the highest is 10080.
     """
-    while True:
+    for port in PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", 11_000 + secrets.randbelow(4_000)))
-            return int(probe.getsockname()[1])
+            probe.bind(("127.0.0.1", port))
+            break
+    return port
 
 
 @dataclass
