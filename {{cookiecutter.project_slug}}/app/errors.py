@@ -29,6 +29,11 @@ class ApiError(Exception):
     headers: Mapping[str, str] | None = None
 
 
+BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
+BUG = ApiError(500, "internal", "Something went wrong on our side. Tell whoever runs this app.")
+AWAY = ApiError(503, "unavailable", "The service is not available now. Try again in a moment.")
+
+
 def place_of(error: Exception) -> str:
     """Return the app's file and line where an error was raised, as its text may quote the user."""
     frames = extract_tb(error.__traceback__)
@@ -60,9 +65,8 @@ def error_response(error: BaseException, state: dict[str, object]) -> JSONRespon
         case _:
             facts = {"request_id": state["request_id"], "cause": type(error).__name__}
             quotes = isinstance(error, ValidationError)  # it quotes the user
-            log.error("unavailable", exc_info=None if quotes else error, extra=facts)
-            text = "The service is not available just now. Try again in a moment."
-            answer = ApiError(503, "unavailable", text)
+            answer = BUG if isinstance(error, BUGS) else AWAY  # an engine that does not answer
+            log.error(answer.code, exc_info=None if quotes else error, extra=facts)
     state["code"] = answer.code  # for the request's log line
     body = {"code": answer.code, "message": answer.message, "request_id": state["request_id"]}
     return JSONResponse({"error": body}, answer.status, answer.headers)

@@ -40,6 +40,14 @@ async def test_the_page_may_load_chatkit_and_nothing_else(
     assert re.search(r"<script(?! type=\"module\" src=)|<style|style=| on\w+=", page.text) is None
 
 
+async def test_monitors_may_send_head(store_url: str, tmp_path: Path) -> None:
+    """Many programs that check whether a site is up send HEAD."""
+    async with talking(store_url, tmp_path) as caller:
+        for path in ("/", "/healthz", "/readyz"):
+            answer = await caller.head(path)
+            assert (answer.status_code, answer.text) == (200, "")
+
+
 async def test_the_browser_asks_again_for_the_pages_files(store_url: str, tmp_path: Path) -> None:
     """A new release shows at once, and an unchanged file is not sent twice."""
     async with talking(store_url, tmp_path) as caller:
