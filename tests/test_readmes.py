@@ -35,7 +35,13 @@ NOT_RUN = {
         ],
     },
     "app": {
-        "needs Docker": ["docker compose up --build --detach"],
+        "needs Docker": [
+            "docker compose up --build --detach",
+            "docker compose exec app python -c \\",
+            "docker compose stop app",
+            "docker compose exec redis valkey-cli --rdb /data/backup.rdb &&",
+            "docker compose stop app redis",
+        ],
         "needs Redis' client programs": ['redis-cli -u "$STORE_URL" --rdb backup.rdb'],
     },
 }
