@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -109,17 +110,24 @@ class Session:
         jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), jar)
 
+    def _open(self, request: str | urllib.request.Request, seconds: float) -> bytes:
+        """Return the whole answer; a refusal is a closed HTTPError."""
+        try:
+            with self._opener.open(request, timeout=seconds) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+            raise
+
     def get(self, path: str) -> str:
         """Return the body of a page."""
-        with self._opener.open(self.url + path, timeout=20) as answer:
-            return str(answer.read().decode())
+        return self._open(self.url + path, 20).decode()
 
     def send(self, path: str, body: bytes, kind: str = "application/json", **headers: str) -> bytes:
         """Send a body to an address; return the whole answer."""
         known = {"Content-Type": kind, **headers}
         request = urllib.request.Request(self.url + path, body, known)  # noqa: S310 - the app's own
-        with self._opener.open(request, timeout=60) as answer:
-            return bytes(answer.read())
+        return self._open(request, 60)
 
     def post(self, operation: str, **params: object) -> bytes:
         """Send one operation; return the whole answer."""
