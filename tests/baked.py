@@ -110,7 +110,7 @@ class Session:
         jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), jar)
 
-    def _open(self, request: str | urllib.request.Request, seconds: float) -> bytes:
+    def fetch(self, request: str | urllib.request.Request, seconds: float = 20) -> bytes:
         """Return the whole answer; a refusal is a closed HTTPError."""
         try:
             with self._opener.open(request, timeout=seconds) as answer:
@@ -121,13 +121,13 @@ class Session:
 
     def get(self, path: str) -> str:
         """Return the body of a page."""
-        return self._open(self.url + path, 20).decode()
+        return self.fetch(self.url + path).decode()
 
     def send(self, path: str, body: bytes, kind: str = "application/json", **headers: str) -> bytes:
         """Send a body to an address; return the whole answer."""
         known = {"Content-Type": kind, **headers}
         request = urllib.request.Request(self.url + path, body, known)  # noqa: S310 - the app's own
-        return self._open(request, 60)
+        return self.fetch(request, 60)
 
     def post(self, operation: str, **params: object) -> bytes:
         """Send one operation; return the whole answer."""

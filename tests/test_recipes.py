@@ -199,12 +199,6 @@ def test_a_guard_on_what_users_send(kitchen: Kitchen) -> None:
         assert "4111" not in given(model)
 
 
-def read(user: Session, place: str) -> bytes:
-    """Return what the app serves at an address."""
-    with user._opener.open(user.url + place, timeout=20) as answer:
-        return bytes(answer.read())
-
-
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -241,10 +235,10 @@ def test_generated_images(kitchen: Kitchen) -> None:
         image = items(user, thread)[1]["image"]
         place = image["url"].removeprefix(user.url)
         assert place.startswith("/files/")
-        assert read(user, place)
+        assert user.fetch(user.url + place)
         user.post("threads.delete", thread_id=thread)
         with pytest.raises(OSError, match="404"):
-            read(user, place)
+            user.fetch(user.url + place)
 
 
 def test_a_tool_that_asks_for_approval(kitchen: Kitchen) -> None:
