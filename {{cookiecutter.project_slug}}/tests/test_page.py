@@ -1,6 +1,8 @@
 """What the page is served with; how it looks is tested in a browser."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,16 @@ async def test_the_browser_asks_again_for_the_pages_files(store_url: str, tmp_pa
             assert (await caller.get(f"/static/{path.name}", headers=etag)).status_code == 304
         assert (await caller.get("/static/../settings.py")).status_code == 404
         assert (await caller.get("/static/%2e%2e/settings.py")).status_code == 404
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.js")))
+def test_a_script_of_the_page_can_be_parsed(tmp_path: Path, name: str) -> None:
+    """No other test here would notice a missing comma; without Node this one does not, either."""
+    if not (node := shutil.which("node")):
+        pytest.skip("node is not installed on this machine")
+    module = shutil.copy(FOLDER / name, tmp_path / "module.mjs")
+    done = subprocess.run([node, "--check", module], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 async def test_the_page_knows_the_settings_and_no_secret(store_url: str, tmp_path: Path) -> None:
