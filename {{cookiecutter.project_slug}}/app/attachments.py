@@ -68,7 +68,7 @@ class Files(AttachmentStore[RequestContext]):
     # --- in ---
 
     def arriving(self, context: RequestContext) -> asyncio.Semaphore:
-        """Return what lets in four of a user's uploads at a time: each fills a temporary file."""
+        """Return what lets in four of a user's uploads or dictations: they take disk and memory."""
         return self._arriving.setdefault(owner_of(context), asyncio.Semaphore(4))
 
     async def create_attachment(

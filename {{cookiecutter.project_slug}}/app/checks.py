@@ -62,9 +62,12 @@ async def check(
     """Refuse what this user may not do and what would fail later; clamp page sizes.
 
     NotFoundError for what this user does not have; ApiError 400 or 413 for a value that is not
-    allowed, 409 for a locked or closed thread.
+    allowed, 409 for a locked or closed thread, 429 for a fifth dictation: each holds 25 MB.
     """
     _check_values(request, settings)
+    if isinstance(request, t.InputTranscribeReq) and files.arriving(context).locked():
+        text = "Too many dictations or uploads are under way. Wait for one to end."
+        raise ApiError(429, "too_many_uploads", text, {"Retry-After": "5"})
     if isinstance(request, t.ThreadsCreateReq):
         await files.check(request.params.input.attachments, None, context)
     elif isinstance(request, t.StreamingReq | t.ThreadsSyncCustomActionReq):

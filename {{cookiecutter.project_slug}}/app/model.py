@@ -6,7 +6,7 @@ from copy import copy
 from typing import Any
 
 import agents
-from chatkit.types import AudioInput, UserMessageItem
+from chatkit.types import AudioInput, TranscriptionResult, UserMessageItem
 from openai import AsyncOpenAI, AsyncStream, BadRequestError, OpenAIError
 
 from .errors import ApiError
@@ -108,7 +108,9 @@ async def title_by_model(model: Any, message: UserMessageItem, settings: Setting
     return " ".join(str(result.final_output).strip("\"'“”. \n").split())[:TITLE_CHARS]
 
 
-async def transcribe(audio: AudioInput, client: AsyncOpenAI | None, model: str) -> str:
+async def transcribe(
+    audio: AudioInput, client: AsyncOpenAI | None, model: str
+) -> TranscriptionResult:
     """Return what was said; ApiError 501 without a model's server, 400 or 503 if it fails."""
     if client is None:
         raise ApiError(501, "not_offered", "Dictation needs TRANSCRIBE_MODEL and a model's server.")
@@ -120,4 +122,4 @@ async def transcribe(audio: AudioInput, client: AsyncOpenAI | None, model: str) 
     except OpenAIError as error:
         log.exception("no dictation")
         raise ApiError(503, "unavailable", sentence(error)) from error
-    return answer.text
+    return TranscriptionResult(text=answer.text)

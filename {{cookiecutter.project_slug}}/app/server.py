@@ -294,6 +294,6 @@ class AppServer(ChatKitServer[RequestContext]):
     ) -> t.TranscriptionResult:
         """Turn speech into text through the configured API; a kilobyte counts as a token."""
         self._limits.tokens.check(owner_of(context))
-        text = await transcribe(audio_input, self._hearing, self._settings.transcribe_model)
-        self._limits.tokens.spend(owner_of(context), len(audio_input.data) // 1000)
-        return t.TranscriptionResult(text=text)
+        self._limits.tokens.spend(owner_of(context), len(audio_input.data) // 1000)  # heard or not
+        async with self._files.arriving(context):
+            return await transcribe(audio_input, self._hearing, self._settings.transcribe_model)

@@ -1,10 +1,12 @@
 """How much one caller may ask for."""
 
+import asyncio
 import json
 import time
 from pathlib import Path
 
 import pytest
+from chatkit.types import TranscriptionResult
 
 from app.checks import parse
 from app.context import owner_of
@@ -116,8 +118,8 @@ async def test_a_dictation_counts_towards_the_daily_tokens(
 ) -> None:
     """By its length: not every server reports its tokens."""
 
-    async def heard(*_: object) -> str:
-        return "words"
+    async def heard(*_: object) -> TranscriptionResult:
+        return TranscriptionResult(text="words")
 
     monkeypatch.setattr("app.server.transcribe", heard)
     async with talking(store_url, tmp_path, tokens_per_day=1, transcribe_model="ears") as caller:
@@ -125,6 +127,33 @@ async def test_a_dictation_counts_towards_the_daily_tokens(
         audio = {"audio_base64": "AAAA" * 400, "mime_type": "audio/webm"}
         statuses = [(await caller.op("input.transcribe", **audio)).status_code for _ in range(2)]
     assert statuses == [200, 429]
+
+
+@pytest.mark.parametrize(("share", "asked"), [(1, 1), (0, 4)])
+async def test_dictations_at_once_share_the_limits(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int, asked: int
+) -> None:
+    """They count before they are answered; each is held in memory, so a fifth is refused."""
+    under_way, end = 0, asyncio.Event()
+
+    async def listening(*_: object) -> TranscriptionResult:
+        nonlocal under_way
+        under_way += 1
+        await end.wait()
+        return TranscriptionResult(text="words")
+
+    monkeypatch.setattr("app.server.transcribe", listening)
+    limits = {"tokens_per_day": share, "transcribe_model": "ears"}
+    async with talking(store_url, tmp_path, **limits) as caller:
+        await caller.op("threads.list")  # the cookie
+        audio = {"audio_base64": "AAAA" * 400, "mime_type": "audio/webm"}
+        asking = [asyncio.create_task(caller.op("input.transcribe", **audio)) for _ in range(8)]
+        while sum(each.done() for each in asking) < 8 - asked:
+            assert under_way <= asked
+            await asyncio.sleep(0.01)
+        end.set()
+        statuses = sorted(answer.status_code for answer in await asyncio.gather(*asking))
+    assert statuses == [200] * asked + [429] * (8 - asked)
 
 
 @pytest.mark.parametrize(
