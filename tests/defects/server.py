@@ -15,8 +15,8 @@ UPLOADS = "tests/test_uploads.py::test_"
 DEFECTS = [
     Defect(
         "a forged cookie is believed",
-        'user = str(self._cookies.loads(request.cookies.get(self._cookie, "")))',
-        'user = str(self._cookies.loads_unsafe(request.cookies.get(self._cookie, ""))[1])',
+        'user = str(self._cookies.loads(brought.get(self._cookie, "")))',
+        'user = str(self._cookies.loads_unsafe(brought.get(self._cookie, ""))[1])',
         AUTH + "a_forged_cookie_is_a_new_user",
         "app/auth.py",
     ),

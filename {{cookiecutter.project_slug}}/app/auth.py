@@ -58,9 +58,11 @@ class Authenticator:
         if self._settings.oidc_issuer:
             return await self._token_user(request)
         self.check_origin(request)
-        user = ""
+        user, line = "", "; ".join(request.headers.getlist("cookie"))
+        # not `request.cookies`: other hosts can set "\xa0__Host-…", and Starlette strips the \xa0
+        brought = dict(each.strip(" ").partition("=")[::2] for each in line.split(";"))
         with suppress(BadSignature):
-            user = str(self._cookies.loads(request.cookies.get(self._cookie, "")))
+            user = str(self._cookies.loads(brought.get(self._cookie, "")))
             if request.method != "GET":
                 return user
         user = user or f"anon-{secrets.token_hex(12)}"  # the page's first request renews it

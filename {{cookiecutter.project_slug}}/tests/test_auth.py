@@ -47,6 +47,21 @@ async def test_a_forged_cookie_is_a_new_user(store_url: str, tmp_path: Path) -> 
         assert "HttpOnly; SameSite=Lax" in answer.headers["set-cookie"]
 
 
+async def test_another_host_of_the_domain_cannot_choose_the_user(
+    store_url: str, tmp_path: Path
+) -> None:
+    """Browsers guard the name `__Host-…`, but not one that begins with a space of some kind."""
+    auth = Authenticator(production(store_url, tmp_path, allow_anonymous=True))
+
+    def asked(cookie: bytes) -> Request:
+        return Request({"type": "http", "method": "POST", "headers": [(b"cookie", cookie)]})
+
+    user = await auth.user_of(first := asked(b""))
+    cookie = first.state.set_cookie.partition(";")[0].encode()
+    for before, known in ((b"", True), (b"a=1; ", True), (b"\xa0", False), (b"\x85", False)):
+        assert (await auth.user_of(asked(before + cookie)) == user) is known, before
+
+
 async def test_a_foreign_page_cannot_use_the_cookie(store_url: str, tmp_path: Path) -> None:
     """The origin must be the app's own or a named one."""
     async with talking(store_url, tmp_path, allowed_origins="https://shop.example") as caller:
