@@ -66,6 +66,20 @@ def length_of(item: t.ThreadItem) -> int:
     return len(item.model_dump_json())
 
 
+def length_given(given: object) -> int:
+    """Return about how many characters the model is given; of a file, a kilobyte is a token's."""
+    match given:
+        case str():
+            return len(given)
+        case {"image_url": str(data)} | {"file_data": str(data)}:
+            return len(data) // 333  # in base64, a kilobyte has 1,333
+        case dict():
+            return sum(map(length_given, given.values()))
+        case list():
+            return sum(map(length_given, given))
+    return 0
+
+
 def tool_memory(name: str, arguments: str, output: object) -> dict[str, str]:
     """Return what a hidden item keeps of a server tool's call: of its output, only the text."""
     call = ResponseFunctionToolCall(call_id="", name=name, arguments="", type="function_call")

@@ -18,7 +18,7 @@ from .attachments import Files
 from .context import owner_of
 from .events import TURN_STATE, Events, Hidden, mend, storable
 from .failures import GUARDRAILS, NoAnswerError, bound, explain, tool_failed
-from .history import REFUSED, Converter, length_of, load_history, tool_memory
+from .history import REFUSED, Converter, length_given, length_of, load_history, tool_memory
 from .limits import Limits
 from .model import named, traced
 from .settings import Settings
@@ -37,15 +37,17 @@ async def run(
     try:
         history = await load_history(chat, settings)
         converter = Converter(context, files.content_part, settings.max_attachments)
-        result = _start(agent, await converter.convert(history), chat, _choices(history), settings)
+        given = await converter.convert(history)
+        result = _start(agent, given, chat, _choices(history), settings)
         try:
             events = _events(chat, result, settings.turn_seconds)
             async for event in storable(events, chat.generate_id):
                 yield event
         finally:
-            said = [*history, *state.stored.values(), *state.unsaved.values()]
+            said = [*state.stored.values(), *state.unsaved.values()]
             tokens = result.context_wrapper.usage.total_tokens  # a stopped call has none
-            limits.tokens.spend(owner_of(context), tokens or sum(map(length_of, said)) // 4)
+            tokens = tokens or (length_given(given) + sum(map(length_of, said))) // 4
+            limits.tokens.spend(owner_of(context), tokens)
     except (NotFoundError, BaseStreamError):
         raise
     except Exception as error:

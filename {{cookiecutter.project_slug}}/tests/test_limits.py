@@ -15,6 +15,7 @@ from app.limits import Limits
 from app.settings import Settings
 
 from . import values
+from .sending import PDF, sent
 from .serving import Words, begun, message, thread_of
 from .talking import talking
 
@@ -111,6 +112,22 @@ async def test_a_stopped_answer_counts_about_what_it_took(
         await caller.served.settled()
         model.delay = 0
         assert (await caller.ask("again")).status_code == status
+
+
+@pytest.mark.parametrize(("data", "share"), [(b"words " * 1000, 1000), (PDF + bytes(500_000), 400)])
+async def test_a_stopped_answer_counts_the_files_that_it_read(
+    store_url: str, tmp_path: Path, data: bytes, share: int
+) -> None:
+    """Text by its length, any other by its size: or else a stop made every file free."""
+    async with talking(store_url, tmp_path, Words(500), tokens_per_day=share) as caller:
+        attachment = await sent(caller, data, "file")
+        kind, params = message("read", attachments=[attachment["id"]])
+        async with caller.events(kind, **params) as events:
+            async for event in events:
+                if event["type"] == "thread.item.updated":
+                    break
+        await caller.served.settled()
+        assert (await caller.ask("again")).status_code == 429
 
 
 async def test_a_dictation_counts_towards_the_daily_tokens(
