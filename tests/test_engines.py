@@ -37,13 +37,13 @@ def project(request: pytest.FixtureRequest, bake: Callable[..., BakedProject]) -
 
 @contextmanager
 def running(
-    project: BakedProject, folder: Path, *data: str
+    project: BakedProject, folder: Path, *data: str, **more: str
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Run `python dev.py` in a folder; yield its process and the port on which it listens."""
     process = subprocess.Popen(
         [project.path / ".venv/bin/python", project.path / "dev.py", *data],
         cwd=folder,
-        env=project.environment(),
+        env=project.environment(**more),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -103,6 +103,12 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
             assert path.stat().st_mode & 0o077 == 0, path
         assert gone(port, host="127.0.0.2"), "it listens elsewhere as well"
         assert not Path(f"/tmp/.s.PGSQL.{port}").exists(), "that too"  # noqa: S108 - its default
+
+
+def test_an_engine_starts_where_python_reads_ascii(project: BakedProject, tmp_path: Path) -> None:
+    """PostgreSQL's pid file and errors name the folder, which such a locale cannot decode."""
+    with running(project, tmp_path, "größe", LC_ALL="C", PYTHONUTF8="0") as (_, port):
+        assert not gone(port)
 
 
 def test_a_folder_that_is_about_to_be_free_is_waited_for(

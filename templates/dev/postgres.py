@@ -115,7 +115,8 @@ class Server:
         deadline = time.monotonic() + SECONDS
         while server.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError):
-                lines = (self.data / "postmaster.pid").read_text().split("\n")
+                pid_file = self.data / "postmaster.pid"  # names the folder, in whatever encoding
+                lines = pid_file.read_text(errors="replace").split("\n")
                 if lines[0] == str(server.pid) and lines[7:8] and lines[7].strip() == "ready":
                     return
             time.sleep(0.01)
@@ -191,7 +192,7 @@ def _initialise(initdb: list[str], data: Path, options: dict[str, Any], *setting
     command = [*initdb, "-D", str(draft), "--pwfile", str(password)]
     command += ["-U", "postgres", "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"]
     command += ["--no-sync"] if "fsync=off" in settings else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(command, capture_output=True, errors="replace", check=False, **options)
     if done.returncode:
         reason = done.stderr.partition("\n")[0]  # the last line says that it tidies up
         raise RuntimeError(f"initdb cannot make {data}: {reason}; or {USE_A_SERVER}")
