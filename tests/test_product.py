@@ -100,6 +100,19 @@ def test_own_checks(project: BakedProject, type_cache: Path) -> None:
     project.check("make", "check", MYPY_CACHE_DIR=str(type_cache))
 
 
+@pytest.mark.parametrize(
+    "storage",
+    [pytest.param(name, marks=pytest.mark.xdist_group("oldest")) for name in STORAGES[2:]],
+)
+def test_the_oldest_versions_that_its_bounds_allow_pass_its_checks(
+    bake: Callable[..., BakedProject], type_cache: Path, storage: str
+) -> None:
+    """The two storages with a driver have all the dependencies there are."""
+    project = bake(storage_type=storage, context_type="dict")
+    cache = str(type_cache.with_name("oldest"))
+    project.check("make", "check", UV_RESOLUTION="lowest-direct", MYPY_CACHE_DIR=cache)
+
+
 @pytest.mark.usefixtures("timed")
 def test_conversation(project: BakedProject) -> None:
     """Started by its README's command, it remembers the first turn in the second, and ends well."""
