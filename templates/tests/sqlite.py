@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -230,7 +231,11 @@ async def test_a_write_that_fails_does_not_fail_the_others_in_its_commit(store: 
     ]
     ran = traced(store)
     thumb = store.save_feedback("t", ["a", "none"], "positive", ALICE)
-    *answers, missing = await asyncio.gather(*adds, thumb, return_exceptions=True)
+    held = threading.Event()
+    first = store._writer.ask(lambda _: held.wait())
+    all_of_them = asyncio.gather(first, *adds, thumb, return_exceptions=True)
+    asyncio.get_running_loop().call_soon(held.set)  # when all have asked, however slow this is
+    _, *answers, missing = await all_of_them
     assert [type(a) for a in answers] == [NotFoundError if n % 3 else type(None) for n in range(60)]
     assert await reading.items(store, ALICE) == ["a", *(f"i{n}" for n in range(0, 60, 3))]
     assert isinstance(missing, NotFoundError)
