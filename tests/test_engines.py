@@ -101,8 +101,8 @@ def test_no_two_engines_share_a_folder(project: BakedProject, tmp_path: Path) ->
 
 def test_an_engine_starts_where_python_reads_ascii(project: BakedProject, tmp_path: Path) -> None:
     """PostgreSQL's pid file names the folder, which such a locale cannot decode."""
-    with running(project, tmp_path, "größe", LC_ALL="C", PYTHONUTF8="0"):
-        pass
+    with running(project, tmp_path, "größe", LC_ALL="C", PYTHONUTF8="0") as (_, port):
+        assert not gone(port)
 
 
 def test_a_folder_that_is_about_to_be_free_is_waited_for(
