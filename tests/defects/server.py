@@ -21,6 +21,13 @@ DEFECTS = [
         "app/auth.py",
     ),
     Defect(
+        "another host chooses the cookie",
+        'each.strip(" ").partition("=")',
+        'each.strip().partition("=")',
+        AUTH + "another_host_of_the_domain_cannot_choose_the_user",
+        "app/auth.py",
+    ),
+    Defect(
         "all anonymous users are one",
         'user = user or f"anon-{secrets.token_hex(12)}"',
         'user = user or "anon"',
@@ -138,5 +145,33 @@ DEFECTS = [
         "if body is None:",
         LIMITS + "a_request_of_a_million_values_is_refused_unread",
         "app/checks.py",
+    ),
+    Defect(
+        "a page signs as many addresses as it names",
+        "PREVIEW.sub(address, data, MAX_SIGNED)",
+        "PREVIEW.sub(address, data)",
+        FILE + "a_page_of_made_up_images_holds_nobody_up",
+        "app/links.py",
+    ),
+    Defect(
+        "dictations at once are all held",
+        "asyncio.Semaphore(4)",
+        "asyncio.Semaphore(40)",
+        LIMITS + "dictations_at_once_share_the_limits",
+        "app/attachments.py",
+    ),
+    Defect(
+        "a dictation counts when it is answered",
+        "self._limits.tokens.spend(owner_of(context), len(audio_input.data) // 1000)",
+        "pass",
+        LIMITS + "dictations_at_once_share_the_limits",
+        "app/server.py",
+    ),
+    Defect(
+        "files that the model read do not count",
+        "return len(data) // 333",
+        "return 0",
+        LIMITS + "a_stopped_answer_counts_the_files_that_it_read",
+        "app/history.py",
     ),
 ]
