@@ -134,6 +134,12 @@ class _Keys(jwt.PyJWKClient):
             self._retry_at = time.monotonic() + RETRY_SECONDS
             raise jwt.PyJWKClientConnectionError(f"no keys at {self.uri}: {error}") from error
 
+    @staticmethod
+    def match_kid(signing_keys: list[jwt.PyJWK], kid: str | None) -> jwt.PyJWK | None:
+        """Find a token's key; it need not name an only one (OpenID Connect Core 1.0, 10.1)."""
+        fit = [key for key in signing_keys if kid in (None, key.key_id)]
+        return fit[0] if fit and (kid or len(fit) == 1) else None
+
 
 async def context_of(request: Request) -> RequestContext:
     """Return the request's context and count the request; every route with data depends on it."""

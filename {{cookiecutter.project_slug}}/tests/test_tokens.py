@@ -68,11 +68,11 @@ class Issuer:
         ]
         return {"keys": keys}
 
-    def token(self, kid: str = "k1", **changes: Any) -> str:
+    def token(self, kid: str = "k1", *, named: bool = True, **changes: Any) -> str:
         """Return a token; a claim set to None is left out."""
         claims = {"iss": self.url, "aud": "chat", "sub": "ada", "exp": time.time() + 60} | changes
         claims = {name: value for name, value in claims.items() if value is not None}
-        return jwt.encode(claims, self.keys[kid], "RS256", {"kid": kid})
+        return jwt.encode(claims, self.keys[kid], "RS256", {"kid": kid} if named else None)
 
 
 @pytest.fixture
@@ -130,6 +130,17 @@ async def test_a_bad_token_is_refused(served: Served, issuer: Issuer) -> None:
     async with served.caller(Authorization=f"Basic {issuer.token()}") as caller:
         assert (await caller.op("threads.list")).status_code == 401
     other.stop()
+
+
+@pytest.mark.parametrize(("keys", "status"), [(1, 200), (2, 401)])
+async def test_a_token_need_not_name_the_only_key(
+    served: Served, issuer: Issuer, keys: int, status: int
+) -> None:
+    """The specification asks for the name where there are several."""
+    for number in range(1, keys):
+        issuer.add_key(f"another{number}")
+    async with served.caller(Authorization=f"Bearer {issuer.token(named=False)}") as caller:
+        assert (await caller.op("threads.list")).status_code == status
 
 
 async def test_unknown_keys_are_fetched_rarely(served: Served, issuer: Issuer) -> None:
