@@ -150,9 +150,9 @@ class EventStream(EventSourceResponse):
     """The connection's side of a turn: sends what is ready, and notices when the reader leaves."""
 
     def __init__(self, turn: Turn, settings: Settings) -> None:
-        """Answer with the events of `turn`; X-Accel-Buffering keeps nginx from holding them."""
+        """Answer with the events of `turn`; the headers keep proxies from holding them."""
         self._turn, self._finishes = turn, settings.on_disconnect == "finish"
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
         super().__init__(turn.chunks(settings.heartbeat_seconds), headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -237,7 +237,7 @@ async def test_silence_is_filled_with_comments(store_url: str, tmp_path: Path) -
         kind, params = message("hello")
         async with caller.stream("POST", "/chatkit", json={"type": kind, "params": params}) as got:
             lines = [line async for line in got.aiter_lines()]
-            assert got.headers["cache-control"] == "no-cache"
+            assert got.headers["cache-control"] == "no-cache, no-transform"
             assert got.headers["x-accel-buffering"] == "no"
     assert sum(line.startswith(":") for line in lines) >= 4
 
