@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from copy import copy
 from typing import Any
+from uuid import uuid4
 
 import agents
 from chatkit.types import AudioInput, TranscriptionResult, UserMessageItem
@@ -54,10 +55,12 @@ def _watch(completions: Any) -> None:
     create = completions.create
 
     async def watched(stream: Any) -> AsyncIterator[Any]:
-        reason = None
+        reason, ids = None, dict[int, str]()
         async with stream:
             async for chunk in stream:
-                reason = next((each.finish_reason for each in chunk.choices), None) or reason
+                for choice in chunk.choices or ():  # null beside the usage, of some servers
+                    reason = choice.finish_reason or reason
+                    _identify(getattr(choice.delta, "tool_calls", None) or (), ids)
                 yield chunk
         if state := TURN_STATE.get(None):
             state.cut = reason in (None, "length", "content_filter")
@@ -67,6 +70,15 @@ def _watch(completions: Any) -> None:
         return watched(answer) if isinstance(answer, AsyncStream) else answer
 
     completions.create = asked
+
+
+def _identify(calls: Any, ids: dict[int, str]) -> None:
+    """Give each call an id of its own: servers send none, or one for all, which the SDK refuses."""
+    for call in calls:
+        if call.index not in ids:
+            new = call.id not in (None, "", *ids.values())
+            ids[call.index] = call.id if new else f"call_{uuid4().hex}"
+        call.id = ids[call.index]
 
 
 def traced(settings: Settings) -> bool:

@@ -140,6 +140,9 @@ async def _pull(chat: Chat, result: agents.RunResultStreaming, queue: Queue) -> 
         nonlocal end
         try:
             async for event in result.stream_events():
+                data: Any = getattr(event, "data", None)
+                if getattr(data, "summary_index", 0) is None:  # as LiteLLM sends some thoughts
+                    data.summary_index = 0
                 yield event
         except Exception as error:  # noqa: BLE001 - `_events` raises it
             end, chat.client_tool_call = error, None
