@@ -80,11 +80,12 @@ class TurnState:
         Yields the events that make the page show the same.
         """
         items = [*self.unsaved.values()]
-        gone = [item for item in items if not has_content(item)]
+        gone = [item for item in [*self.stored.values(), *items] if not has_content(item)]
         if self.replaced is not None and not self.answered:
             gone, items, self.whole = [*self.stored.values(), *items], self.replaced, True
         for item in gone:
             await patiently(self.store.delete_thread_item, thread_id, item.id, self.context)
+            self.stored.pop(item.id, None)
             yield t.ThreadItemRemovedEvent(item_id=item.id)
         for item in filter(has_content, items):
             await patiently(self.store.add_thread_item, thread_id, item, self.context)

@@ -82,6 +82,15 @@ async def test_what_shows_nothing_yet_is_taken_back(store: Store, begun: t.Threa
     assert (ends, stored) == (plain(t.ThreadItemRemovedEvent(item_id=begun.id)), [])
 
 
+async def test_a_message_that_ended_blank_is_taken_back_once(store: Store) -> None:
+    """Some models begin with a line break, then call a tool or say nothing."""
+    blank = EMPTY.model_copy(update={"content": [t.AssistantMessageContent(text="\n\n")]})
+    begun, done = t.ThreadItemAddedEvent(item=EMPTY), t.ThreadItemDoneEvent(item=blank)
+    state, ends, stored = await left(store, begun, done)
+    assert (ends, stored) == (plain(t.ThreadItemRemovedEvent(item_id="m")), [])
+    assert [event async for event in state.rest("t")] == []
+
+
 @pytest.mark.parametrize("item", [FULL, WIDGET, PLAN.model_copy(update={"workflow": DONE})])
 async def test_what_has_ended_is_sent_once(store: Store, item: t.ThreadItem) -> None:
     """The SDK has stored it; nothing is left to do at the end."""
