@@ -21,6 +21,8 @@ RETRY = "Try again in a moment."
 OPERATOR = "Tell whoever runs this app."
 WRONG_KEY = f"The model's server does not accept this app's key. {OPERATOR}"
 TOO_LONG = re.compile("context.?(length|size|window)")
+NO_FILES = re.compile("image input|multimodal|content.{0,4}type|part type")
+"""How llama.cpp and vLLM refuse a picture or a PDF, some with a 500."""
 GUARDRAILS = (agents.InputGuardrailTripwireTriggered, agents.OutputGuardrailTripwireTriggered)
 NO_ACTION = "That button cannot do this. Reload the page and try again."
 
@@ -71,6 +73,8 @@ def explain(error: Exception, chat: Chat) -> CustomStreamError:
         text = reason if isinstance(reason, str) else text
     elif isinstance(error, openai.BadRequestError) and TOO_LONG.search(str(error)):
         text = "This is more than the model can read. Start a new conversation."
+    elif isinstance(error, openai.APIStatusError) and NO_FILES.search(str(error)):
+        text, retry = "The model cannot read this file. Start a new conversation without it.", False
     return CustomStreamError(f"{text} (request {request_id})", allow_retry=retry)
 
 

@@ -8,7 +8,7 @@ import pytest
 from agents import function_tool
 
 from . import model_server as servers
-from .model_server import Call, model_server
+from .model_server import Call, Fault, model_server
 from .serving import text_of, thread_of
 from .talking import Chat, asking, card, tools
 
@@ -98,3 +98,23 @@ async def test_a_thought_without_its_summarys_index_breaks_no_answer(
             _, thought, answer = await caller.items(thread_of(events))
     assert thought["workflow"]["tasks"][0]["content"] == "let me think"
     assert answer["content"][0]["text"] == text_of(events) == "fine words"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(500, "image input is not supported"),
+        Fault(400, "unsupported content[].type"),
+        Fault(400, "tiny is not a multimodal model"),
+    ],
+)
+async def test_a_model_that_cannot_read_a_file_says_so(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """To try again would not help: the server refuses each turn that has the file."""
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    with model_server(fault, fault, fault) as server:
+        async with asking(store_url, tmp_path, server, model_api="chat_completions") as caller:
+            error = (await caller.say("go"))[-1]
+    assert error["message"].startswith("The model cannot read this file.")
+    assert not error["allow_retry"]
