@@ -123,10 +123,10 @@ async def test_connections_that_were_idle_too_long_are_closed(
     monkeypatch.setattr(module, "IDLE_SECONDS", seconds)
     async with Store.open(store_url) as store:
         await asyncio.gather(*(store._pool.run("SELECT pg_sleep(0.1)") for _ in range(5)))
-        used = [connection for *_, connection in store._pool._idle]
+        used = [*store._pool._ends]
         await asyncio.sleep(0.5)
         assert sum(not connection.is_closed() for connection in used) == connections
-        assert len(store._pool._idle) == connections
+        assert len(store._pool._ends) == connections
         await store.ping()
 
 
@@ -156,7 +156,7 @@ async def test_when_one_connection_is_silent_all_are_replaced(
     """A proxy in between has forgotten them: one caller waits, not one per connection."""
     async with Store.open(store_url) as store:
         await asyncio.gather(*(store._pool.run("SELECT pg_sleep(0.1)") for _ in range(3)))
-        idle = [connection for *_, connection in store._pool._idle]
+        idle = [*store._pool._ends]
         pids = [connection.get_server_pid() for connection in idle]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)

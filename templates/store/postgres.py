@@ -15,8 +15,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from heapq import heapify, heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -431,9 +429,8 @@ class _Pool:
         self._urls, self._options = urls, options  # one per host, the last that accepted us first
         self._schema = schema
         self._free = asyncio.Semaphore(size)  # serves in order
-        self._numbers = count()
-        self._idle: list[tuple[int, float, Connection]] = []  # a heap: number, idle since when
-        self._busy: dict[Connection, float] = {}  # until when each may wait for its answer
+        self._ends: dict[Connection, float] = {}  # when each has to go; the oldest comes first
+        self._busy: set[Connection] = set()
         self._closed = False
 
     @classmethod
@@ -527,12 +524,13 @@ class _Pool:
             raise asyncpg.InterfaceError("the store is closed")
         end = time.monotonic() + ANSWER_SECONDS
         async with self._free:
-            number, _, connection = heappop(self._idle) if self._idle else (0, 0.0, None)
+            idle = (each for each in self._ends if each not in self._busy and not each.is_closed())
+            connection = next(idle, None)
             while True:
                 if fresh := connection is None or connection.is_closed():
                     connection = await self._connect(end - time.monotonic())
-                    number = next(self._numbers)
-                self._busy[connection] = end
+                self._ends[connection] = end
+                self._busy.add(connection)
                 try:
                     rows = await connection.fetch(_sql(self._schema, statement), *values)
                 except asyncpg.ProgramLimitExceededError:  # of an index row
@@ -547,10 +545,10 @@ class _Pool:
                     if fresh or time.monotonic() > end:
                         raise
                 else:
-                    heappush(self._idle, (number, time.monotonic(), connection))
+                    self._ends[connection] = time.monotonic() + IDLE_SECONDS
                     return rows
                 finally:
-                    del self._busy[connection]
+                    self._busy.remove(connection)
 
     async def _watch(self) -> None:
         """Cut off what gets no answer; asyncpg's own timeout costs more and waits twice as long.
@@ -561,17 +559,14 @@ class _Pool:
         while True:
             await asyncio.sleep(0.2)
             now = time.monotonic()
-            for connection in [each for each, end in self._busy.items() if end < now]:
+            for connection in [each for each, end in self._ends.items() if end < now]:
                 connection.terminate()
-            for left in [each for each in self._idle if now - each[1] > IDLE_SECONDS]:
-                self._idle.remove(left)
-                left[2].terminate()
-            heapify(self._idle)
+                del self._ends[connection]
 
     def _disconnect(self) -> None:
         """Close the idle connections."""
-        while self._idle:
-            self._idle.pop()[2].terminate()
+        for connection in self._ends.keys() - self._busy:
+            connection.terminate()
 
 
 def _owner(context: Context) -> str:

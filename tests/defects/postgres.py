@@ -108,9 +108,8 @@ DEFECTS = [
     ),
     Defect(
         "a connection is passed on before its answer is there",
-        "self._busy[connection] = end",
-        "self._busy[connection] = end\n"
-        "                heappush(self._idle, (number, time.monotonic(), connection))",
+        "if each not in self._busy and not each.is_closed()",
+        "if not each.is_closed()",
         OWNER + "the_answer_of_a_cancelled_call_reaches_nobody_else",
     ),
 ]
