@@ -116,9 +116,7 @@ def sort_time(moment: datetime) -> int:
 
 
 # --- end ---
-T = TypeVar("T")
 Client = Redis | RedisCluster
-THREAD: TypeAdapter[ThreadMetadata] = TypeAdapter(ThreadMetadata)
 YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 EARLIEST = sort_time(YEAR_ONE) - 86_400_000_000  # the year 1 begins earlier in the east
 SCHEMA = 1  # of keys and documents; raise it when older apps cannot read them
@@ -303,7 +301,7 @@ class RedisStore(Store[Context]):
 
     async def load_thread(self, thread_id: str, context: Context) -> ThreadMetadata:
         """Return a thread's metadata, or raise NotFoundError."""
-        return await self._load(THREAD, context, "threads", thread_id)
+        return ThreadMetadata.model_validate_json(await self._doc(context, "threads", thread_id))
 
     async def save_thread(self, thread: ThreadMetadata, context: Context) -> None:
         """Add a thread or replace its metadata; NotFoundError if it was deleted in the last day."""
@@ -357,7 +355,7 @@ class RedisStore(Store[Context]):
 
     async def load_item(self, thread_id: str, item_id: str, context: Context) -> ThreadItem:
         """Return an item, or raise NotFoundError."""
-        return await self._load(ITEM, context, f"items:{thread_id}", item_id)
+        return ITEM.validate_json(await self._doc(context, f"items:{thread_id}", item_id))
 
     async def delete_thread_item(self, thread_id: str, item_id: str, context: Context) -> None:
         """Delete an item and its feedback, if they are there."""
@@ -387,7 +385,7 @@ class RedisStore(Store[Context]):
 
     async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
         """Return an attachment's record, or raise NotFoundError."""
-        return await self._load(ATTACHMENT, context, "files", attachment_id)
+        return ATTACHMENT.validate_json(await self._doc(context, "files", attachment_id))
 
     async def delete_attachment(self, attachment_id: str, context: Context) -> None:
         """Delete an attachment's record, if it is there."""
@@ -527,10 +525,10 @@ class RedisStore(Store[Context]):
         owner = quote(owner_of(context), safe="", errors="surrogatepass")
         return f"{self._prefix}:owners:{zlib.crc32(owner.encode()) % SHARDS}", f"{token} {owner}"
 
-    async def _load(self, adapter: TypeAdapter[T], context: Context, key: str, field: str) -> T:
+    async def _doc(self, context: Context, key: str, field: str) -> bytes:
         """Return a document, or raise NotFoundError."""
         if doc := await self._ask("HGET", self._base(owner_of(context)) + key, field):
-            return adapter.validate_json(doc)
+            return bytes(doc)
         raise NotFoundError(f"There is no {field!a}")
 
 
