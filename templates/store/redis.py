@@ -32,7 +32,6 @@ from chatkit.types import (
     ThreadItem,
     ThreadMetadata,
 )
-from hiredis import pack_command
 from pydantic import TypeAdapter, ValidationError
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
@@ -557,19 +556,15 @@ class _Single(Redis):
             await self.initialize()
         connection: Any = self.connection
         try:
-            command = pack_command((*args[0].split(), *args[1:]))  # in C: six times as fast
-        except UnicodeEncodeError:  # a lone surrogate in an id
-            command = connection.pack_command(*args)
-        try:
             if connection.should_reconnect():
                 await connection.disconnect(nowait=True)
-            await connection.send_packed_command(command)
+            await connection.send_command(*args)
             return await self.parse_response(connection, args[0], **options)
         except LOST as error:
             if isinstance(error, exceptions.ReadOnlyError):  # the others would read stale data
                 await self.connection_pool.update_active_connections_for_reconnect()
             await connection.disconnect(nowait=True)
-        await connection.send_packed_command(command)
+        await connection.send_command(*args)
         return await self.parse_response(connection, args[0], **options)
 
 
