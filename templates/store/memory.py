@@ -1,7 +1,7 @@
 """Conversations in this process's memory: nothing to run, nothing left after a restart.
 
-Records are kept as JSON bytes, so every caller gets a copy. No method awaits anything between its
-first read and its last write, so each is atomic for the tasks of the event loop.
+Records are kept as JSON bytes, so every caller gets a copy. No method awaits anything that waits,
+so each is atomic for the tasks of the event loop.
 """
 
 import json
@@ -189,9 +189,6 @@ class Conversation:
         return self.turn[0] if self.turn[1] > time.monotonic() else None
 
 
-EMPTY: Shelf[Conversation] = Shelf()  # for an owner without one: reading must not create it
-
-
 class MemoryStore(Store[Context]):
     """Threads, items and attachments in dictionaries, each owner's apart."""
 
@@ -247,21 +244,20 @@ class MemoryStore(Store[Context]):
         self, limit: int, after: str | None, order: str, context: Context
     ) -> Page[ThreadMetadata]:
         """Return the owner's threads by creation time; an unknown cursor gives an empty page."""
-        found, more = self._threads.get(owner_of(context), EMPTY).page(after, limit, order)
+        threads = self._threads.get(owner_of(context), Shelf())  # reading must not create one
+        found, more = threads.page(after, limit, order)
         data = THREADS.validate_json(b"[%b]" % b",".join(each.doc for each in found))
         return Page(data=data, has_more=more, after=data[-1].id if more else None)
 
     async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
         key, now = (owner_of(context), thread_id), time.monotonic()
-        if conversation := self._conversations.pop(key, None):
-            threads, held = self._threads[key[0]], self._attachments.get(key[0], {})
-            threads.pop(thread_id)
-            for attachment_id in conversation.attachments:
-                del held[attachment_id]
-            if not held:
-                self._attachments.pop(key[0], None)
-            if not threads:
+        if conversation := self._conversations.get(key):
+            for attachment_id in [*conversation.attachments]:
+                await self.delete_attachment(attachment_id, context)
+            del self._conversations[key]
+            self._threads[key[0]].pop(thread_id)
+            if not self._threads[key[0]]:
                 del self._threads[key[0]]
             while self._tombstones and next(iter(self._tombstones.values())) <= now:
                 self._tombstones.popitem(last=False)  # before this id gets a second one

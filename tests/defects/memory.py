@@ -64,7 +64,7 @@ DEFECTS = [
     ),
     Defect(
         "delete leaves attachments",
-        "del held[attachment_id]",
+        "await self.delete_attachment(attachment_id, context)",
         "pass",
         TAKEN_ALONG,
     ),
