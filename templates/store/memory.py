@@ -175,12 +175,11 @@ class Shelf(Generic[T]):
 
 @dataclass
 class Conversation:
-    """A thread and what is deleted with it."""
+    """A thread and what is kept with it."""
 
     doc: bytes = b""
     items: Shelf[bytes] = field(default_factory=Shelf)
     feedback: dict[str, FeedbackKind] = field(default_factory=dict)
-    attachments: set[str] = field(default_factory=set)
     turn: tuple[str, float] = ("", 0.0)  # who holds the lease, and until when
     stopping: bool = False
 
@@ -252,10 +251,9 @@ class MemoryStore(Store[Context]):
     async def delete_thread(self, thread_id: str, context: Context) -> None:
         """Delete a thread with its items and attachments; its id is barred for a day."""
         key, now = (owner_of(context), thread_id), time.monotonic()
-        if conversation := self._conversations.get(key):
-            for attachment_id in [*conversation.attachments]:
-                await self.delete_attachment(attachment_id, context)
-            del self._conversations[key]
+        if self._conversations.pop(key, None):
+            for attachment in await self.load_attachments(thread_id, context):
+                await self.delete_attachment(attachment.id, context)
             self._threads[key[0]].pop(thread_id)
             if not self._threads[key[0]]:
                 del self._threads[key[0]]
@@ -340,11 +338,11 @@ class MemoryStore(Store[Context]):
         """Add or replace a record. NotFoundError: no such thread. ValueError: it is in another."""
         require_storable(attachment_id=attachment.id, thread_id=attachment.thread_id)
         doc, thread_id = dump(attachment, ATTACHMENTS), attachment.thread_id
-        conversation = self._find(thread_id, context) if thread_id is not None else Conversation()
+        if thread_id is not None:
+            self._find(thread_id, context)
         held = self._attachments[owner_of(context)]
         if held.get(attachment.id, (None,))[0] not in (None, thread_id):
             raise ValueError("thread_id: the attachment belongs to another thread")
-        conversation.attachments.add(attachment.id)
         held[attachment.id] = thread_id, doc
 
     async def load_attachment(self, attachment_id: str, context: Context) -> Attachment:
@@ -356,11 +354,9 @@ class MemoryStore(Store[Context]):
     async def delete_attachment(self, attachment_id: str, context: Context) -> None:
         """Delete an attachment's record, if it is there."""
         held = self._attachments.get(owner_of(context), {})
-        thread_id, _ = held.pop(attachment_id, (None, b""))
+        held.pop(attachment_id, None)
         if not held:
             self._attachments.pop(owner_of(context), None)
-        if thread_id is not None:
-            self._find(thread_id, context).attachments.remove(attachment_id)
 
     async def load_attachments(self, thread_id: str | None, context: Context) -> list[Attachment]:
         """Return a thread's records, or all the owner's if `thread_id` is None, oldest first."""

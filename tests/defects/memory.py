@@ -64,7 +64,7 @@ DEFECTS = [
     ),
     Defect(
         "delete leaves attachments",
-        "await self.delete_attachment(attachment_id, context)",
+        "await self.delete_attachment(attachment.id, context)",
         "pass",
         TAKEN_ALONG,
     ),
@@ -103,8 +103,8 @@ DEFECTS = [
     ),
     Defect(
         "others take the attachment between the read and the write",
-        "conversation.attachments.add(attachment.id)",
-        "await __import__('asyncio').sleep(0)",
+        "held[attachment.id] = thread_id, doc",
+        "await __import__('asyncio').sleep(0)\n        held[attachment.id] = thread_id, doc",
         AT_ONCE + "an_attachment_that_many_threads_take_at_once_goes_to_one",
     ),
 ]
