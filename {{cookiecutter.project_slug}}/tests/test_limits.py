@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from chatkit.types import TranscriptionResult
+from fastapi import Request
 
-from app.checks import parse
+from app.checks import parse, read_json_body
 from app.context import owner_of
 from app.errors import ApiError
 from app.limits import Limits
@@ -16,7 +17,7 @@ from app.settings import Settings
 
 from . import values
 from .sending import PDF, sent
-from .serving import Words, begun, message, thread_of
+from .serving import Words, begun, message, text_of, thread_of
 from .talking import talking
 
 pytestmark = pytest.mark.anyio
@@ -199,3 +200,19 @@ def test_errors_are_not_listed_for_each_of_many_values() -> None:
         parse(json.dumps(body).encode(), settings)
     kind, params = message("," * 59_900)
     assert parse(json.dumps({"type": kind, "params": params}).encode(), settings).type == kind
+
+
+async def test_a_body_that_was_read_before_the_route_is_read_all_the_same(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentry's integration reads it; the route would wait a minute for another. Limits hold."""
+
+    async def read(request: Request, settings: Settings) -> bytes:
+        await request.body()
+        return await read_json_body(request, settings)
+
+    monkeypatch.setattr("app.main.read_json_body", read)
+    async with talking(store_url, tmp_path, Words(3), max_body_bytes=2000) as caller:
+        caller.timeout = 5
+        assert text_of(await caller.say("hello")) == "w0 w1 w2"
+        assert (await caller.ask("x" * 2000)).status_code == 413
