@@ -39,9 +39,9 @@ class Authenticator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings, key = settings, settings.signing_key()
-        self._cookie = "__Host-chat_user"  # `__Host-`: no other host can set it
-        if settings.development:  # all apps on this machine share one host
-            self._cookie = f"chat_user_{sha256(key.encode()).hexdigest()[:8]}"
+        self._cookie = f"chat_user_{sha256(key.encode()).hexdigest()[:8]}"  # apps may share a host
+        if not settings.development:
+            self._cookie = f"__Host-{self._cookie}"  # no other host can set it
         self._cookies = URLSafeSerializer(key, salt="user")
         if settings.oidc_issuer:
             discovery = f"{settings.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"

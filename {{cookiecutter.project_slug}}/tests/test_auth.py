@@ -13,7 +13,7 @@ from app.errors import add_error_handlers
 from app.limits import network_of
 
 from .engine import SHARED
-from .serving import Words, production, serving, settings_for, thread_of
+from .serving import SECRET, Words, production, serving, settings_for, thread_of
 from .talking import talking
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +60,23 @@ async def test_another_host_of_the_domain_cannot_choose_the_user(
     cookie = first.state.set_cookie.partition(";")[0].encode()
     for before, known in ((b"", True), (b"a=1; ", True), (b"\xa0", False), (b"\x85", False)):
         assert (await auth.user_of(asked(before + cookie)) == user) is known, before
+
+
+async def test_two_apps_on_one_host_keep_their_own_users(tmp_path: Path) -> None:
+    """Below two paths of it, say: the browser sends both apps' cookies to either."""
+    kept: dict[str, str] = {}
+
+    async def visit(key: str) -> str:
+        settings = production("memory://", tmp_path, allow_anonymous=True, secret_key=key)
+        line = "; ".join(map("=".join, kept.items())).encode()
+        scope = {"type": "http", "method": "GET", "headers": [(b"cookie", line)]}
+        user = await Authenticator(settings).user_of(request := Request(scope))
+        name, _, value = request.state.set_cookie.partition(";")[0].partition("=")
+        kept[name] = value
+        return user
+
+    one, two = await visit(SECRET), await visit(SECRET[::-1])
+    assert [await visit(SECRET), await visit(SECRET[::-1])] == [one, two]
 
 
 async def test_a_foreign_page_cannot_use_the_cookie(store_url: str, tmp_path: Path) -> None:
@@ -147,7 +164,7 @@ async def test_an_anonymous_user_counts_by_address_too(store_url: str, tmp_path:
                 answer = await caller.op("threads.list")
                 statuses.append(answer.status_code)
                 cookie = answer.headers.get("set-cookie", "")
-                assert answer.status_code == 429 or cookie.startswith("__Host-chat_user=")
+                assert answer.status_code == 429 or cookie.startswith("__Host-chat_user_")
                 assert answer.status_code == 429 or cookie.endswith("; Secure")
                 assert (await caller.get("/openapi.json")).status_code == 404
     assert statuses == [200, 200, 200, 429, 429]
