@@ -29,7 +29,7 @@ async def index(request: Request) -> FileResponse:
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         f"script-src {own}; frame-src {own}; connect-src {own}; font-src 'self'",
         "style-src 'self' 'unsafe-inline'",  # the component styles its own shadow tree
-        " ".join(["img-src 'self' data: blob:", settings.base_url, *settings.image_hosts]),
+        " ".join(["img-src 'self' data: blob:", f"{settings.base_url}/", *settings.image_hosts]),
     ]
     headers = {"Content-Security-Policy": "; ".join(policy)}
     return FileResponse(FOLDER / "index.html", headers=headers)

@@ -37,7 +37,7 @@ async def test_the_page_may_load_chatkit_and_nothing_else(
     for name in ("default-src", "base-uri", "form-action", "frame-ancestors"):
         assert rules[name] == {"'none'"}, name
     assert rules["script-src"] == rules["frame-src"] == rules["connect-src"] == origins
-    images = {"'self'", "data:", "blob:", settings.base_url, *settings.image_hosts}
+    images = {"'self'", "data:", "blob:", f"{settings.base_url}/", *settings.image_hosts}
     assert rules["img-src"] == images
     assert re.search(r"<script(?! type=\"module\" src=)|<style|style=| on\w+=", page.text) is None
 
