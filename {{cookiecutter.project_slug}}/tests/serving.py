@@ -168,6 +168,13 @@ class Server(uvicorn.Server):
         """Leave the signals alone."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app; uvicorn's own exit would end pytest, with no word of the reason."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise RuntimeError("the app did not start: the log has its error") from None
+
     async def main_loop(self) -> None:
         """Serve until the test ends."""
         await self.stopping.wait()
@@ -193,20 +200,20 @@ async def serving(
 ) -> AsyncIterator[Served]:
     """Serve the app on a free port of loopback for as long as the block lasts."""
     app = create_app(settings, model=model, auth=auth or Authenticator(settings))
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, access_log=False)
-    server = Server(config, settings.shutdown_seconds + 0.1)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        assert not task.done(), "the app did not start"
-        await asyncio.sleep(0.001)
-    try:
-        yield Served(app, f"http://127.0.0.1:{listener.getsockname()[1]}")
-    finally:
-        server.stopping.set()
-        await task
-        listener.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_config=None, access_log=False)
+        server = Server(config, settings.shutdown_seconds + 0.1)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            if task.done():
+                await task  # raises what `startup` raised
+            await asyncio.sleep(0.001)
+        try:
+            yield Served(app, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        finally:
+            server.stopping.set()
+            await task
 
 
 def settings_for(store_url: str, folder: Path, **changes: Any) -> Settings:

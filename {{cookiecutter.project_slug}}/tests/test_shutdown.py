@@ -126,3 +126,21 @@ async def test_one_task_may_start_and_another_end_the_app(store_url: str, tmp_pa
     lifespan = app.router.lifespan_context(app)
     await asyncio.create_task(lifespan.__aenter__())
     await asyncio.create_task(lifespan.__aexit__(None, None, None))
+
+
+async def test_an_app_that_cannot_start_fails_the_test_that_serves_it(
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And no other: uvicorn would end the whole run. The log has the reason."""
+
+    def broken(*_: object) -> None:
+        raise ValueError("two agents have one name")
+
+    monkeypatch.setattr("app.main.make_agent", broken)
+    with pytest.raises(RuntimeError, match="the app did not start"):
+        async with talking(store_url, tmp_path):
+            pytest.fail("it is served")
+    assert "two agents have one name" in caplog.text
