@@ -155,7 +155,7 @@ def test_events_arrive_one_by_one_through_nginx(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The README's nginx lines, with gzip on: each word arrives when it is said.
+    """The README's nginx lines, with gzip on: each word arrives when it is said, below a path, too.
 
     A client whose file is too large reads the app's refusal, though nginx is still sending.
     """
@@ -163,6 +163,8 @@ def test_events_arrive_one_by_one_through_nginx(
     project = bake(storage_type="memory")
     readme = (project.path / "README.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```nginx\n(.*?)```", readme, re.DOTALL)
+    below, stripped = re.findall(r"write `(location .*)` and `(proxy_pass .*;)`", readme)[0]
+    lines += re.sub("proxy_pass .*;", stripped, lines.replace("location /", below))
     monkeypatch.setattr("model_server.words", slowly)
     model = {"OPENAI_API_KEY": KEY, "MODEL_API": "chat_completions"}
     with (
@@ -172,7 +174,7 @@ def test_events_arrive_one_by_one_through_nginx(
         server_block = f"server {{ listen 127.0.0.1:{(port := free_port())};\n{lines} }}\n"
         server_block = server_block.replace("http://127.0.0.1:8000", direct.url)
         with proxy(nginx, tmp_path, port, server_block):
-            arrivals = words_through(Session(f"http://127.0.0.1:{port}"))
+            arrivals = words_through(Session(f"http://127.0.0.1:{port}/assistant"))
             answers = [refusal_through(f"http://127.0.0.1:{port}/files") for _ in range(30)]
     assert len(arrivals) == WORDS
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
