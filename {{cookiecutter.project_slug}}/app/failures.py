@@ -21,7 +21,7 @@ RETRY = "Try again in a moment."
 OPERATOR = "Tell whoever runs this app."
 WRONG_KEY = f"The model's server does not accept this app's key. {OPERATOR}"
 TOO_LONG = re.compile("context.?(length|size|window)")
-NO_FILES = re.compile("image input|multimodal|content.{0,4}type|part type")
+NO_FILES = re.compile(r"image input|multimodal|content\[\]\.type|part type")
 """How llama.cpp and vLLM refuse a picture or a PDF, some with a 500."""
 GUARDRAILS = (agents.InputGuardrailTripwireTriggered, agents.OutputGuardrailTripwireTriggered)
 NO_ACTION = "That button cannot do this. Reload the page and try again."
