@@ -59,6 +59,7 @@ def test_two_files_and_a_dependency_are_a_store(
     (server,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (other.path / "server.py").write_text(server, encoding="utf-8")
     (other.path / "talk.py").write_text(TALK, encoding="utf-8")
+    other.check(str(app.path / ".venv/bin/python"), "-m", "mypy", "--strict", "-p", "app")
     python = str(other.path / ".venv/bin/python")
     other.check("uv", "venv", "--quiet", "--python", str(app.path / ".venv/bin/python"))
     other.check("uv", "pip", "install", "--quiet", "--python", python, *needed)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
 from chatkit.types import (
@@ -29,9 +29,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from .context import RequestContext as Context
 from .context import owner_of
-
-if TYPE_CHECKING:
-    from .settings import Settings
 
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
@@ -409,6 +406,6 @@ class MemoryStore(Store[Context]):
 ChatStore = MemoryStore  # the name by which the rest of the app knows its store
 
 
-def open_store(settings: "Settings") -> AbstractAsyncContextManager[MemoryStore]:
+def open_store(settings: Any) -> AbstractAsyncContextManager[MemoryStore]:
     """Return the store that the settings name, to be entered with `async with`."""
     return MemoryStore.open(settings.store_url or "memory://")

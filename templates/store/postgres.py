@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
@@ -32,9 +32,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from .context import RequestContext as Context
 from .context import owner_of
-
-if TYPE_CHECKING:
-    from .settings import Settings
 
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
@@ -611,7 +608,7 @@ def _split(url: str) -> tuple[list[str], str, str]:
 ChatStore = PostgresStore  # the name by which the rest of the app knows its store
 
 
-def open_store(settings: "Settings") -> AbstractAsyncContextManager[PostgresStore]:
+def open_store(settings: Any) -> AbstractAsyncContextManager[PostgresStore]:
     """Open the store of the app's settings."""
     return PostgresStore.open(
         settings.store_url,

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
@@ -41,9 +41,6 @@ from redis.backoff import NoBackoff
 
 from .context import RequestContext as Context
 from .context import owner_of
-
-if TYPE_CHECKING:
-    from .settings import Settings
 
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
@@ -534,7 +531,7 @@ class RedisStore(Store[Context]):
 ChatStore = RedisStore  # the name by which the rest of the app knows its store
 
 
-def open_store(settings: "Settings") -> AbstractAsyncContextManager[RedisStore]:
+def open_store(settings: Any) -> AbstractAsyncContextManager[RedisStore]:
     """Return the store that the settings name, to be entered with `async with`."""
     return RedisStore.open(settings.store_url)
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from chatkit.store import NotFoundError, Store, StoreItemType, default_generate_id
 from chatkit.types import (
@@ -31,9 +31,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from .context import RequestContext as Context
 from .context import owner_of
-
-if TYPE_CHECKING:
-    from .settings import Settings
 
 # --- the same in every store: values ---
 ITEM: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
@@ -422,7 +419,7 @@ class SQLiteStore(Store[Context]):
 ChatStore = SQLiteStore  # the name by which the rest of the app knows its store
 
 
-def open_store(settings: "Settings") -> AbstractAsyncContextManager[SQLiteStore]:
+def open_store(settings: Any) -> AbstractAsyncContextManager[SQLiteStore]:
     """Return the store that the settings name, to be entered with `async with`."""
     return SQLiteStore.open(settings.store_url)
 
