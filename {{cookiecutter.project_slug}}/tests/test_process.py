@@ -278,7 +278,7 @@ def test_the_app_starts_answers_and_ends_on_sigterm(tmp_path: Path, store_url: s
             assert client.get("/readyz").json() == {"status": "ok"}
             page = client.get("/")
             assert "<!doctype html>" in page.text.lower()
-            assert f" {url};" in f"{page.headers['content-security-policy']};", "files come from it"
+            assert f" {url}/;" in page.headers["content-security-policy"] + ";", "files are there"
             with client.stream("POST", "/chatkit", json={"type": kind, "params": params}) as answer:
                 lines = answer.iter_lines()  # unnamed, it would close the connection
                 next(lines)
