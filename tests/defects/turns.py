@@ -96,21 +96,21 @@ DEFECTS = [
         'for name in ("title", ',
         "for name in (",
         THREAD + "a_title_stays_when_a_tool_changes_the_thread",
-        "app/server.py",
+        "app/events.py",
     ),
     Defect(
         "a tool that changes the thread unlocks it",
         '"title", "status", "allowed',
         '"title", "allowed',
         ASSISTANT + "what_others_change_in_a_thread_stays",
-        "app/server.py",
+        "app/events.py",
     ),
     Defect(
         "a tool's metadata replaces the thread's",
         "thread.metadata = others | {",
         "thread.metadata = new or {",
         ASSISTANT + "what_others_change_in_a_thread_stays",
-        "app/server.py",
+        "app/events.py",
     ),
     Defect(
         "a failed answer counts as done",
@@ -257,7 +257,7 @@ DEFECTS = [
         "if getattr(thread, name) == getattr(known, name):",
         "if True:",
         ASSISTANT + "what_others_change_in_a_thread_stays",
-        "app/server.py",
+        "app/events.py",
     ),
     Defect(
         "a file's metadata reaches the page",

@@ -49,11 +49,13 @@ class TurnState:
         said = (item for item in items if has_content(item) and not isinstance(item, Hidden))
         return any(item.type != "workflow" or item.workflow.type != "reasoning" for item in said)
 
-    async def keep(self, events: Events, thread_id: str) -> Events:
+    async def keep(self, events: Events, thread: t.ThreadMetadata) -> Events:
         """Yield the events, and keep their items until the SDK has stored them.
 
         What the user saw first takes its place in the thread first, even if it ends later.
+        What others change in the thread meanwhile stays.
         """
+        known = thread.model_copy(deep=True)
         async for event in events:
             match event:
                 case t.ThreadItemAddedEvent(item=item):
@@ -67,12 +69,28 @@ class TurnState:
                     self.unsaved[item.id] = item
                     earlier = takewhile(lambda each: each is not item, [*self.unsaved.values()])
                     for begun in filter(has_content, earlier):
-                        await self.store.add_thread_item(thread_id, begun, self.context)
+                        await self.store.add_thread_item(thread.id, begun, self.context)
+            known = await self.merge(thread, known)
             yield event
             if isinstance(event, t.ThreadItemDoneEvent):  # the SDK has stored it by now
                 self.stored[event.item.id] = self.unsaved.pop(event.item.id)
             elif isinstance(event, t.ThreadItemReplacedEvent):
                 self.unsaved.pop(event.item.id)
+        await self.merge(thread, known)
+
+    async def merge(self, thread: t.ThreadMetadata, known: t.ThreadMetadata) -> t.ThreadMetadata:
+        """Bring a thread up to date, except for its own changes since it was `known`; copy it."""
+        if thread == known:  # else a tool changed it, and the SDK saves the whole of it
+            return known
+        now = await self.store.load_thread(thread.id, self.context)
+        for name in ("title", "status", "allowed_image_domains"):
+            if getattr(thread, name) == getattr(known, name):
+                setattr(thread, name, getattr(now, name))
+        old, new = known.metadata, thread.metadata
+        ours = {k for k in old | new if (k in old, old.get(k)) != (k in new, new.get(k))}
+        others = {k: v for k, v in now.metadata.items() if k not in ours}
+        thread.metadata = others | {k: v for k, v in new.items() if k in ours}
+        return thread.model_copy(deep=True)
 
     async def rest(self, thread_id: str) -> Events:
         """Store what an answer left unfinished, or what was there before a retry that gave nothing.

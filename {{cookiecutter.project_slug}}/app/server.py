@@ -181,10 +181,11 @@ class AppServer(ChatKitServer[RequestContext]):
         if title and await self._store.set_title_if_unchanged(thread.id, old, title, context):
             yield self._renamed(thread, title)
         chat = Chat(thread=thread, store=self._store, request_context=context)
+        state = TURN_STATE.get()
         answer = run(chat, self._agent, self._settings, self._files, self._limits)
-        async for event in self._keep(answer, thread, context):
+        async for event in state.keep(answer, thread):
             yield event
-        TURN_STATE.get().whole = True
+        state.whole = True
         if title and message and self._settings.title_model:
             naming = asyncio.create_task(self._name(thread.id, title, message, context))
             self._naming.add(naming)
@@ -192,32 +193,6 @@ class AppServer(ChatKitServer[RequestContext]):
             await asyncio.wait({naming}, timeout=CLAIM_SECONDS / 2)  # the list shows a late one
             if naming.done() and (new := naming.result()):
                 yield self._renamed(thread, new)
-
-    async def _keep(
-        self, events: Events, thread: t.ThreadMetadata, context: RequestContext
-    ) -> Events:
-        """Yield the events; keep their items, and what others change in the thread meanwhile."""
-        known = thread.model_copy(deep=True)
-        async for event in TURN_STATE.get().keep(events, thread.id):
-            if thread != known:  # a tool changed it, and the SDK saves the whole of it
-                await self._merge(thread, known, context)
-                known = thread.model_copy(deep=True)
-            yield event
-        if thread != known:
-            await self._merge(thread, known, context)
-
-    async def _merge(
-        self, thread: t.ThreadMetadata, known: t.ThreadMetadata, context: RequestContext
-    ) -> None:
-        """Bring a changed thread up to date, except for its own changes since it was `known`."""
-        now = await self._store.load_thread(thread.id, context)
-        for name in ("title", "status", "allowed_image_domains"):
-            if getattr(thread, name) == getattr(known, name):
-                setattr(thread, name, getattr(now, name))
-        old, new = known.metadata, thread.metadata
-        ours = {k for k in old | new if (k in old, old.get(k)) != (k in new, new.get(k))}
-        others = {k: v for k, v in now.metadata.items() if k not in ours}
-        thread.metadata = others | {k: v for k, v in new.items() if k in ours}
 
     async def _name(
         self, thread_id: str, old: str, message: t.UserMessageItem, context: RequestContext
@@ -248,7 +223,7 @@ class AppServer(ChatKitServer[RequestContext]):
         """Run the handler that `assistant.ACTIONS` names for the action's type."""
         try:
             events = ACTIONS[action.type](thread, action, sender, context)
-            async for event in self._keep(events, thread, context):
+            async for event in TURN_STATE.get().keep(events, thread):
                 yield event
         except ValueError as error:  # the handler does not accept what the page sent
             log.warning("action refused", extra={"type": action.type, "place": place_of(error)})
@@ -278,7 +253,7 @@ class AppServer(ChatKitServer[RequestContext]):
         if answer.updated_item is not None:
             await self._store.save_item(thread.id, answer.updated_item, context)
         if thread != known:
-            await self._merge(thread, known, context)
+            await TurnState(self._store, context).merge(thread, known)
             await self._store.save_thread(thread, context)
         return answer
 

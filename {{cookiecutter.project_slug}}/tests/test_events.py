@@ -45,7 +45,7 @@ async def left(
 
     await store.save_thread(thread(), ALICE)
     state = TurnState(store, ALICE)
-    async for event in state.keep(told(), "t"):
+    async for event in state.keep(told(), thread()):
         if isinstance(event, t.ThreadItemDoneEvent):  # as the SDK does
             await store.add_thread_item("t", event.item, ALICE)
     ends = [event async for event in state.rest("t")]
@@ -132,7 +132,7 @@ async def test_a_failed_retry_changes_only_what_follows_its_message(store: Store
     for name in ("older", "asked", "by a tool"):
         await store.add_thread_item("t", told(name), ALICE)
     state = TurnState(store, ALICE, replaced=[told("stopped")])
-    assert [event async for event in state.keep(events(), "t")]
+    assert [event async for event in state.keep(events(), thread())]
     (removed,) = [event async for event in state.rest("t")]
     assert removed == t.ThreadItemRemovedEvent(item_id="by a tool")
     stored = await store.load_thread_items("t", None, 9, "asc", ALICE)
