@@ -34,7 +34,7 @@ BUG = ApiError(500, "internal", "Something went wrong on our side. Tell whoever 
 AWAY = ApiError(503, "unavailable", "The service is not available now. Try again in a moment.")
 
 
-def place_of(error: Exception) -> str:
+def place_of(error: BaseException) -> str:
     """Return the app's file and line where an error was raised, as its text may quote the user."""
     frames = extract_tb(error.__traceback__)
     frame = [frames[-1], *(each for each in frames if each.filename.startswith(FOLDER))][-1]

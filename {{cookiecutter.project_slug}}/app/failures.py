@@ -78,27 +78,17 @@ def explain(error: Exception, chat: Chat) -> CustomStreamError:
     return CustomStreamError(f"{text} (request {request_id})", allow_retry=retry)
 
 
-async def tool_failed(args: agents.ToolErrorFormatterArgs[Chat]) -> str | None:
-    """Tell the model and the user that a tool raised; a ValueError is for the model to correct."""
-    if args.error is None:
-        return None  # there is no such tool, and the SDK says so
-    if type(args.error) in (ValueError, agents.ModelBehaviorError):
-        log.warning("tool %s refused", args.tool_name, extra={"place": place_of(args.error)})
-        return str(args.error)
-    return await _tell(args.run_context.context, args.tool_name, "failed", args.error)
-
-
 def bound(tool: Any) -> None:
-    """Give a tool TOOL_SECONDS, unless it has its own limit; its `sys.exit()` ends no server.
+    """Give a tool TOOL_SECONDS, and its errors to `_failed`, unless it has rules of its own.
 
-    The tools of an agent that is used as a tool are bounded, too.
+    A tool's `sys.exit()` ends no server; the tools of an agent that is a tool are bounded, too.
     """
     run = getattr(tool, "on_invoke_tool", None)
     if isinstance(tool, agents.FunctionTool) and getattr(run, "func", None) is not _bounded:
         tool.on_invoke_tool = partial(_bounded, run, tool.timeout_seconds)
         failed = agents.tool.resolve_function_tool_failure_error_function(tool)
-        if failed is agents.default_tool_error_function:  # the SDK's default: let ours be asked
-            agents.tool.set_function_tool_failure_error_function(tool)
+        if failed is agents.default_tool_error_function:  # a tool's own stays
+            agents.tool.set_function_tool_failure_error_function(tool, _failed)
         for inner in getattr(getattr(tool, "_agent_instance", None), "tools", ()):
             bound(inner)
 
@@ -109,11 +99,16 @@ async def _bounded(run: Any, own: float | None, context: Any, arguments: str) ->
         async with asyncio.timeout(state.tool_seconds if state and not own else None):
             return await run(context, arguments)
     except (TimeoutError, SystemExit) as error:
-        what = "took too long" if isinstance(error, TimeoutError) else "failed"
-        return await _tell(context.context, context.tool_name, what, error)
+        return await _failed(context, error)
 
 
-async def _tell(chat: Chat, tool: str, what: str, error: BaseException) -> str:
+async def _failed(context: Any, error: BaseException) -> str:
+    """Tell the model and the user that a tool failed; a ValueError is for the model to correct."""
+    chat, tool = context.context, context.tool_name
+    if type(error) in (ValueError, agents.ModelBehaviorError):
+        log.warning("tool %s refused", tool, extra={"place": place_of(error)})
+        return str(error)
+    what = "took too long" if isinstance(error, TimeoutError) else "failed"
     request_id = request_id_of(chat.request_context)
     log.error("tool %s %s", tool, what, exc_info=error, extra={"request_id": request_id})
     message = f"The tool {tool} {what}. (request {request_id})"

@@ -17,7 +17,7 @@ from .assistant import Chat
 from .attachments import Files
 from .context import owner_of
 from .events import TURN_STATE, Events, Hidden, mend, storable
-from .failures import GUARDRAILS, NoAnswerError, bound, explain, tool_failed
+from .failures import GUARDRAILS, NoAnswerError, bound, explain
 from .history import REFUSED, Converter, length_given, length_of, load_history, tool_memory
 from .limits import Limits
 from .model import named, traced
@@ -106,7 +106,6 @@ def _start(
             group_id=chat.thread.id,
             tracing_disabled=not traced(settings),
             trace_include_sensitive_data=settings.trace_content,
-            tool_error_formatter=tool_failed,
             tool_not_found_behavior="return_error_to_model",
         ),
     )
