@@ -27,9 +27,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import DotEnvSettingsSource
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import ChangeReload
-from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess
+from uvicorn import supervisors
 
 from .blobs import open_blobs
 from .logs import set_up_logging, set_up_tracing
@@ -155,18 +153,23 @@ def serve(settings: Settings) -> int:
         reload_dirs=["app"] if settings.reload else None,
     )
     if settings.reload:  # requests wait in the listener meanwhile
-        ChangeReload(config, uvicorn.Server(config).run, [listener]).run()
+        supervisors.ChangeReload(config, uvicorn.Server(config).run, [listener]).run()
         return 0
-    if settings.workers == 1:
-        uvicorn.Server(config).run(sockets=[listener])
-        return 0
-    SIGNALS.pop(getattr(signal, "SIGHUP", 0), None)  # it ends the app rather than restarting it
-    workers = _Workers(config, sockets=[listener])
-    workers.run()
-    return int(any(each.exitcode == STARTUP_FAILURE for each in workers.processes))
+    # jinja: if cookiecutter.storage_type != "memory"
+    if settings.workers > 1:
+        # SIGHUP ends the app rather than restarting it
+        supervisors.multiprocess.SIGNALS.pop(getattr(signal, "SIGHUP", 0), None)
+        workers = _Workers(config, sockets=[listener])
+        workers.run()
+        ends = [each.exitcode for each in workers.processes]
+        return int(uvicorn.config.STARTUP_FAILURE in ends)
+    # jinja: endif
+    uvicorn.Server(config).run(sockets=[listener])
+    return 0
 
 
-class _Workers(Multiprocess):
+# jinja: if cookiecutter.storage_type != "memory"
+class _Workers(supervisors.Multiprocess):
     """uvicorn's supervisor, which would keep new connections waiting until the last answer ends."""
 
     def terminate_all(self) -> None:
@@ -174,6 +177,7 @@ class _Workers(Multiprocess):
         super().terminate_all()
 
 
+# jinja: endif
 def app() -> FastAPI:
     """Return the app that a worker serves."""
     if supervisor := parent_process():
