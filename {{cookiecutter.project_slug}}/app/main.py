@@ -20,7 +20,7 @@ from .checks import parse, read_json_body
 from .errors import ApiError, add_error_handlers
 from .events import patiently
 from .limits import Limits
-from .logs import Metrics, RequestLog
+from .logs import OWN_TRACES, Metrics, RequestLog
 from .model import make_model
 from .server import AppServer
 from .settings import Settings
@@ -56,7 +56,14 @@ def create_app(
                     sweeper.cancel()
 
     schema = "/openapi.json" if settings.development else None
-    app = FastAPI(title=NAME, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=schema)
+    app = FastAPI(
+        title=NAME,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=schema,
+        telemetry=OWN_TRACES,
+    )
     app.state.settings = settings
     app.state.auth = auth or Authenticator(settings)
     app.state.limits = Limits(settings)

@@ -1,12 +1,13 @@
-"""What OpenAI's traces contain: the thread's id, and nothing that was said unless asked."""
+"""What traces contain: no file's address, and nothing that was said unless asked."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from agents import TracingProcessor, function_tool, set_trace_processors
+from opentelemetry.trace import TracerProvider
 
 from .serving import thread_of
 from .talking import calls, talking, tools
@@ -54,3 +55,16 @@ async def test_what_another_server_answers_is_not_traced(
     async with talking(store_url, tmp_path, calls("none", "fine"), **changes) as caller:
         await caller.say("go")
     assert not sent()
+
+
+async def test_a_teams_own_tracer_gets_no_files_address(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastAPI would send it, and whoever has it can open the file."""
+    provider = MagicMock(spec=TracerProvider)
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+    async with talking(store_url, tmp_path) as caller:
+        await caller.get("/files/atc_1/preview?token=secret")
+        await caller.get("/config.json")
+    begun = provider.get_tracer.return_value.start_span.call_args_list
+    assert [span.kwargs["attributes"]["url.path"] for span in begun] == ["/config.json"]
