@@ -174,4 +174,18 @@ DEFECTS = [
         LIMITS + "a_stopped_answer_counts_the_files_that_it_read",
         "app/history.py",
     ),
+    Defect(
+        "apps on one host have one cookie",
+        'f"chat_user_{sha256(key.encode()).hexdigest()[:8]}"',
+        '"chat_user"',
+        AUTH + "two_apps_on_one_host_keep_their_own_users",
+        "app/auth.py",
+    ),
+    Defect(
+        "a trace has a file's address",
+        'scope["path"].startswith("/files/")',
+        "False",
+        "tests/test_tracing.py::test_a_teams_own_tracer_gets_no_files_address",
+        "app/logs.py",
+    ),
 ]

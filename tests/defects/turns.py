@@ -273,4 +273,18 @@ DEFECTS = [
         MODELS + "a_chosen_model_answers_and_a_chosen_tool_is_called",
         "app/model.py",
     ),
+    Defect(
+        "calls keep the ids that their server gave",
+        'new = call.id not in (None, "", *ids.values())',
+        "new = True",
+        "tests/test_other_servers.py::test_calls_without_ids_of_their_own_are_all_made",
+        "app/model.py",
+    ),
+    Defect(
+        "a blank message stays",
+        "for item in [*self.stored.values(), *items] if not has_content(item)]",
+        "for item in items if not has_content(item)]",
+        "tests/test_events.py::test_a_message_that_ended_blank_is_taken_back_once",
+        "app/events.py",
+    ),
 ]
