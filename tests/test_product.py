@@ -17,7 +17,7 @@ DATA = ["app/data.py", *(f"tests/{name}.py" for name in ("filling", "terminal"))
 DATA += ["tests/test_commands.py", "tests/test_data.py"]
 LONGEST_MODULE = 300
 LONGEST_STORE = 654  # the class itself is under 300
-LONGEST_APP = 4239
+LONGEST_APP = 4258
 LONGEST_ASSISTANT = 80
 LONGEST_CLIENT = 400
 
