@@ -128,9 +128,11 @@ async def export_lines(owner: str, store: ChatStore, files: Files) -> AsyncItera
 async def _file_line(attachment: Attachment, files: Files, context: RequestContext) -> Line:
     line: Line = {"attachment": attachment.model_dump(mode="json")}
     for part in PARTS:
-        with suppress(FileNotFoundError):  # no preview, or an upload that never came
+        try:
             data = await files.read(attachment, context, part)
             line[f"bytes{part}"] = base64.b64encode(data).decode()
+        except FileNotFoundError as error:  # no preview, or an upload that never came
+            error.__traceback__ = None  # anyio's cycle would keep this line's bytes in memory
     if "bytes" not in line and attachment.upload_descriptor is None:
         tqdm.write(f"{attachment.id}: its bytes are not in FILES_URL", file=sys.stderr)
     return line

@@ -1,8 +1,10 @@
 """A user's data: out, in again, away; on the engine of this app."""
 
+import gc
 import io
 import json
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
@@ -112,6 +114,24 @@ async def test_an_export_whose_data_changes_meanwhile_says_so(
     assert await export(store.delete_thread("t", context)) == ["t", "a", "b", *whole]
     with pytest.raises(DataError, match=r"changed while it was read\. Run the command again"):
         await export(store.delete_thread_item("u", "b", context))
+
+
+async def test_an_export_holds_one_file_in_memory_at_a_time(store: Store, files: Files) -> None:
+    """What is written is let go at once: no need to wait for the collector."""
+    for number in range(8):  # none has a preview
+        each = file(f"f{number}").model_copy(update={"metadata": {"size": 1 << 20}})
+        await files.blobs.put(key_of(OWNER, each.id), io.BytesIO(bytes(1 << 20)))
+        await store.save_attachment(each, context_for(OWNER))
+    gc.disable()
+    tracemalloc.start()
+    try:
+        async for line in export_lines(OWNER, store, files):
+            assert len(line["bytes"]) > 1 << 20
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert most < 8 << 20, "each file takes 1 MB, its line 1.4 MB more"
 
 
 async def test_an_export_holds_thumbs_on_its_own_items_alone(
