@@ -1,8 +1,7 @@
 """`python -m app export|forget|purge|import|sweep`: move users' data out and in, or delete it.
 
 An export is JSON lines, each with its `owner` and one of `thread`, `attachment`, `item` or
-`feedback`; a thread comes before what belongs to it. `import` reads it back, also into an app
-with another storage type: that is the way from one to the other.
+`feedback`; a thread comes before what belongs to it. `import` reads it into any storage type.
 """
 
 import argparse
@@ -125,16 +124,15 @@ async def export_lines(owner: str, store: ChatStore, files: Files) -> AsyncItera
             yield {"owner": owner} | await _file_line(attachment, files, context)
 
 
-async def _file_line(attachment: Attachment, files: Files, context: RequestContext) -> Line:
-    line: Line = {"attachment": attachment.model_dump(mode="json")}
+async def _file_line(file: Attachment, files: Files, context: RequestContext) -> Line:
+    line: Line = {"attachment": file.model_dump(mode="json")}
     for part in PARTS:
         try:
-            data = await files.read(attachment, context, part)
-            line[f"bytes{part}"] = base64.b64encode(data).decode()
+            line[f"bytes{part}"] = base64.b64encode(await files.read(file, context, part)).decode()
         except FileNotFoundError as error:  # no preview, or an upload that never came
             error.__traceback__ = None  # anyio's cycle would keep this line's bytes in memory
-    if "bytes" not in line and attachment.upload_descriptor is None:
-        tqdm.write(f"{attachment.id}: its bytes are not in FILES_URL", file=sys.stderr)
+    if "bytes" not in line and file.upload_descriptor is None:
+        tqdm.write(f"{file.id}: its bytes are not in FILES_URL", file=sys.stderr)
     return line
 
 
