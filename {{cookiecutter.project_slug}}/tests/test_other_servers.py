@@ -68,6 +68,7 @@ async def test_null_for_no_choices_breaks_no_answer(
         for event in events:
             yield event if event["choices"] else {**event, "choices": None}
 
+    tools(monkeypatch)
     sending(monkeypatch, "chat_events", nothing)
     with model_server("fine") as server:
         settings = {"model_api": "chat_completions", "tokens_per_day": 1000}
@@ -91,6 +92,7 @@ async def test_a_thought_without_its_summarys_index_breaks_no_answer(
         yield {"type": "response.output_item.done", "item": item, **place}
         yield from events
 
+    tools(monkeypatch)
     sending(monkeypatch, "response_events", thinking)
     with model_server("fine words") as server:
         async with asking(store_url, tmp_path, server) as caller:
@@ -112,6 +114,7 @@ async def test_a_model_that_cannot_read_a_file_says_so(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     """To try again would not help: the server refuses each turn that has the file."""
+    tools(monkeypatch)
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     with model_server(fault, fault, fault) as server:
         async with asking(store_url, tmp_path, server, model_api="chat_completions") as caller:
